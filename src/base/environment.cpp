@@ -1,0 +1,57 @@
+#include "base/environment.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "base/error.h"
+
+extern char** environ;
+
+namespace longhaul {
+
+const std::vector<EnvironmentVariable>& environment_variables() {
+  static const std::vector<EnvironmentVariable> table = {
+      {"LONGHAUL_LOG",
+       "log level: trace, debug, info, warn, error (default info); debug names the kernel chosen for each op and why "
+       "faster ones refused"},
+      {"LONGHAUL_KERNELS",
+       "'reference' runs every op with the plain-loop reference kernels (default: the first kernel that accepts)"},
+      {"LONGHAUL_DUMP",
+       "a folder: the IR after every pass, the program and the memory table are written there by any command"},
+      {"LONGHAUL_ISA",
+       "the widest instruction set that the CPU kernels may use: avx512bf16, avx512, avx2, generic (default: what the "
+       "CPU has)"},
+      {"LONGHAUL_FAULT",
+       "test hook: NAME of a planted fault, so that verify can be seen to fail; never set it in a real run"},
+      {"LONGHAUL_TEST_DATA", "set by ctest: the tests' folder"},
+      {"LONGHAUL_SOURCE", "set by ctest: the source folder"},
+      {"LONGHAUL_BINARY", "set by ctest: the longhaul program"},
+  };
+  return table;
+}
+
+std::string environment(std::string_view name, std::string_view fallback) {
+  bool listed = false;
+  for (const auto& variable : environment_variables()) listed |= variable.name == name;
+  LONGHAUL_CHECK(listed, "environment variable {} is not in the table", name);
+  const char* value = std::getenv(std::string(name).c_str());
+  return value && *value ? value : std::string(fallback);
+}
+
+void refuse_unknown_environment() {
+  for (char** entry = environ; *entry; ++entry) {
+    if (std::strncmp(*entry, "LONGHAUL_", 9) != 0) continue;
+    const std::string_view name(*entry, std::strcspn(*entry, "="));
+    bool listed = false;
+    std::string all;
+    for (const auto& variable : environment_variables()) {
+      listed |= variable.name == name;
+      all += (all.empty() ? "" : ", ") + std::string(variable.name);
+    }
+    if (!listed)
+      fail("environment variable {} is not one that longhaul reads; it reads {}. Unset it or correct its name.", name,
+           all);
+  }
+}
+
+}  // namespace longhaul

@@ -1,0 +1,24 @@
+// The one place that reads LONGHAUL_* variables; docs/environment.md lists them and a test compares the two.
+#pragma once
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace longhaul {
+
+struct EnvironmentVariable {
+  std::string_view name;
+  std::string_view meaning;
+};
+
+/// Every LONGHAUL_* variable that the program reads.
+const std::vector<EnvironmentVariable>& environment_variables();
+
+/// The value of a listed variable, or the fallback when it is unset or empty. Throws std::logic_error for an unlisted
+/// name.
+std::string environment(std::string_view name, std::string_view fallback = "");
+
+/// Throws Error when the process environment holds a LONGHAUL_* variable that nothing reads (a typing error).
+void refuse_unknown_environment();
+
+}  // namespace longhaul

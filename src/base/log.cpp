@@ -1,0 +1,28 @@
+#include "base/log.h"
+
+#include <spdlog/sinks/stdout_sinks.h>
+
+#include "base/environment.h"
+
+namespace longhaul {
+namespace {
+thread_local int log_rank = 0;
+}
+
+void initialise_logging() {
+  // Logs go to standard error, results (tables, dumps, the step line) to standard output.
+  auto logger = spdlog::get("longhaul");
+  if (!logger) logger = spdlog::stderr_logger_mt("longhaul");
+  spdlog::set_default_logger(logger);
+  spdlog::set_pattern("%H:%M:%S %L %v");
+  spdlog::set_level(spdlog::level::from_str(environment("LONGHAUL_LOG", "info")));
+}
+
+void set_log_rank(int rank, int) {
+  log_rank = rank;
+}
+bool logs_info() {
+  return log_rank == 0;
+}
+
+}  // namespace longhaul
