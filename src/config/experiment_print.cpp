@@ -169,6 +169,7 @@ std::string experiment_schema() {
       if (key.section == section.name) object["properties"][std::string(key.name)] = config::key_schema(key);
     schema["properties"][std::string(section.name)] = object;
   }
+  schema["properties"]["$schema"] = {{"type", "string"}};
   return schema.dump(2) + "\n";
 }
 

@@ -147,6 +147,7 @@ std::vector<Entry> read_json_entries(const std::string& text, const std::string&
   if (!root.is_object()) fail("{}: an experiment is an object of sections, such as \"training\"", origin);
   std::vector<Entry> entries;
   for (const auto& [name, section] : root.items()) {
+    if (name == "$schema" && section.is_string()) continue;  // for editors
     const int line = lines["/" + name];
     if (!section.is_object()) fail("{}: {} must be a section: an object of keys and values", at(origin, line), name);
     if (section.empty()) entries.push_back({name, "", {}, line});
