@@ -1,5 +1,5 @@
-// Files that the code writes: the JSON Schema and the tables of the documentation. `test_config "[.update]"` writes
-// them anew after a change of the key table.
+// Files that the code determines: the JSON Schema and the tables of the documentation. A file that differs is written
+// as it should be into the current folder; copy it over the committed one.
 #include <yaml-cpp/yaml.h>
 
 #include <catch2/catch.hpp>
@@ -28,16 +28,19 @@ std::filesystem::path source(const std::string& name) {
   return std::filesystem::path(environment("LONGHAUL_SOURCE", here.string())) / name;
 }
 
+void expect_file(const std::string& name, const std::string& expected) {
+  if (read_text_file(source(name)) == expected) return;
+  const auto file = std::filesystem::current_path() / source(name).filename();
+  std::ofstream(file, std::ios::binary) << expected;
+  FAIL_CHECK(name << " is not what the code says; copy " << file.string() << " over it");
+}
+
 /// The text with what stands between the marks replaced.
 std::string with_reference(const std::string& text, const std::string& reference) {
   const auto begin = text.find(begin_mark), end = text.find(end_mark);
   REQUIRE(begin != std::string::npos);
   REQUIRE(end != std::string::npos);
   return text.substr(0, begin + begin_mark.size()) + "\n" + reference + text.substr(end);
-}
-
-void write(const std::filesystem::path& file, const std::string& text) {
-  std::ofstream(file, std::ios::binary) << text;
 }
 
 json to_json(const YAML::Node& node) {
@@ -65,16 +68,10 @@ bool schema_accepts(const std::string& schema_text, const json& instance) {
 
 }  // namespace
 
-TEST_CASE("write the generated files", "[.update]") {
-  write(source("configs/experiment.schema.json"), experiment_schema());
-  const auto document = source("docs/experiment.md");
-  write(document, with_reference(read_text_file(document), experiment_reference()));
-}
-
 TEST_CASE("the committed schema and documentation are what the key table says") {
-  CHECK(read_text_file(source("configs/experiment.schema.json")) == experiment_schema());
-  const std::string document = read_text_file(source("docs/experiment.md"));
-  CHECK(document == with_reference(document, experiment_reference()));
+  expect_file("configs/experiment.schema.json", experiment_schema());
+  expect_file("docs/experiment.md",
+              with_reference(read_text_file(source("docs/experiment.md")), experiment_reference()));
 }
 
 TEST_CASE("the schema accepts what the code accepts and refuses what it refuses") {
