@@ -1,5 +1,6 @@
 // What one core of this machine can do, measured: the yardstick for every kernel. Cores are shared and clocks move, so
-// measure bursts between the runs of a kernel and take the median of the ratios.
+// measure bursts between the runs of a kernel and take the median of the ratios. Time is the thread's CPU time, so that
+// a neighbour does not lower the peak.
 #pragma once
 #include <cstddef>
 #include <cstdint>
