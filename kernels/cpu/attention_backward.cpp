@@ -74,22 +74,21 @@ struct Backward {
     const AttentionPlan::Block queries = plan.query_block(block);
     const HeadRows in = query_rows(p, a.dtype), out = query_rows(p, a.out_dtype);
     const std::int32_t first = plan.next_visible(batch, block, 0);
-    for (std::int64_t head = 0; head < p.heads; ++head) {
-      const std::int64_t row0 = (batch * p.heads + head) * plan.padded_queries() + queries.first;
-      const float* log_sum_exp =
-          static_cast<const float*>(a.log_sum_exp) + (batch * p.heads + head) * p.queries + queries.first;
+    for (std::int64_t head = 0; head < p.heads; ++head)
       new (&turn(batch, head, block)) std::atomic<std::int32_t>(first);
-      for (int row = 0; row < queries.padded_rows; ++row) {
-        const bool real = row < queries.rows;
-        // A row that sees nothing: any finite number will do, for its weights are masked.
-        const bool seen = real && log_sum_exp[row] > -std::numeric_limits<float>::infinity();
-        shared.negative_log_sum_exp[row0 + row] = seen ? -log_sum_exp[row] * 1.44269504f : 0;
-        shared.negative_delta[row0 + row] =
-            seen ? -kernels.row_dot(out.at(a.out, batch, queries.first + row, head), a.out_dtype == DType::float32,
-                                    in.at(a.dout, batch, queries.first + row, head), widths.head_dim)
-                 : 0;
+    for (int row = 0; row < queries.padded_rows; ++row)
+      for (std::int64_t head = 0; head < p.heads; ++head) {
+        const std::int64_t query = queries.first + row, at = (batch * p.heads + head) * plan.padded_queries() + query;
+        // Padding, and rows that see nothing: any finite numbers will do, for their weights are masked.
+        shared.negative_log_sum_exp[at] = shared.negative_delta[at] = 0;
+        if (row >= queries.rows) continue;
+        const float log_sum_exp =
+            static_cast<const float*>(a.log_sum_exp)[(batch * p.heads + head) * p.queries + query];
+        if (log_sum_exp == -std::numeric_limits<float>::infinity()) continue;
+        shared.negative_log_sum_exp[at] = -log_sum_exp * 1.44269504f;
+        shared.negative_delta[at] = -kernels.row_dot(out.at(a.out, batch, query, head), a.out_dtype == DType::float32,
+                                                     in.at(a.dout, batch, query, head), widths.head_dim);
       }
-    }
     const std::size_t rows = static_cast<std::size_t>(queries.rows * p.heads * p.head_dim);
     if (shared.dq || !a.accumulate_dq)
       std::fill_n(dq() + (batch * p.queries + queries.first) * p.heads * p.head_dim, rows, 0.f);
@@ -231,13 +230,12 @@ void tiled_backward(const AttentionTileKernels& kernels, const AttentionProblem&
   pool.run(query_tasks, [&](std::int64_t task, int) {
     backward.prepare(task / plan.query_blocks(), static_cast<int>(task % plan.query_blocks()));
   });
-  // All heads of one key block before the next: threads work on different heads and seldom wait for each other's dq.
-  const std::int64_t lanes = p.batch * p.kv_heads;
-  pool.run(lanes * plan.key_blocks(), [&](std::int64_t task, int thread) {
+  const TaskOrder order{p.batch * p.kv_heads, plan.key_blocks(), pool.threads()};
+  pool.run(order.size(), [&](std::int64_t number, int thread) {
     Carver own(workspaces + static_cast<std::size_t>(thread) * workspace_bytes);
     const Workspace w(own, kernels, backward.widths, keys);
-    const std::int64_t lane = task % lanes;
-    backward.run_block(w, lane / p.kv_heads, lane % p.kv_heads, static_cast<int>(task / lanes));
+    const TaskOrder::Task task = order[number];
+    backward.run_block(w, task.lane / p.kv_heads, task.lane % p.kv_heads, task.block);
   });
   if (shared.dq)
     pool.run(query_tasks, [&](std::int64_t task, int) {

@@ -138,14 +138,13 @@ void tiled_forward(const AttentionTileKernels& kernels, const AttentionProblem& 
   Workspace(rest, forward.widths, query_block, keys, forward.group);
   const std::size_t workspace_bytes = rest.used() - carver.used();
   std::byte* workspaces = carver.take<std::byte>(0);
-  // The last blocks see most when the order is the natural one: they go first, and the small ones even the end out.
-  const std::int64_t lanes = p.batch * p.kv_heads;
-  pool.run(lanes * plan.query_blocks(), [&](std::int64_t task, int thread) {
+  const TaskOrder order{p.batch * p.kv_heads, plan.query_blocks(), pool.threads()};
+  pool.run(order.size(), [&](std::int64_t number, int thread) {
     Carver own(workspaces + static_cast<std::size_t>(thread) * workspace_bytes);
     const Workspace w(own, forward.widths, query_block, keys, forward.group);
-    const std::int64_t lane = task % lanes;
-    forward.run_block(w, lane / p.kv_heads, lane % p.kv_heads,
-                      plan.query_blocks() - 1 - static_cast<int>(task / lanes));
+    const TaskOrder::Task task = order[number];
+    // The last block sees most when the order is the natural one: it goes first, and small ones even the end out.
+    forward.run_block(w, task.lane / p.kv_heads, task.lane % p.kv_heads, plan.query_blocks() - 1 - task.block);
   });
 }
 

@@ -40,6 +40,25 @@ inline HeadRows key_rows(const AttentionProblem& p, DType dtype) {
   return {p.keys, p.kv_heads, p.head_dim, size_of(dtype)};
 }
 
+/// The order of tasks (lane, block), a lane being a kv head of a sequence: as many lanes at a time as there are
+/// threads, and those block by block. A lane's arrays then stay in the caches while its blocks pass, and threads work
+/// on different lanes most of the time. Within a lane blocks ascend.
+struct TaskOrder {
+  std::int64_t lanes;
+  std::int64_t blocks;
+  int threads;
+  struct Task {
+    std::int64_t lane;
+    int block;
+  };
+  std::int64_t size() const { return lanes * blocks; }
+  Task operator[](std::int64_t task) const {
+    const std::int64_t first = task / (threads * blocks) * threads, rest = task - first * blocks;
+    const std::int64_t together = std::min<std::int64_t>(threads, lanes - first);
+    return {first + rest % together, static_cast<int>(rest / together)};
+  }
+};
+
 /// Words are 32 bits, whatever is in them.
 using WordStorage = std::uint32_t;
 
