@@ -1,0 +1,157 @@
+// The experiment file: what one run does. YAML or JSON, sections and keys as docs/experiment.md lists them. One table,
+// experiment_keys.cpp, gives every key its type, default, limits and meaning; reading, printing, the JSON Schema and
+// the documentation all come from it.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/dtype.h"
+
+namespace longhaul {
+
+enum class DataFormat : std::uint8_t { text, llmc, megatron, datatrove };
+enum class Tokenizer : std::uint8_t { bytes };
+enum class OptimizerName : std::uint8_t { adamw };
+enum class DecayType : std::uint8_t { linear, cosine, constant, wsd };
+enum class ResumeMode : std::uint8_t { automatic, off };
+enum class DeviceType : std::uint8_t { cpu, cuda };
+
+struct Experiment {
+  /// Every key at its default. model.config and data.files have none and are empty.
+  Experiment();
+
+  struct Job {
+    bool operator==(const Job&) const = default;
+    std::string name;              ///< default: the experiment file's name without its ending
+    std::filesystem::path folder;  ///< run folder; default: runs/<name> beside the experiment file
+  } job;
+  struct Model {
+    bool operator==(const Model&) const = default;
+    std::filesystem::path config;   ///< a spec or config.json file, or a Hugging Face folder
+    std::filesystem::path weights;  ///< a folder or a safetensors file; empty: initialise at random
+    std::int64_t init_seed = 0;
+  } model;
+  struct Data {
+    bool operator==(const Data&) const = default;
+    std::vector<std::filesystem::path> files;
+    DataFormat format{};
+    Tokenizer tokenizer{};
+    std::optional<std::int64_t> eos_token;  ///< none: auto; -1: documents have no end token
+    std::vector<std::filesystem::path> validation_files;
+  } data;
+  struct Training {
+    bool operator==(const Training&) const = default;
+    std::int64_t seq_len = 0;
+    std::int64_t micro_batch_size = 0;              ///< sequences per data-parallel rank per micro-batch
+    std::optional<std::int64_t> global_batch_size;  ///< sequences per optimizer step; none: micro_batch_size x data
+    std::int64_t steps = 0;
+    double max_norm = 0;  ///< 0: gradients are not clipped
+    std::int64_t seed = 0;
+    DType dtype{};
+    std::optional<DType> gradient_dtype;         ///< none: auto; see gradient_dtype_of
+    std::optional<DType> gradient_reduce_dtype;  ///< none: auto; see gradient_reduce_dtype_of
+    std::optional<std::int64_t> threads;         ///< per rank; none: auto
+    bool deterministic = false;
+  } training;
+  struct Optimizer {
+    bool operator==(const Optimizer&) const = default;
+    OptimizerName name{};
+    double lr = 0;
+    std::array<double, 2> betas{};
+    double eps = 0;
+    double weight_decay = 0;
+    std::vector<std::string> weight_decay_exclude;  ///< patterns over parameter names; see decays()
+  } optimizer;
+  struct LrScheduler {
+    bool operator==(const LrScheduler&) const = default;
+    std::int64_t warmup_steps = 0;
+    DecayType decay_type{};
+    std::optional<double> decay_ratio;
+    double min_lr_factor = 0;
+  } lr_scheduler;
+  struct Parallelism {
+    bool operator==(const Parallelism&) const = default;
+    std::optional<std::int64_t> data, sequence, zero_stage;  ///< none: auto
+  } parallelism;
+  struct Checkpoint {
+    bool operator==(const Checkpoint&) const = default;
+    std::int64_t interval = 0;       ///< in steps; 0: none are written
+    std::int64_t keep_latest_k = 0;  ///< 0: all are kept
+    ResumeMode resume{};
+  } checkpoint;
+  struct Metrics {
+    bool operator==(const Metrics&) const = default;
+    std::int64_t log_freq = 0;
+  } metrics;
+  struct Validation {
+    bool operator==(const Validation&) const = default;
+    std::int64_t freq = 0;   ///< in steps; 0: only after the last step
+    std::int64_t steps = 0;  ///< global batches per validation; 0: the whole validation set
+  } validation;
+  struct Device {
+    bool operator==(const Device&) const = default;
+    DeviceType type{};
+  } device;
+
+  bool operator==(const Experiment&) const = default;
+};
+
+/// Reads a YAML (.yaml, .yml) or JSON (.json) experiment file, applies `overrides` in order ("section.key=value" or
+/// "--section.key=value"; values parse as YAML; a later one wins), resolves relative paths (the file's own against its
+/// folder, those of overrides against the current folder) and checks the whole. Throws Error, naming file, line, key,
+/// value and what is allowed, on any unknown or duplicate key, wrong type or impossible combination.
+Experiment load_experiment(const std::filesystem::path& file, const std::vector<std::string>& overrides = {});
+
+/// The same from text; `origin` is the file that the text stands for (its ending chooses YAML or JSON, its folder is
+/// what relative paths resolve against) and need not exist.
+Experiment parse_experiment(const std::string& text, const std::filesystem::path& origin,
+                            const std::vector<std::string>& overrides = {});
+
+/// Throws Error when keys contradict one another or lie outside their limits. load_experiment has called it; call it
+/// again after changing an experiment in code.
+void check_experiment(const Experiment& experiment);
+
+/// The resolved experiment as YAML with every key; parse_experiment of it gives the same experiment again.
+std::string to_yaml(const Experiment& experiment);
+
+/// One key's value as its YAML text, for example value_of(experiment, "training.steps") == "1000". Throws Error for a
+/// name that is no key.
+std::string value_of(const Experiment& experiment, const std::string& key);
+
+/// The JSON Schema (draft 7) of experiment files, as configs/experiment.schema.json holds it.
+std::string experiment_schema();
+
+/// The tables of docs/experiment.md: every key with its type, default, limits and meaning, in Markdown.
+std::string experiment_reference();
+
+/// The dtype in which gradients are accumulated over micro-batches: the key's, or for `auto` float32 (float64 when
+/// training.dtype is float64).
+DType gradient_dtype_of(const Experiment& experiment);
+/// The dtype in which gradients travel between ranks: the key's, or for `auto` gradient_dtype_of.
+DType gradient_reduce_dtype_of(const Experiment& experiment);
+
+/// Whether weight decay applies to a parameter: false when its name matches a pattern of
+/// optimizer.weight_decay_exclude.
+bool decays(const Experiment& experiment, const std::string& parameter);
+
+/// True when `pattern` matches the whole of `name`; '*' stands for any characters, '?' for one.
+bool matches_pattern(std::string_view pattern, std::string_view name);
+
+/// What the `auto` keys of `parallelism` and the batch become for a number of ranks.
+struct ResolvedParallelism {
+  std::int64_t data = 1, sequence = 1, zero_stage = 1;
+  std::int64_t global_batch_size = 1;   ///< sequences per optimizer step
+  std::int64_t accumulation_steps = 1;  ///< micro-batches per optimizer step
+};
+
+/// `auto`: sequence is the largest divisor of the world (of world / data when data is given) that divides the query
+/// heads of every layer (`query_heads`); data is world / sequence; zero_stage is 1. Throws Error when data x sequence
+/// is not the world or when global_batch_size is no multiple of micro_batch_size x data.
+ResolvedParallelism resolve_parallelism(const Experiment& experiment, std::int64_t world,
+                                        const std::vector<std::int64_t>& query_heads);
+
+}  // namespace longhaul

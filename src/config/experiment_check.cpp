@@ -1,0 +1,149 @@
+// What keys mean together: impossible combinations, and the values that `auto` stands for.
+#include <algorithm>
+
+#include "base/error.h"
+#include "config/experiment_keys.h"
+
+namespace longhaul {
+
+void check_experiment(const Experiment& e) {
+  using config::print_value;
+  // Limits of each key, for experiments that were made or changed in code.
+  for (const config::Key& key : config::keys()) {
+    const auto check = [&](double value) {
+      const bool inside = value >= key.limits.minimum && value <= key.limits.maximum &&
+                          !(key.limits.below_maximum && value == key.limits.maximum);
+      if (!inside) fail("{} must be {}; it is {}", key.full_name(), config::allowed(key), print_value(e, key));
+    };
+    auto& mutable_experiment = const_cast<Experiment&>(e);  // the accessors only read here
+    if (const auto* integer = std::get_if<config::Access<std::int64_t>>(&key.field))
+      check(static_cast<double>((*integer)(mutable_experiment)));
+    else if (const auto* number = std::get_if<config::Access<double>>(&key.field))
+      check((*number)(mutable_experiment));
+    else if (const auto* pair = std::get_if<config::Access<std::array<double, 2>>>(&key.field))
+      for (double value : (*pair)(mutable_experiment)) check(value);
+    else if (const auto* optional = std::get_if<config::Access<std::optional<std::int64_t>>>(&key.field)) {
+      if (const auto& value = (*optional)(mutable_experiment)) check(static_cast<double>(*value));
+    } else if (const auto* ratio = std::get_if<config::Access<std::optional<double>>>(&key.field)) {
+      if (const auto& value = (*ratio)(mutable_experiment)) check(*value);
+    }
+  }
+
+  if (e.model.config.empty())
+    fail("model.config is missing: name a spec or config.json file, or a Hugging Face folder, under model:");
+  if (e.job.name.find('/') != std::string::npos)
+    fail("job.name is \"{}\"; it must hold no '/' (job.folder says where the run is written)", e.job.name);
+
+  if (const auto global = e.training.global_batch_size) {
+    const std::int64_t micro = e.training.micro_batch_size;
+    if (*global % micro != 0)
+      fail("training.global_batch_size is {}; it must be a multiple of training.micro_batch_size, which is {}", *global,
+           micro);
+    if (const auto data = e.parallelism.data; data && *global % (micro * *data) != 0)
+      fail(
+          "training.global_batch_size is {}; it must be a multiple of training.micro_batch_size x parallelism.data = "
+          "{} "
+          "x {} = {}",
+          *global, micro, *data, micro * *data);
+  }
+
+  for (const auto& [name, type] : {std::pair{"training.dtype", std::optional(e.training.dtype)},
+                                   std::pair{"training.gradient_dtype", e.training.gradient_dtype},
+                                   std::pair{"training.gradient_reduce_dtype", e.training.gradient_reduce_dtype}}) {
+    if (type && !is_floating(*type))
+      fail("{} is {}; it must be one of float64, float32, bfloat16", name, name_of(*type));
+    // A float64 run is a reference run: everything in it is float64, and nothing else is.
+    if (type && (*type == DType::float64) != (e.training.dtype == DType::float64))
+      fail(
+          "{} is {} while training.dtype is {}; float64 is for reference runs, in which all three dtypes are float64 "
+          "(or auto)",
+          name, name_of(*type), name_of(e.training.dtype));
+  }
+
+  const auto decay = e.lr_scheduler.decay_type;
+  if (decay == DecayType::wsd && !e.lr_scheduler.decay_ratio)
+    fail(
+        "lr_scheduler.decay_type is wsd, which needs lr_scheduler.decay_ratio: the part of the steps, from 0 to 1, "
+        "over "
+        "which the rate falls at the end");
+  if (decay == DecayType::constant && e.lr_scheduler.decay_ratio)
+    fail(
+        "lr_scheduler.decay_ratio is {} while lr_scheduler.decay_type is constant, which does not decay; remove it or "
+        "choose linear, cosine or wsd",
+        *e.lr_scheduler.decay_ratio);
+}
+
+DType gradient_dtype_of(const Experiment& e) {
+  return e.training.gradient_dtype.value_or(e.training.dtype == DType::float64 ? DType::float64 : DType::float32);
+}
+
+DType gradient_reduce_dtype_of(const Experiment& e) {
+  return e.training.gradient_reduce_dtype.value_or(gradient_dtype_of(e));
+}
+
+bool matches_pattern(std::string_view pattern, std::string_view name) {
+  // Backtracks to the last '*' only, which is enough for patterns without alternatives.
+  std::size_t p = 0, n = 0, star = std::string_view::npos, resume = 0;
+  while (n < name.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      resume = n;
+    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
+      ++p;
+      ++n;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;
+      n = ++resume;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+bool decays(const Experiment& e, const std::string& parameter) {
+  const auto& patterns = e.optimizer.weight_decay_exclude;
+  return std::none_of(patterns.begin(), patterns.end(),
+                      [&](const std::string& pattern) { return matches_pattern(pattern, parameter); });
+}
+
+ResolvedParallelism resolve_parallelism(const Experiment& e, std::int64_t world,
+                                        const std::vector<std::int64_t>& query_heads) {
+  LONGHAUL_CHECK(world >= 1, "a world of {} ranks", world);
+  ResolvedParallelism resolved;
+  const auto& parallelism = e.parallelism;
+  if (parallelism.data && world % *parallelism.data != 0)
+    fail("parallelism.data is {}; it must divide the number of ranks, which is {}", *parallelism.data, world);
+  if (parallelism.sequence && world % *parallelism.sequence != 0)
+    fail("parallelism.sequence is {}; it must divide the number of ranks, which is {}", *parallelism.sequence, world);
+
+  if (parallelism.sequence) {
+    resolved.sequence = *parallelism.sequence;
+  } else {
+    const std::int64_t available = world / parallelism.data.value_or(1);
+    for (std::int64_t candidate = 1; candidate <= available; ++candidate) {
+      const bool splits_heads = std::all_of(query_heads.begin(), query_heads.end(),
+                                            [&](std::int64_t heads) { return heads % candidate == 0; });
+      if (available % candidate == 0 && splits_heads) resolved.sequence = candidate;
+    }
+  }
+  resolved.data = parallelism.data.value_or(world / resolved.sequence);
+  if (resolved.data * resolved.sequence != world)
+    fail("parallelism.data x parallelism.sequence is {} x {} = {}; it must be the number of ranks, which is {}{}",
+         resolved.data, resolved.sequence, resolved.data * resolved.sequence, world,
+         parallelism.sequence ? "" : " (sequence is auto: no larger divisor divides every layer's query heads)");
+  resolved.zero_stage = parallelism.zero_stage.value_or(1);
+
+  const std::int64_t at_once = e.training.micro_batch_size * resolved.data;
+  resolved.global_batch_size = e.training.global_batch_size.value_or(at_once);
+  if (resolved.global_batch_size % at_once != 0)
+    fail(
+        "training.global_batch_size is {}; it must be a multiple of training.micro_batch_size x data-parallel groups = "
+        "{} x {} = {} on {} ranks",
+        resolved.global_batch_size, e.training.micro_batch_size, resolved.data, at_once, world);
+  resolved.accumulation_steps = resolved.global_batch_size / at_once;
+  return resolved;
+}
+
+}  // namespace longhaul

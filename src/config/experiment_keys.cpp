@@ -1,0 +1,338 @@
+#include "config/experiment_keys.h"
+
+#include <fmt/format.h>
+
+namespace longhaul::config {
+namespace {
+
+template <auto SectionMember, auto Member>
+auto& member(Experiment& experiment) {
+  return (experiment.*SectionMember).*Member;
+}
+
+/// An enumeration whose values count up from 0 in the order of the key's choices.
+template <auto SectionMember, auto Member>
+ChoiceAccess choice() {
+  return {[](const Experiment& e) { return static_cast<int>((e.*SectionMember).*Member); },
+          [](Experiment& e, int value) {
+            auto& target = (e.*SectionMember).*Member;
+            target = static_cast<std::remove_reference_t<decltype(target)>>(value);
+          }};
+}
+
+template <auto SectionMember, auto Member>
+ChoiceAccess optional_choice() {
+  return {[](const Experiment& e) {
+            const auto& source = (e.*SectionMember).*Member;
+            return source ? static_cast<int>(*source) : -1;
+          },
+          [](Experiment& e, int value) {
+            auto& target = (e.*SectionMember).*Member;
+            using Enum = typename std::remove_reference_t<decltype(target)>::value_type;
+            if (value < 0)
+              target.reset();
+            else
+              target = static_cast<Enum>(value);
+          }};
+}
+
+using E = Experiment;
+constexpr double unbounded = std::numeric_limits<double>::infinity();
+constexpr Limits at_least(double minimum) {
+  return {minimum, unbounded, false};
+}
+const std::vector<std::string_view> dtypes = {"float64", "float32", "bfloat16"};  // in DType's order
+
+std::vector<Key> make_keys() {
+  std::vector<Key> table = {
+      {"job", "name", member<&E::job, &E::Job::name>, "", "A name for logs and the default run folder."},
+      {"job", "folder", member<&E::job, &E::Job::folder>, "",
+       "The run folder: resolved experiment, metrics, checkpoints and export."},
+
+      {"model", "config", member<&E::model, &E::Model::config>, "",
+       "The model: a spec (docs/spec.md) or Hugging Face `config.json` file, or a Hugging Face folder that holds one."},
+      {"model", "weights", member<&E::model, &E::Model::weights>, "null",
+       "Weights to start from: a folder or a safetensors file. null: random initialisation."},
+      {"model", "init_seed", member<&E::model, &E::Model::init_seed>, "0",
+       "Seed of the random initialisation, which is the same for any number of ranks.", at_least(0)},
+
+      {"data", "files", member<&E::data, &E::Data::files>, "[]",
+       "Training data, read in this order. Training needs at least one file."},
+      {"data",
+       "format",
+       choice<&E::data, &E::Data::format>(),
+       "text",
+       "text: UTF-8 text, tokenized while reading; llmc: llm.c `.bin`; megatron: `.bin` with `.idx` beside it; "
+       "datatrove: `.ds` with its `.index` and optional `.loss`.",
+       {},
+       {"text", "llmc", "megatron", "datatrove"}},
+      {"data",
+       "tokenizer",
+       choice<&E::data, &E::Data::tokenizer>(),
+       "bytes",
+       "For format text. bytes: token ids 0-255 are the bytes themselves.",
+       {},
+       {"bytes"}},
+      {"data", "eos_token", member<&E::data, &E::Data::eos_token>, "auto",
+       "The token id that ends a document; -1: documents have none. auto: 256 for the byte tokenizer when the "
+       "vocabulary "
+       "holds it, otherwise none.",
+       at_least(-1)},
+      {"data", "validation_files", member<&E::data, &E::Data::validation_files>, "[]",
+       "Validation data in the same format. Empty: no validation."},
+
+      {"training",
+       "seq_len",
+       member<&E::training, &E::Training::seq_len>,
+       "1024",
+       "Tokens per sequence (S), of the whole sequence before it is split over ranks.",
+       {1, 2147483647, false}},
+      {"training",
+       "micro_batch_size",
+       member<&E::training, &E::Training::micro_batch_size>,
+       "1",
+       "Sequences per data-parallel rank per micro-batch (ranks that share a sequence count as one).",
+       {1, 1e9, false}},
+      {"training",
+       "global_batch_size",
+       member<&E::training, &E::Training::global_batch_size>,
+       "auto",
+       "Sequences per optimizer step; a multiple of micro_batch_size x parallelism.data, the quotient being the number "
+       "of "
+       "micro-batches whose gradients are accumulated. auto: micro_batch_size x parallelism.data (no accumulation).",
+       {1, 1e9, false}},
+      {"training", "steps", member<&E::training, &E::Training::steps>, "1000", "Optimizer steps of the whole run.",
+       at_least(1)},
+      {"training", "max_norm", member<&E::training, &E::Training::max_norm>, "1.0",
+       "Gradients are scaled down to this global norm when theirs is larger; 0: never.", at_least(0)},
+      {"training", "seed", member<&E::training, &E::Training::seed>, "0", "Seed of the data order.", at_least(0)},
+      {"training",
+       "dtype",
+       choice<&E::training, &E::Training::dtype>(),
+       "float32",
+       "Storage of activations and of the weights that compute uses; master weights and optimizer state are float32, "
+       "or "
+       "float64 for a float64 (reference) run.",
+       {},
+       dtypes},
+      {"training",
+       "gradient_dtype",
+       optional_choice<&E::training, &E::Training::gradient_dtype>(),
+       "auto",
+       "In which gradients are accumulated over micro-batches. auto: float32, or float64 when dtype is float64.",
+       {},
+       dtypes},
+      {"training",
+       "gradient_reduce_dtype",
+       optional_choice<&E::training, &E::Training::gradient_reduce_dtype>(),
+       "auto",
+       "In which gradients travel between ranks. auto: gradient_dtype.",
+       {},
+       dtypes},
+      {"training",
+       "threads",
+       member<&E::training, &E::Training::threads>,
+       "auto",
+       "CPU threads per rank. auto: the cores that this machine's ranks may use, divided among them, at least 1.",
+       {1, 4096, false}},
+      {"training", "deterministic", member<&E::training, &E::Training::deterministic>, "true",
+       "true: only kernels whose results do not depend on timing, so that the same command twice gives the same bits. "
+       "CPU "
+       "kernels always are."},
+
+      {"optimizer",
+       "name",
+       choice<&E::optimizer, &E::Optimizer::name>(),
+       "adamw",
+       "adamw: Adam with decoupled weight decay, as PyTorch's AdamW.",
+       {},
+       {"adamw"}},
+      {"optimizer", "lr", member<&E::optimizer, &E::Optimizer::lr>, "3e-4", "The highest learning rate.", at_least(0)},
+      {"optimizer",
+       "betas",
+       member<&E::optimizer, &E::Optimizer::betas>,
+       "[0.9, 0.95]",
+       "Decay rates of the first and second moment.",
+       {0, 1, true}},
+      {"optimizer", "eps", member<&E::optimizer, &E::Optimizer::eps>, "1e-8", "Added to the root of the second moment.",
+       at_least(0)},
+      {"optimizer", "weight_decay", member<&E::optimizer, &E::Optimizer::weight_decay>, "0.1",
+       "Decoupled weight decay: each step multiplies weights by 1 - learning rate x weight_decay.", at_least(0)},
+      {"optimizer", "weight_decay_exclude", member<&E::optimizer, &E::Optimizer::weight_decay_exclude>,
+       "[\"*norm.weight\", \"*.bias\"]",
+       "Patterns over parameter names (docs/spec.md lists them; `*`: any characters, `?`: one): parameters that match "
+       "are "
+       "not decayed. []: all are, as PyTorch does by default."},
+
+      {"lr_scheduler", "warmup_steps", member<&E::lr_scheduler, &E::LrScheduler::warmup_steps>, "0",
+       "Steps over which the learning rate rises linearly to lr. More than training.steps: the run ends while it "
+       "rises.",
+       at_least(0)},
+      {"lr_scheduler",
+       "decay_type",
+       choice<&E::lr_scheduler, &E::LrScheduler::decay_type>(),
+       "cosine",
+       "After the warm-up. linear, cosine: fall to lr x min_lr_factor; constant: stay; wsd (warm-up, stable, decay): "
+       "stay, "
+       "then fall linearly over the last decay_ratio of the steps. As in torchtitan, the lowest rate would be reached "
+       "one "
+       "step after the last.",
+       {},
+       {"linear", "cosine", "constant", "wsd"}},
+      {"lr_scheduler",
+       "decay_ratio",
+       member<&E::lr_scheduler, &E::LrScheduler::decay_ratio>,
+       "null",
+       "The part of training.steps, at the end, over which the rate falls. wsd needs it. null: all steps after the "
+       "warm-up.",
+       {0, 1, false}},
+      {"lr_scheduler",
+       "min_lr_factor",
+       member<&E::lr_scheduler, &E::LrScheduler::min_lr_factor>,
+       "0.0",
+       "The lowest learning rate as a factor of lr.",
+       {0, 1, false}},
+
+      {"parallelism",
+       "data",
+       member<&E::parallelism, &E::Parallelism::data>,
+       "auto",
+       "Groups of ranks that each train on sequences of their own. auto: ranks / parallelism.sequence.",
+       {1, 1e6, false}},
+      {"parallelism",
+       "sequence",
+       member<&E::parallelism, &E::Parallelism::sequence>,
+       "auto",
+       "Ranks that each sequence is split over. auto: the largest divisor of the ranks (of ranks / data when data is "
+       "given) "
+       "that divides the query heads of every layer.",
+       {1, 1e6, false}},
+      {"parallelism",
+       "zero_stage",
+       member<&E::parallelism, &E::Parallelism::zero_stage>,
+       "auto",
+       "What is sharded over all ranks. 0: nothing; 1: optimizer state; 2: gradients too; 3: parameters too. auto: 1.",
+       {0, 3, false}},
+
+      {"checkpoint", "interval", member<&E::checkpoint, &E::Checkpoint::interval>, "500",
+       "Steps between checkpoints; 0: none are written.", at_least(0)},
+      {"checkpoint", "keep_latest_k", member<&E::checkpoint, &E::Checkpoint::keep_latest_k>, "2",
+       "How many checkpoints are kept; 0: all.", at_least(0)},
+      {"checkpoint",
+       "resume",
+       choice<&E::checkpoint, &E::Checkpoint::resume>(),
+       "auto",
+       "auto: continue from the newest whole checkpoint in the run folder, if there is one; off: refuse a run folder "
+       "that "
+       "has been used.",
+       {},
+       {"auto", "off"}},
+
+      {"metrics", "log_freq", member<&E::metrics, &E::Metrics::log_freq>, "10",
+       "Steps between lines on the console and in metrics.jsonl; step 1 and the last are always logged.", at_least(1)},
+
+      {"validation", "freq", member<&E::validation, &E::Validation::freq>, "0",
+       "Steps between validations; 0: only after the last step, when there is always one.", at_least(0)},
+      {"validation", "steps", member<&E::validation, &E::Validation::steps>, "0",
+       "Global batches per validation; 0: the whole validation set.", at_least(0)},
+
+      {"device",
+       "type",
+       choice<&E::device, &E::Device::type>(),
+       "cpu",
+       "Where ranks compute. cuda needs a build with CUDA.",
+       {},
+       {"cpu", "cuda"}},
+  };
+  for (Key& key : table) {
+    if (std::holds_alternative<Access<std::optional<std::int64_t>>>(key.field)) key.automatic = true;
+    if (key.fallback == "auto" && key.full_name() != "checkpoint.resume") key.automatic = true;
+    if (key.fallback == "null") key.nullable = true;
+    const std::string name = key.full_name();
+    if (name == "job.name") key.computed_default = "the experiment file's name without its ending";
+    if (name == "job.folder") key.computed_default = "`runs/<job.name>`, beside the experiment file";
+    if (name == "model.config") key.computed_default = "none: must be given";
+  }
+  return table;
+}
+
+std::string number_text(double value) {
+  return fmt::format("{}", value);
+}
+
+template <typename T>
+constexpr bool holds(const Key& key) {
+  return std::holds_alternative<Access<T>>(key.field);
+}
+
+}  // namespace
+
+const std::vector<Section>& sections() {
+  static const std::vector<Section> table = {
+      {"job", "What the run is called and where it writes."},
+      {"model", "What is trained."},
+      {"data", "What it is trained on."},
+      {"training", "How much, how long and in which precision."},
+      {"optimizer", "How parameters are updated."},
+      {"lr_scheduler", "How the learning rate moves."},
+      {"parallelism", "How the work is split over ranks."},
+      {"checkpoint", "What is saved and resumed."},
+      {"metrics", "What is logged."},
+      {"validation", "When the model is tried on data it does not train on."},
+      {"device", "What it runs on."},
+  };
+  return table;
+}
+
+const std::vector<Key>& keys() {
+  static const std::vector<Key> table = make_keys();
+  return table;
+}
+
+const Key* find_key(std::string_view section, std::string_view name) {
+  for (const Key& key : keys())
+    if (key.section == section && key.name == name) return &key;
+  return nullptr;
+}
+
+std::string type_name(const Key& key) {
+  if (holds<bool>(key)) return "boolean";
+  if (holds<std::int64_t>(key) || holds<std::optional<std::int64_t>>(key)) return "integer";
+  if (holds<double>(key) || holds<std::optional<double>>(key)) return "number";
+  if (holds<std::array<double, 2>>(key)) return "two numbers";
+  if (holds<std::string>(key)) return "text";
+  if (holds<std::filesystem::path>(key)) return "path";
+  if (holds<std::vector<std::string>>(key)) return "list of texts";
+  if (holds<std::vector<std::filesystem::path>>(key)) return "list of paths";
+  return "choice";
+}
+
+std::string allowed(const Key& key) {
+  std::string text;
+  if (std::holds_alternative<ChoiceAccess>(key.field)) {
+    for (std::string_view choice : key.choices) text += (text.empty() ? "" : ", ") + std::string(choice);
+    if (key.choices.size() > 1) text = "one of " + text;
+  } else {
+    const std::string type = type_name(key);
+    text = type == "integer"         ? "an integer"
+           : type == "number"        ? "a number"
+           : type == "boolean"       ? "true or false"
+           : type == "text"          ? "a text"
+           : type == "path"          ? "a path"
+           : type == "list of texts" ? "a list of texts, as [a, b]"
+           : type == "list of paths" ? "a path or a list of paths, as [a, b]"
+                                     : "two numbers, as [a, b], each";
+    const bool numeric = type == "integer" || type == "number" || type == "two numbers";
+    if (numeric && key.limits.maximum < unbounded)
+      text += key.limits.below_maximum
+                  ? fmt::format(" in [{}, {})", number_text(key.limits.minimum), number_text(key.limits.maximum))
+                  : fmt::format(" from {:.0f} to {:.0f}", key.limits.minimum, key.limits.maximum);
+    else if (numeric && key.limits.minimum > -unbounded)
+      text += fmt::format(" of at least {}", number_text(key.limits.minimum));
+  }
+  if (key.automatic) text += ", or auto";
+  if (key.nullable) text += ", or null";
+  return text;
+}
+
+}  // namespace longhaul::config

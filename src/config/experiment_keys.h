@@ -1,0 +1,85 @@
+// Private to src/config: the table of keys and the values that files and overrides give them.
+#pragma once
+#include <limits>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "config/experiment.h"
+
+namespace longhaul::config {
+
+/// A scalar or a list of scalars as read, before a key's type is known.
+struct Value {
+  enum class Kind { null, boolean, integer, number, text, list, map };
+  Kind kind = Kind::null;
+  bool boolean = false;
+  std::int64_t integer = 0;
+  double number = 0;        ///< of an integer too
+  std::string text;         ///< of text; otherwise as written
+  std::vector<Value> list;  ///< scalars
+};
+
+template <typename T>
+using Access = T& (*)(Experiment&);
+
+/// An enumeration (or an optional one) as the index of its name in Key::choices; -1: auto.
+struct ChoiceAccess {
+  int (*get)(const Experiment&);
+  void (*set)(Experiment&, int);
+};
+
+using Field = std::variant<Access<bool>, Access<std::int64_t>, Access<std::optional<std::int64_t>>, Access<double>,
+                           Access<std::optional<double>>, Access<std::array<double, 2>>, Access<std::string>,
+                           Access<std::filesystem::path>, Access<std::vector<std::string>>,
+                           Access<std::vector<std::filesystem::path>>, ChoiceAccess>;
+
+struct Limits {
+  double minimum = -std::numeric_limits<double>::infinity();
+  double maximum = std::numeric_limits<double>::infinity();
+  bool below_maximum = false;  ///< the maximum itself is not allowed
+};
+
+struct Key {
+  std::string_view section, name;
+  Field field;
+  std::string_view fallback;  ///< the default as YAML; "" when the key must be given or its default is computed
+  std::string_view meaning;
+  Limits limits = {};
+  std::vector<std::string_view> choices = {};
+  std::string_view computed_default = {};  ///< what the documentation says for an empty fallback
+  bool automatic = false;                  ///< `auto` is allowed
+  bool nullable = false;                   ///< null is allowed and means: not set
+  std::string full_name() const { return std::string(section) + "." + std::string(name); }
+};
+
+struct Section {
+  std::string_view name, meaning;
+};
+
+const std::vector<Section>& sections();
+const std::vector<Key>& keys();
+/// nullptr when there is none.
+const Key* find_key(std::string_view section, std::string_view name);
+/// "an integer of at least 1, or auto": what a key's value may be.
+std::string allowed(const Key& key);
+/// "integer", "list of paths": the type's name.
+std::string type_name(const Key& key);
+
+/// Sets one key. `where` begins messages ("run.yaml:12"); relative paths become `folder`/path, normalised.
+void assign(Experiment& experiment, const Key& key, const Value& value, const std::string& where,
+            const std::filesystem::path& folder);
+
+/// The value of a plain (unquoted) YAML scalar by YAML 1.2's core schema: `off` and `yes` are texts.
+Value resolve_scalar(const std::string& text);
+
+/// Throws Error for a name that is no key, naming the nearest one.
+[[noreturn]] void refuse_key(const std::string& where, const std::string& section, const std::string& name);
+[[noreturn]] void refuse_section(const std::string& where, const std::string& section);
+
+/// One key's value as YAML text.
+std::string print_value(const Experiment& experiment, const Key& key);
+
+}  // namespace longhaul::config

@@ -1,0 +1,192 @@
+// From the typed struct and the table to text: YAML, JSON Schema, documentation.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "config/experiment_keys.h"
+
+namespace longhaul {
+namespace config {
+namespace {
+
+using nlohmann::ordered_json;
+
+/// A double-quoted YAML text, which is also a JSON string.
+std::string quoted_text(const std::string& text) {
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+template <typename T, typename Print>
+std::string printed_list(const T& list, Print&& print) {
+  std::string text;
+  for (const auto& element : list) text += (text.empty() ? "" : ", ") + print(element);
+  return "[" + text + "]";
+}
+
+std::string printed(double value) {
+  return fmt::format("{}", value);  // the shortest text that reads back as the same double
+}
+
+struct Printer {
+  Experiment& experiment;  // read only
+  const Key& key;
+
+  std::string operator()(Access<bool> field) const { return field(experiment) ? "true" : "false"; }
+  std::string operator()(Access<std::int64_t> field) const { return std::to_string(field(experiment)); }
+  std::string operator()(Access<std::optional<std::int64_t>> field) const {
+    const auto& value = field(experiment);
+    return value ? std::to_string(*value) : "auto";
+  }
+  std::string operator()(Access<double> field) const { return printed(field(experiment)); }
+  std::string operator()(Access<std::optional<double>> field) const {
+    const auto& value = field(experiment);
+    return value ? printed(*value) : "null";
+  }
+  std::string operator()(Access<std::array<double, 2>> field) const { return printed_list(field(experiment), printed); }
+  std::string operator()(Access<std::string> field) const { return quoted_text(field(experiment)); }
+  std::string operator()(Access<std::filesystem::path> field) const {
+    const auto& value = field(experiment);
+    return value.empty() ? "null" : quoted_text(value.string());
+  }
+  std::string operator()(Access<std::vector<std::string>> field) const {
+    return printed_list(field(experiment), quoted_text);
+  }
+  std::string operator()(Access<std::vector<std::filesystem::path>> field) const {
+    return printed_list(field(experiment), [](const auto& path) { return quoted_text(path.string()); });
+  }
+  std::string operator()(ChoiceAccess field) const {
+    const int index = field.get(experiment);
+    const std::string name = index < 0 ? "auto" : std::string(key.choices.at(static_cast<std::size_t>(index)));
+    // YAML 1.1 readers take a bare off for false.
+    return name == "off" ? quoted_text(name) : name;
+  }
+};
+
+ordered_json fallback_json(const Key& key) {
+  const std::string text(key.fallback);
+  if (text == "null" || text == "true" || text == "false" || text[0] == '[' || (text[0] >= '0' && text[0] <= '9'))
+    return ordered_json::parse(text);
+  return text;
+}
+
+void add_limits(ordered_json& schema, const Key& key) {
+  const auto number = [&](double value) -> ordered_json {
+    if (value == static_cast<double>(static_cast<std::int64_t>(value))) return static_cast<std::int64_t>(value);
+    return value;
+  };
+  if (key.limits.minimum > -std::numeric_limits<double>::infinity()) schema["minimum"] = number(key.limits.minimum);
+  if (key.limits.maximum < std::numeric_limits<double>::infinity())
+    schema[key.limits.below_maximum ? "exclusiveMaximum" : "maximum"] = number(key.limits.maximum);
+}
+
+ordered_json key_schema(const Key& key) {
+  const std::string type = type_name(key);
+  ordered_json schema = ordered_json::object();
+  schema["description"] = key.meaning;
+  if (!key.fallback.empty()) schema["default"] = fallback_json(key);
+  ordered_json shape = ordered_json::object();
+  if (type == "choice") {
+    shape["enum"] = ordered_json::array();
+    for (std::string_view choice : key.choices) shape["enum"].push_back(choice);
+    if (key.automatic) shape["enum"].push_back("auto");
+    schema.update(shape);
+    return schema;
+  }
+  if (type == "integer" || type == "number" || type == "boolean") {
+    shape["type"] = type;
+    if (type != "boolean") add_limits(shape, key);
+  } else if (type == "two numbers") {
+    shape["type"] = "array";
+    shape["items"] = {{"type", "number"}};
+    add_limits(shape["items"], key);
+    shape["minItems"] = 2;
+    shape["maxItems"] = 2;
+  } else if (type == "list of paths" || type == "list of texts") {
+    ordered_json list = {{"type", "array"}, {"items", {{"type", "string"}}}};
+    if (type == "list of paths") {
+      list["items"]["minLength"] = 1;
+      shape["anyOf"] = {{{"type", "string"}, {"minLength", 1}}, list};
+    } else {
+      shape = list;
+    }
+  } else {
+    shape["type"] = "string";
+    shape["minLength"] = 1;
+  }
+  if (key.automatic)
+    schema["anyOf"] = ordered_json::array({shape, {{"const", "auto"}}});
+  else if (key.nullable)
+    schema["anyOf"] = ordered_json::array({shape, {{"type", "null"}}});
+  else
+    schema.update(shape);
+  return schema;
+}
+
+}  // namespace
+
+std::string print_value(const Experiment& experiment, const Key& key) {
+  return std::visit(Printer{const_cast<Experiment&>(experiment), key}, key.field);
+}
+
+}  // namespace config
+
+std::string to_yaml(const Experiment& experiment) {
+  std::string text;
+  for (const config::Section& section : config::sections()) {
+    text += fmt::format("{}:\n", section.name);
+    for (const config::Key& key : config::keys())
+      if (key.section == section.name) text += fmt::format("  {}: {}\n", key.name, print_value(experiment, key));
+  }
+  return text;
+}
+
+std::string value_of(const Experiment& experiment, const std::string& name) {
+  const std::size_t dot = name.find('.');
+  const std::string section = name.substr(0, dot), key_name = dot == std::string::npos ? "" : name.substr(dot + 1);
+  const config::Key* key = config::find_key(section, key_name);
+  if (!key) config::refuse_key("experiment", section, key_name);
+  return print_value(experiment, *key);
+}
+
+std::string experiment_schema() {
+  using nlohmann::ordered_json;
+  ordered_json schema;
+  schema["$schema"] = "http://json-schema.org/draft-07/schema#";
+  schema["title"] = "Longhaul experiment";
+  schema["type"] = "object";
+  schema["additionalProperties"] = false;
+  schema["required"] = {"model"};
+  schema["properties"] = ordered_json::object();
+  for (const config::Section& section : config::sections()) {
+    ordered_json object;
+    object["description"] = section.meaning;
+    object["type"] = section.name == "model" ? ordered_json("object") : ordered_json({"object", "null"});
+    object["additionalProperties"] = false;
+    if (section.name == "model") object["required"] = {"config"};
+    object["properties"] = ordered_json::object();
+    for (const config::Key& key : config::keys())
+      if (key.section == section.name) object["properties"][std::string(key.name)] = config::key_schema(key);
+    schema["properties"][std::string(section.name)] = object;
+  }
+  schema["properties"]["$schema"] = {{"type", "string"}};
+  return schema.dump(2) + "\n";
+}
+
+std::string experiment_reference() {
+  std::string text;
+  for (const config::Section& section : config::sections()) {
+    text += fmt::format("### `{}`\n\n{}\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n",
+                        section.name, section.meaning);
+    for (const config::Key& key : config::keys()) {
+      if (key.section != section.name) continue;
+      const std::string fallback =
+          key.fallback.empty() ? std::string(key.computed_default) : fmt::format("`{}`", key.fallback);
+      text += fmt::format("| `{}` | {} | {} | {} |\n", key.full_name(), config::allowed(key), fallback, key.meaning);
+    }
+    text += "\n";
+  }
+  return text;
+}
+
+}  // namespace longhaul

@@ -1,0 +1,404 @@
+// From files and overrides to the typed struct.
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "base/nearest_name.h"
+#include "config/experiment_keys.h"
+
+namespace longhaul {
+namespace config {
+namespace {
+
+using nlohmann::json;
+
+/// section -> key -> (value, line), in the file's order, before any key is known to exist.
+struct Entry {
+  std::string section, key;
+  Value value;
+  int line = 0;
+};
+
+Value from_yaml(const YAML::Node& node, bool inside_list = false) {
+  Value value;
+  if (node.IsScalar()) {
+    // yaml-cpp tags plain scalars "?" and quoted ones "!".
+    if (node.Tag() == "?" || node.Tag().empty()) return resolve_scalar(node.Scalar());
+    value.kind = Value::Kind::text;
+    value.text = node.Scalar();
+  } else if (node.IsSequence()) {
+    value.kind = Value::Kind::list;
+    value.text = "a list";
+    if (!inside_list)
+      for (const auto& element : node) value.list.push_back(from_yaml(element, true));
+  } else if (node.IsMap()) {
+    value.kind = Value::Kind::map;
+    value.text = "a mapping";
+  } else {
+    value.text = "null";
+  }
+  return value;
+}
+
+Value from_json(const json& node, bool inside_list = false) {
+  Value value;
+  value.text = node.is_structured() ? "" : node.dump(-1, ' ', false, json::error_handler_t::replace);
+  switch (node.type()) {
+    case json::value_t::boolean:
+      value.kind = Value::Kind::boolean;
+      value.boolean = node.get<bool>();
+      break;
+    case json::value_t::number_unsigned:
+      if (node.get<std::uint64_t>() > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
+        value.kind = Value::Kind::number;
+        value.number = node.get<double>();
+        break;
+      }
+      [[fallthrough]];
+    case json::value_t::number_integer:
+      value.kind = Value::Kind::integer;
+      value.integer = node.get<std::int64_t>();
+      value.number = static_cast<double>(value.integer);
+      break;
+    case json::value_t::number_float:
+      value.kind = Value::Kind::number;
+      value.number = node.get<double>();
+      break;
+    case json::value_t::string:
+      value.kind = Value::Kind::text;
+      value.text = node.get<std::string>();
+      break;
+    case json::value_t::array:
+      value.kind = Value::Kind::list;
+      value.text = "a list";
+      if (!inside_list)
+        for (const json& element : node) value.list.push_back(from_json(element, true));
+      break;
+    case json::value_t::object:
+      value.kind = Value::Kind::map;
+      value.text = "a mapping";
+      break;
+    default:
+      value.text = "null";
+  }
+  return value;
+}
+
+std::string at(const std::string& origin, int line) {
+  return line > 0 ? fmt::format("{}:{}", origin, line) : origin;
+}
+
+int line_of(const YAML::Node& node) {
+  return node.Mark().line + 1;
+}
+
+YAML::Node load_yaml(const std::string& text, const std::string& origin) {
+  try {
+    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
+    if (documents.size() > 1)
+      fail("{}: holds {} YAML documents; one experiment is one document", origin, documents.size());
+    return documents.empty() ? YAML::Node() : documents[0];
+  } catch (const YAML::Exception& error) {
+    fail("{}: not valid YAML: {}", at(origin, error.mark.line + 1), error.msg);
+  }
+}
+
+std::vector<Entry> read_yaml(const std::string& text, const std::string& origin) {
+  const YAML::Node root = load_yaml(text, origin);
+  std::vector<Entry> entries;
+  if (!root || root.IsNull()) return entries;
+  if (!root.IsMap()) fail("{}: an experiment is a mapping of sections, such as `training:`", origin);
+  std::set<std::string> section_names;
+  for (const auto& section : root) {
+    const std::string where = at(origin, line_of(section.first));
+    if (!section.first.IsScalar()) fail("{}: a section's name must be a text", where);
+    const std::string name = section.first.Scalar();
+    if (!section_names.insert(name).second)
+      fail("{}: the section {} stands twice; put its keys under one heading", where, name);
+    if (section.second.IsNull()) {
+      entries.push_back({name, "", {}, line_of(section.first)});
+      continue;
+    }
+    if (!section.second.IsMap())
+      fail("{}: {} must be a section: a mapping of keys to values, each on its own indented line", where, name);
+    if (section.second.size() == 0) entries.push_back({name, "", {}, line_of(section.first)});
+    std::set<std::string> key_names;
+    for (const auto& entry : section.second) {
+      const int line = line_of(entry.first);
+      if (!entry.first.IsScalar()) fail("{}: a key of {} must be a text", at(origin, line), name);
+      const std::string key = entry.first.Scalar();
+      if (!key_names.insert(key).second)
+        fail("{}: the key {}.{} stands twice; keep one of them", at(origin, line), name, key);
+      entries.push_back({name, key, from_yaml(entry.second), line});
+    }
+  }
+  return entries;
+}
+
+std::vector<Entry> read_json_entries(const std::string& text, const std::string& origin) {
+  JsonLines lines;
+  const json root = parse_json(text, origin, &lines);  // refuses duplicates
+  if (!root.is_object()) fail("{}: an experiment is an object of sections, such as \"training\"", origin);
+  std::vector<Entry> entries;
+  for (const auto& [name, section] : root.items()) {
+    if (name == "$schema" && section.is_string()) continue;  // for editors
+    const int line = lines["/" + name];
+    if (!section.is_object()) fail("{}: {} must be a section: an object of keys and values", at(origin, line), name);
+    if (section.empty()) entries.push_back({name, "", {}, line});
+    for (const auto& [key, value] : section.items())
+      entries.push_back({name, key, from_json(value), lines["/" + name + "/" + key]});
+  }
+  // Messages name the first mistake of the file, not the first by alphabet.
+  std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.line < b.line; });
+  return entries;
+}
+
+const Key& known_key(const std::string& section, const std::string& name, const std::string& where) {
+  const bool known_section =
+      std::any_of(sections().begin(), sections().end(), [&](const Section& s) { return s.name == section; });
+  if (!known_section) refuse_section(where, section);
+  const Key* key = find_key(section, name);
+  if (!key) refuse_key(where, section, name);
+  return *key;
+}
+
+std::string shown(const Value& value) {
+  if (value.kind == Value::Kind::text) return '"' + value.text + '"';
+  if (value.kind != Value::Kind::list) return value.text;
+  std::string text;
+  for (const Value& element : value.list) text += (text.empty() ? "" : ", ") + shown(element);
+  return "[" + text + "]";
+}
+
+[[noreturn]] void refuse_value(const std::string& where, const Key& key, const Value& value, const char* hint = "") {
+  fail("{}: {} must be {}; it is {}{}", where, key.full_name(), allowed(key), shown(value), hint);
+}
+
+/// Turns one Value into the type of one key's field.
+struct Assigner {
+  Experiment& experiment;
+  const Key& key;
+  const Value& value;
+  const std::string& where;
+  const std::filesystem::path& folder;
+
+  [[noreturn]] void refuse(const char* hint = "") const { refuse_value(where, key, value, hint); }
+  bool is_auto() const { return key.automatic && value.kind == Value::Kind::text && value.text == "auto"; }
+
+  double number(const Value& given) const {
+    if (given.kind != Value::Kind::integer && given.kind != Value::Kind::number) refuse();
+    const Limits& limits = key.limits;
+    // Written so that NaN is refused.
+    if (!(given.number >= limits.minimum && given.number <= limits.maximum) || std::isinf(given.number)) refuse();
+    if (limits.below_maximum && given.number == limits.maximum) refuse();
+    return given.number;
+  }
+  std::int64_t integer() const {
+    if (value.kind == Value::Kind::number) refuse(" (write it without point or exponent)");
+    if (value.kind != Value::Kind::integer) refuse();
+    number(value);
+    return value.integer;
+  }
+  const std::string& text(const Value& given) const {
+    if (given.kind == Value::Kind::list || given.kind == Value::Kind::map || given.kind == Value::Kind::null) refuse();
+    if (given.kind != Value::Kind::text) refuse(" (to mean a text, write it in quotes)");
+    if (given.text.find('\0') != std::string::npos) refuse(" (it holds a zero byte)");
+    return given.text;
+  }
+  std::filesystem::path path(const Value& given) const {
+    const std::string& name = text(given);
+    if (name.empty()) refuse(" (empty)");
+    std::filesystem::path path = (folder / name).lexically_normal();
+    if (!path.has_filename() && path.has_parent_path() && path != path.root_path()) path = path.parent_path();
+    return path;
+  }
+
+  void operator()(Access<bool> field) const {
+    if (value.kind != Value::Kind::boolean) refuse();
+    field(experiment) = value.boolean;
+  }
+  void operator()(Access<std::int64_t> field) const { field(experiment) = integer(); }
+  void operator()(Access<std::optional<std::int64_t>> field) const {
+    if (is_auto())
+      field(experiment).reset();
+    else
+      field(experiment) = integer();
+  }
+  void operator()(Access<double> field) const { field(experiment) = number(value); }
+  void operator()(Access<std::optional<double>> field) const {
+    if (value.kind == Value::Kind::null)
+      field(experiment).reset();
+    else
+      field(experiment) = number(value);
+  }
+  void operator()(Access<std::array<double, 2>> field) const {
+    if (value.kind != Value::Kind::list || value.list.size() != 2) refuse();
+    field(experiment) = {number(value.list[0]), number(value.list[1])};
+  }
+  void operator()(Access<std::string> field) const {
+    if (text(value).empty()) refuse(" (empty)");
+    field(experiment) = value.text;
+  }
+  void operator()(Access<std::filesystem::path> field) const {
+    if (key.nullable && value.kind == Value::Kind::null)
+      field(experiment).clear();
+    else
+      field(experiment) = path(value);
+  }
+  void operator()(Access<std::vector<std::string>> field) const {
+    if (value.kind != Value::Kind::list) refuse();
+    std::vector<std::string> texts;
+    for (const Value& element : value.list) texts.push_back(text(element));
+    field(experiment) = texts;
+  }
+  void operator()(Access<std::vector<std::filesystem::path>> field) const {
+    std::vector<std::filesystem::path> paths;
+    if (value.kind == Value::Kind::list)
+      for (const Value& element : value.list) paths.push_back(path(element));
+    else
+      paths.push_back(path(value));
+    field(experiment) = paths;
+  }
+  void operator()(ChoiceAccess field) const {
+    if (is_auto()) return field.set(experiment, -1);
+    if (value.kind == Value::Kind::text)
+      for (std::size_t i = 0; i < key.choices.size(); ++i)
+        if (key.choices[i] == value.text) return field.set(experiment, static_cast<int>(i));
+    refuse();
+  }
+};
+
+void apply_override(Experiment& experiment, const std::string& argument) {
+  std::string text = argument;
+  if (text.starts_with("--")) text = text.substr(2);
+  const std::size_t equals = text.find('=');
+  const std::string name = text.substr(0, equals);
+  const std::string where = fmt::format("override {}", argument);
+  if (equals == std::string::npos) fail("{}: overrides are written section.key=value", where);
+  const std::size_t dot = name.find('.');
+  if (dot == std::string::npos) {
+    std::string hint;
+    for (const Key& key : keys())
+      if (key.name == name) hint += (hint.empty() ? "; did you mean " : " or ") + key.full_name();
+    fail("{}: overrides are written section.key=value{}{}", where, hint, hint.empty() ? "" : "?");
+  }
+  const Key& key = known_key(name.substr(0, dot), name.substr(dot + 1), where);
+  const Value value = from_yaml(load_yaml(text.substr(equals + 1), where));
+  assign(experiment, key, value, where, std::filesystem::current_path());
+}
+
+}  // namespace
+
+Value resolve_scalar(const std::string& text) {
+  Value value;
+  value.text = text;
+  if (text.empty() || text == "~" || text == "null" || text == "Null" || text == "NULL") {
+    value.text = "null";
+    return value;
+  }
+  for (bool truth : {false, true})
+    for (const char* name : truth ? std::array{"true", "True", "TRUE"} : std::array{"false", "False", "FALSE"})
+      if (text == name) {
+        value.kind = Value::Kind::boolean;
+        value.boolean = truth;
+        return value;
+      }
+  value.kind = Value::Kind::text;
+  const char* begin = text.data() + (text[0] == '+' ? 1 : 0);
+  const char* end = text.data() + text.size();
+  if (begin == end || text.find_first_not_of("+-.0123456789eE") != std::string::npos) return value;
+  if (text[0] == '+' && (begin[0] == '-' || begin[0] == '+')) return value;
+  std::int64_t integer = 0;
+  if (const auto [stop, error] = std::from_chars(begin, end, integer); error == std::errc() && stop == end) {
+    value.kind = Value::Kind::integer;
+    value.integer = integer;
+    value.number = static_cast<double>(integer);
+    return value;
+  }
+  double number = 0;
+  if (const auto [stop, error] = std::from_chars(begin, end, number); error == std::errc() && stop == end) {
+    value.kind = Value::Kind::number;
+    value.number = number;
+  }
+  return value;
+}
+
+void assign(Experiment& experiment, const Key& key, const Value& value, const std::string& where,
+            const std::filesystem::path& folder) {
+  std::visit(Assigner{experiment, key, value, where, folder}, key.field);
+}
+
+void refuse_section(const std::string& where, const std::string& section) {
+  std::vector<std::string> names;
+  std::string hint;
+  for (const Section& known : sections()) names.emplace_back(known.name);
+  if (const std::string nearest = nearest_name(section, names); !nearest.empty())
+    hint = fmt::format(" (did you mean {}?)", nearest);
+  for (const Key& key : keys())
+    if (hint.empty() && key.name == section) hint = fmt::format(" (did you mean {}?)", key.full_name());
+  fail("{}: unknown section {}{}; the sections are {}", where, section, hint, join_names(names));
+}
+
+void refuse_key(const std::string& where, const std::string& section, const std::string& name) {
+  std::vector<std::string> names;
+  std::string hint;
+  for (const Key& key : keys())
+    if (key.section == section) names.emplace_back(key.name);
+  if (const std::string nearest = nearest_name(name, names); !nearest.empty())
+    hint = fmt::format(" (did you mean {}.{}?)", section, nearest);
+  for (const Key& key : keys())
+    if (key.name == name) hint = fmt::format(" (did you mean {}?)", key.full_name());
+  fail("{}: unknown key {}.{}{}; {} has {}", where, section, name, hint, section, join_names(names));
+}
+
+}  // namespace config
+
+Experiment::Experiment() {
+  for (const config::Key& key : config::keys())
+    if (!key.fallback.empty())
+      config::assign(*this, key, config::from_yaml(YAML::Load(std::string(key.fallback))), "default", {});
+}
+
+Experiment parse_experiment(const std::string& text, const std::filesystem::path& origin,
+                            const std::vector<std::string>& overrides) {
+  const std::string name = origin.string();
+  const std::filesystem::path folder = std::filesystem::absolute(origin).lexically_normal().parent_path();
+  const std::string ending = origin.extension().string();
+  if (ending != ".yaml" && ending != ".yml" && ending != ".json")
+    fail("{}: an experiment file ends in .yaml, .yml or .json", name);
+
+  Experiment experiment;
+  for (const config::Entry& entry :
+       ending == ".json" ? config::read_json_entries(text, name) : config::read_yaml(text, name)) {
+    const std::string where = config::at(name, entry.line);
+    if (entry.key.empty()) {  // an empty section: only its name is checked
+      const auto& known = config::sections();
+      if (std::none_of(known.begin(), known.end(), [&](const auto& s) { return s.name == entry.section; }))
+        config::refuse_section(where, entry.section);
+      continue;
+    }
+    config::assign(experiment, config::known_key(entry.section, entry.key, where), entry.value, where, folder);
+  }
+  for (const std::string& argument : overrides) config::apply_override(experiment, argument);
+
+  if (experiment.job.name.empty()) experiment.job.name = origin.stem().string();
+  if (experiment.job.folder.empty()) experiment.job.folder = folder / "runs" / experiment.job.name;
+  try {
+    check_experiment(experiment);
+  } catch (const Error& error) {
+    fail("{}: {}", name, error.what());
+  }
+  return experiment;
+}
+
+Experiment load_experiment(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
+  return parse_experiment(read_text_file(file), file, overrides);
+}
+
+}  // namespace longhaul

@@ -1,0 +1,38 @@
+// The parameters of a model: names, shapes, how they start. Letters: e hidden size, h query heads, g KV heads, d head
+// dimension, f intermediate size, v vocabulary, p max positions. Row-major; activations are multiplied by transposed
+// weights.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/spec.h"
+
+namespace longhaul {
+
+enum class Initialisation : std::uint8_t { normal, zeros, ones };
+
+struct Parameter {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  Initialisation initialisation = Initialisation::normal;
+  double standard_deviation = 0;  ///< of Initialisation::normal; its mean is 0
+  /// A matrix or table rather than a norm's weight or a bias (whose shape may have two dimensions here): what
+  /// frameworks that choose by the number of dimensions would decay.
+  bool matrix = true;
+
+  std::int64_t elements() const;
+  bool operator==(const Parameter&) const = default;
+};
+
+/// Every parameter in a fixed order: embedding.tokens [v,e]; embedding.positions [p,e] with learned positions; for each
+/// layer i of layers.{i}: attention_norm.weight [e] (.bias of a layer norm); attention.q.weight [h,d,e], .k.weight and
+/// .v.weight [g,d,e], .o.weight [e,h,d] with biases q [h,d], k and v [g,d], o [e]; attention.q_norm.weight and
+/// .k_norm.weight [d]; mlp_norm; mlp.gate.weight [f,e] of a gated MLP, mlp.up.weight [f,e], mlp.down.weight [e,f] with
+/// biases [f], [f], [e]; then final_norm and, unless tied, head.weight [v,e].
+std::vector<Parameter> parameters(const TransformerSpec& spec);
+
+/// The sum of their elements.
+std::int64_t parameter_count(const TransformerSpec& spec);
+
+}  // namespace longhaul

@@ -1,0 +1,230 @@
+#include "config/experiment.h"
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+
+#include "base/error.h"
+
+using namespace longhaul;
+using Catch::Matchers::Contains;
+
+namespace {
+
+const std::string minimal = "model: {config: m.json}\n";
+
+Experiment yaml(const std::string& text, const std::vector<std::string>& overrides = {}) {
+  return parse_experiment(text, "/somewhere/run.yaml", overrides);
+}
+std::string message(const std::string& text, const std::vector<std::string>& overrides = {},
+                    const std::string& file = "/somewhere/run.yaml") {
+  try {
+    parse_experiment(text, file, overrides);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+}  // namespace
+
+TEST_CASE("defaults hold where the file is silent") {
+  const Experiment e = yaml(minimal);
+  CHECK(e.training.seq_len == 1024);
+  CHECK(e.training.dtype == DType::float32);
+  CHECK_FALSE(e.training.global_batch_size);
+  CHECK(e.optimizer.betas == std::array{0.9, 0.95});
+  CHECK(e.optimizer.eps == 1e-8);
+  CHECK(e.checkpoint.resume == ResumeMode::automatic);
+  CHECK(e.job.name == "run");
+  CHECK(e.job.folder == "/somewhere/runs/run");
+  CHECK(e.model.config == "/somewhere/m.json");
+  CHECK(e.model.weights.empty());
+}
+
+TEST_CASE("every kind of value is read from YAML and from JSON alike") {
+  const Experiment from_yaml = yaml(R"(
+job: {name: "trial 1", folder: ../out/}
+model: {config: m.json, weights: /w/model.safetensors, init_seed: 7}
+data:
+  files: [a.txt, sub/b.txt]
+  format: megatron
+  eos_token: 256
+  validation_files: v.txt
+training: {seq_len: 4096, micro_batch_size: 2, global_batch_size: 8, steps: 50, max_norm: 0, seed: 3,
+           dtype: bfloat16, gradient_dtype: float32, gradient_reduce_dtype: bfloat16, threads: 2, deterministic: false}
+optimizer: {lr: 1e-3, betas: [0.8, .9], eps: 1e-6, weight_decay: 0, weight_decay_exclude: []}
+lr_scheduler: {warmup_steps: 5, decay_type: wsd, decay_ratio: 0.2, min_lr_factor: 0.1}
+parallelism: {data: 2, sequence: auto, zero_stage: 3}
+checkpoint: {interval: 10, keep_latest_k: 0, resume: off}
+device: {type: cuda}
+)");
+  const Experiment from_json = parse_experiment(R"({
+"job": {"name": "trial 1", "folder": "../out/"},
+"model": {"config": "m.json", "weights": "/w/model.safetensors", "init_seed": 7},
+"data": {"files": ["a.txt", "sub/b.txt"], "format": "megatron", "eos_token": 256, "validation_files": "v.txt"},
+"training": {"seq_len": 4096, "micro_batch_size": 2, "global_batch_size": 8, "steps": 50, "max_norm": 0, "seed": 3,
+  "dtype": "bfloat16", "gradient_dtype": "float32", "gradient_reduce_dtype": "bfloat16", "threads": 2,
+  "deterministic": false},
+"optimizer": {"lr": 0.001, "betas": [0.8, 0.9], "eps": 1e-6, "weight_decay": 0, "weight_decay_exclude": []},
+"lr_scheduler": {"warmup_steps": 5, "decay_type": "wsd", "decay_ratio": 0.2, "min_lr_factor": 0.1},
+"parallelism": {"data": 2, "sequence": "auto", "zero_stage": 3},
+"checkpoint": {"interval": 10, "keep_latest_k": 0, "resume": "off"},
+"device": {"type": "cuda"}})",
+                                                "/somewhere/run.json");
+  CHECK(from_yaml == from_json);
+  CHECK(from_yaml.job.folder == "/out");
+  CHECK(from_yaml.data.files == std::vector<std::filesystem::path>{"/somewhere/a.txt", "/somewhere/sub/b.txt"});
+  CHECK(from_yaml.data.validation_files == std::vector<std::filesystem::path>{"/somewhere/v.txt"});
+  CHECK(from_yaml.training.dtype == DType::bfloat16);
+  CHECK(from_yaml.training.gradient_reduce_dtype == DType::bfloat16);
+  CHECK(from_yaml.checkpoint.resume == ResumeMode::off);
+  CHECK(from_yaml.parallelism.data == 2);
+  CHECK_FALSE(from_yaml.parallelism.sequence);
+
+  SECTION("the resolved experiment reads back as itself, also from another folder") {
+    const Experiment again = parse_experiment(to_yaml(from_yaml), "/elsewhere/resolved.yaml");
+    CHECK(again == from_yaml);
+    CHECK(to_yaml(again) == to_yaml(from_yaml));
+    const Experiment defaults = yaml(minimal);
+    CHECK(parse_experiment(to_yaml(defaults), "/elsewhere/resolved.yaml") == defaults);
+  }
+  CHECK(value_of(from_yaml, "optimizer.lr") == "0.001");
+  CHECK(value_of(from_yaml, "checkpoint.resume") == "\"off\"");
+}
+
+TEST_CASE("overrides win over the file, the last over the first, in both spellings") {
+  const std::string text = minimal + "training: {steps: 5, seq_len: 8}\n";
+  const Experiment e = yaml(text, {"training.steps=6", "--training.steps=7", "optimizer.betas=[0.5, 0.6]",
+                                   "parallelism.sequence=auto", "data.files=[x.txt]", "model.weights=null"});
+  CHECK(e.training.steps == 7);
+  CHECK(e.training.seq_len == 8);
+  CHECK(e.optimizer.betas == std::array{0.5, 0.6});
+  CHECK(e.data.files.at(0) == std::filesystem::current_path() / "x.txt");
+  CHECK_THAT(message(minimal, {"training.stesp=6"}), Contains("unknown key") && Contains("training.steps"));
+  CHECK_THAT(message(minimal, {"steps=6"}), Contains("did you mean") && Contains("training.steps"));
+  CHECK_THAT(message(minimal, {"training.steps"}), Contains("section.key=value"));
+  CHECK_THAT(message(minimal, {"training.steps=many"}), Contains("training.steps") && Contains("\"many\""));
+  CHECK_THAT(message(minimal, {"training.steps=[1"}), Contains("not valid YAML"));
+}
+
+TEST_CASE("unknown and duplicate keys are refused with their line and the nearest name") {
+  CHECK_THAT(message(minimal + "training:\n  stpes: 3\n"),
+             Contains("run.yaml:3") && Contains("training.stpes") && Contains("did you mean training.steps?"));
+  CHECK_THAT(message(minimal + "training:\n  lr: 3\n"), Contains("did you mean optimizer.lr?"));
+  CHECK_THAT(message(minimal + "trainin:\n  steps: 3\n"), Contains("unknown section trainin") && Contains("training?"));
+  CHECK_THAT(message(minimal + "trainin:\n"), Contains("unknown section trainin"));
+  CHECK_THAT(message(minimal + "training:\n  steps: 3\n  seq_len: 4\n  steps: 3\n"),
+             Contains("run.yaml:5") && Contains("training.steps stands twice"));
+  CHECK_THAT(message(minimal + "metrics:\nmodel: {config: b}\n"),
+             Contains("run.yaml:3") && Contains("model stands twice"));
+  const std::string json_file = "/somewhere/run.json";
+  CHECK_THAT(message("{\"model\": {\"config\": \"m\"},\n\"training\": {\n\"stpes\": 3}}", {}, json_file),
+             Contains("run.json:3") && Contains("did you mean training.steps?"));
+  CHECK_THAT(message("{\"model\": {\"config\": \"m\"},\n\"training\": {\"steps\": 3,\n\"steps\": 4}}", {}, json_file),
+             Contains("run.json:3") && Contains("\"steps\" stands twice"));
+  CHECK_THAT(message("{\"model\": {\"config\": \"m\"},\n \"model\": {}}", {}, json_file), Contains("run.json:2"));
+}
+
+TEST_CASE("wrong types name the key, the value and what is allowed") {
+  const auto refuses = [](const std::string& section, const std::string& line, const std::string& key,
+                          const std::string& value, const std::string& allowed) {
+    INFO(section << ": " << line);
+    const std::string text = message((section == "model" ? "" : minimal) + section + ":\n  " + line + "\n");
+    CHECK_THAT(text, Contains(key) && Contains(value) && Contains(allowed));
+  };
+  refuses("training", "steps: 0", "training.steps", "0", "at least 1");
+  refuses("training", "steps: 1.5", "training.steps", "1.5", "an integer");
+  refuses("training", "steps: 1e3", "training.steps", "1e3", "without point or exponent");
+  refuses("training", "steps: '5'", "training.steps", "\"5\"", "an integer");
+  refuses("training", "steps:", "training.steps", "null", "an integer");
+  refuses("training", "steps: [1, 2]", "training.steps", "[1, 2]", "an integer");
+  refuses("training", "steps: {a: 1}", "training.steps", "a mapping", "an integer");
+  refuses("training", "steps: 99999999999999999999", "training.steps", "99999999999999999999", "an integer");
+  refuses("training", "seq_len: -1", "training.seq_len", "-1", "from 1 to");
+  refuses("training", "dtype: fp16", "training.dtype", "fp16", "float64, float32, bfloat16");
+  refuses("training", "deterministic: yes", "training.deterministic", "yes", "true or false");
+  refuses("training", "global_batch_size: all", "training.global_batch_size", "all", "or auto");
+  refuses("optimizer", "betas: [0.9, 1.0]", "optimizer.betas", "[0.9, 1.0]", "[0, 1)");
+  refuses("optimizer", "betas: 0.9", "optimizer.betas", "0.9", "two numbers");
+  refuses("optimizer", "betas: [0.9]", "optimizer.betas", "[0.9]", "two numbers");
+  refuses("optimizer", "lr: .nan", "optimizer.lr", ".nan", "a number");
+  refuses("optimizer", "lr: 1e999", "optimizer.lr", "1e999", "a number");
+  refuses("optimizer", "name: sgd", "optimizer.name", "sgd", "adamw");
+  refuses("parallelism", "zero_stage: 4", "parallelism.zero_stage", "4", "from 0 to 3, or auto");
+  refuses("checkpoint", "resume: yes", "checkpoint.resume", "yes", "one of auto, off");
+  refuses("data", "files: [[a]]", "data.files", "a list", "list of paths");
+  refuses("data", "files: ''", "data.files", "empty", "list of paths");
+  refuses("model", "config: 7", "model.config", "7", "quotes");
+}
+
+TEST_CASE("impossible combinations are refused") {
+  CHECK_THAT(message("training: {steps: 3}\n"), Contains("model.config is missing"));
+  CHECK_THAT(message(""), Contains("model.config is missing"));
+  CHECK_THAT(
+      message(minimal + "training: {micro_batch_size: 3, global_batch_size: 8}"),
+      Contains("training.global_batch_size is 8") && Contains("multiple of training.micro_batch_size, which is 3"));
+  CHECK_THAT(message(minimal + "training: {micro_batch_size: 4, global_batch_size: 8}\nparallelism: {data: 3}"),
+             Contains("4 x 3 = 12"));
+  CHECK_THAT(message(minimal + "lr_scheduler: {decay_type: wsd}"), Contains("needs lr_scheduler.decay_ratio"));
+  CHECK_THAT(message(minimal + "lr_scheduler: {decay_type: constant, decay_ratio: 0.1}"), Contains("does not decay"));
+  CHECK_THAT(message(minimal + "training: {gradient_dtype: float64}"), Contains("reference runs"));
+  CHECK_THAT(message(minimal + "training: {dtype: float64, gradient_reduce_dtype: bfloat16}"),
+             Contains("gradient_reduce_dtype is bfloat16"));
+  CHECK_THAT(message(minimal + "job: {name: a/b}"), Contains("job.folder"));
+  Experiment changed = yaml(minimal);
+  changed.optimizer.betas[1] = 1;
+  CHECK_THROWS_WITH(check_experiment(changed), Contains("optimizer.betas"));
+}
+
+TEST_CASE("files that are no experiment are refused") {
+  CHECK_THAT(message("- a\n"), Contains("mapping of sections"));
+  CHECK_THAT(message("model: 3\n"), Contains("run.yaml:1") && Contains("section"));
+  CHECK_THAT(message("model: {config: [\n"), Contains("not valid YAML") && Contains("run.yaml:"));
+  CHECK_THAT(message(minimal + "---\n" + minimal), Contains("2 YAML documents"));
+  CHECK_THAT(message("{\"model\":\n {\"config\": }}", {}, "/somewhere/run.json"),
+             Contains("run.json:2") && Contains("not valid JSON"));
+  CHECK_THAT(message("[]", {}, "/somewhere/run.json"), Contains("object of sections"));
+  CHECK_THAT(message(minimal, {}, "/somewhere/run.toml"), Contains(".yaml, .yml or .json"));
+  CHECK_THROWS_WITH(load_experiment("/nowhere/at/all.yaml"), Contains("no such file"));
+}
+
+TEST_CASE("auto dtypes follow the run's dtype") {
+  CHECK(gradient_reduce_dtype_of(yaml(minimal)) == DType::float32);
+  CHECK(gradient_dtype_of(yaml(minimal + "training: {dtype: float64}")) == DType::float64);
+  const Experiment e = yaml(minimal + "training: {gradient_dtype: bfloat16}");
+  CHECK(gradient_reduce_dtype_of(e) == DType::bfloat16);
+}
+
+TEST_CASE("weight decay leaves out the patterns of weight_decay_exclude") {
+  const Experiment e = yaml(minimal);
+  CHECK(decays(e, "layers.0.attention.q.weight"));
+  CHECK(decays(e, "embedding.tokens"));
+  CHECK_FALSE(decays(e, "layers.0.attention_norm.weight"));
+  CHECK_FALSE(decays(e, "layers.0.attention.q.bias"));
+  CHECK(decays(yaml(minimal + "optimizer: {weight_decay_exclude: []}"), "final_norm.weight"));
+  CHECK(matches_pattern("a*c*e", "abcde"));
+  CHECK(matches_pattern("*", ""));
+  CHECK_FALSE(matches_pattern("a?c", "ac"));
+  CHECK_FALSE(matches_pattern("a*c", "acb"));
+}
+
+TEST_CASE("auto parallelism takes the largest divisor of the ranks that divides all query heads") {
+  const auto resolve = [](const std::string& keys, std::int64_t world, std::vector<std::int64_t> heads) {
+    return resolve_parallelism(yaml(minimal + keys), world, heads);
+  };
+  ResolvedParallelism r = resolve("", 6, {4, 8});
+  CHECK(r.sequence == 2);
+  CHECK(r.data == 3);
+  CHECK(r.zero_stage == 1);
+  r = resolve("parallelism: {data: 2, zero_stage: 3}\ntraining: {global_batch_size: 8, micro_batch_size: 2}", 8, {12});
+  CHECK(r.sequence == 4);
+  CHECK(r.data == 2);
+  CHECK(r.zero_stage == 3);
+  CHECK(r.accumulation_steps == 2);
+  CHECK(r.global_batch_size == 8);
+  CHECK_THROWS_WITH(resolve("parallelism: {sequence: 3}", 4, {12}), Contains("parallelism.sequence is 3"));
+  CHECK_THROWS_WITH(resolve("parallelism: {data: 2, sequence: 2}", 8, {4}), Contains("2 x 2 = 4"));
+  CHECK_THROWS_WITH(resolve("parallelism: {data: 2}", 16, {4}), Contains("2 x 4 = 8") && Contains("query heads"));
+  CHECK_THROWS_WITH(resolve("training: {global_batch_size: 3}\nparallelism: {sequence: 1}", 2, {4}),
+                    Contains("1 x 2 = 2"));
+}
