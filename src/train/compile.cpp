@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "ir/op_definition.h"
 #include "model/graph.h"
 #include "passes/plan_memory.h"
 
