@@ -10,6 +10,10 @@ in training mode without dropout, and the optimizer is the fused one. Prints one
   python pytorch_step.py --model llama --dtype bfloat16 --compile --seq 512
   python pytorch_step.py --model DIR/config.json --weights DIR/model.safetensors --tokens data.bin
 
+glibc hands large blocks back to the system after every use, and a step then spends part of its time
+on page faults: about a sixth for GPT-2 124M at B=4 S=64. `--allocator retain` starts the program
+anew with malloc told to keep its memory. The default is what a user of PyTorch gets; quote both.
+
 To compare losses, give both programs the same weights and tokens: `--save-model DIR` and
 `--save-tokens FILE.bin` (llm.c format) write what this run used before its first step. Step k takes
 samples k B ... k B + B - 1, sample i being tokens [i S, i S + S], and starts again after the last;
@@ -39,11 +43,18 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "golden"))
 from token_files import read_samples, write_llmc
 
+# glibc's malloc: no block by mmap, nothing given back, so that a step reuses the last one's pages.
+RETAIN = dict(
+    MALLOC_MMAP_MAX_="0",
+    MALLOC_TRIM_THRESHOLD_=str(1 << 46),
+    MALLOC_TOP_PAD_=str(256 << 20),
+)
+
 DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout")
 
 
 def model_config(name):
-    """The configuration of `gpt2` (124M), of `llama` (a small one), or of a config.json or its folder."""
+    """The configuration of `gpt2` (124M), `llama` (a small one), or a config.json or its folder."""
     if name == "gpt2":
         config = transformers.GPT2Config()
     elif name == "llama":
@@ -72,7 +83,7 @@ def model_config(name):
 
 
 def load_weights(model, path):
-    """Fills the model from a safetensors file; every tensor must be there, GPT-2's prefix may not."""
+    """Fills the model from a safetensors file that holds every tensor; GPT-2's prefix may lack."""
     tensors = load_file(path)
     wanted = model.state_dict()
     if "transformer.wte.weight" in wanted and "wte.weight" in tensors:
@@ -104,7 +115,7 @@ def get_samples(options, vocab_size):
 
 
 def save_tokens(path, tokens, labels):
-    """Writes the samples back as a stream; they must come from one, or their labels would change."""
+    """Writes the samples back as the stream they must have come from."""
     stream = np.append(tokens.reshape(-1), labels[-1, -1])
     if not np.array_equal(stream[1:], labels.reshape(-1)):
         raise SystemExit("--save-tokens: these labels are no stream shifted by one")
@@ -161,10 +172,16 @@ def main():
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32",
                         help="bfloat16: autocast over float32 weights")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--compile", action="store_true", help="torch.compile (needs a C++ compiler)")
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--warmup", type=int, default=1, help="first steps left out of min, median")
-    parser.add_argument("--tokens", nargs="+", help="text, llm.c .bin, .npy or .safetensors; random")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile (needs a C++ compiler)"
+    )
+    parser.add_argument("--allocator", choices=["default", "retain"], default="default",
+                        help="retain: malloc keeps freed memory between steps")  # fmt: skip
+    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--warmup", type=int, default=2, help="first steps left out of min, median")
+    parser.add_argument(
+        "--tokens", nargs="+", help="text, llm.c .bin, .npy or .safetensors; random"
+    )
     parser.add_argument("--document-end", type=int, help="token id after each text file; none")
     parser.add_argument("--weights", help="safetensors file; else the library's initialization")
     parser.add_argument("--seed", type=int, default=0, help="of that initialization")
@@ -178,6 +195,9 @@ def main():
         options.seq = 1024
     if options.steps <= options.warmup:
         parser.error("--steps must be more than --warmup")
+    if options.allocator == "retain" and any(os.environ.get(k) != v for k, v in RETAIN.items()):
+        sys.stdout.flush()
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **RETAIN})
 
     torch.set_num_threads(options.threads)
     torch.set_num_interop_threads(1)
@@ -215,6 +235,7 @@ def main():
                 threads=torch.get_num_threads(),
                 attention=model.config._attn_implementation,
                 optimizer="AdamW fused",
+                allocator=options.allocator,
                 losses=losses,
                 gradient_norms=norms,
                 seconds=[round(value, 6) for value in seconds],

@@ -67,10 +67,10 @@ def main():
     parser.add_argument("--seq-len", type=int, help="S; needed unless the file is .safetensors")
     parser.add_argument("--document-end", type=int, help="token id after each text file; none")
     parser.add_argument("--samples", type=int, help="the first so many samples only")
-    parser.add_argument("--batch", type=int, default=4, help="samples at a time (no effect on loss)")
     parser.add_argument(
-        "--dtype", choices=["float32", "float64", "bfloat16"], default="float32"
+        "--batch", type=int, default=4, help="samples at a time (no effect on loss)"
     )
+    parser.add_argument("--dtype", choices=["float32", "float64", "bfloat16"], default="float32")
     parser.add_argument("--attention", choices=["eager", "sdpa"], default="sdpa")
     parser.add_argument("--threads", type=int, help="PyTorch's default if not given")
     options = parser.parse_args()

@@ -78,9 +78,7 @@ MODELS = {
     "llama_biases_tied": (
         "Llama with biases on q, k, v, o and the MLP, head tied to the embedding",
         transformers.LlamaConfig,
-        dict(
-            LLAMA, vocab_size=97, attention_bias=True, mlp_bias=True, tie_word_embeddings=True
-        ),
+        dict(LLAMA, vocab_size=97, attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
         33,
     ),
     "mistral": (

@@ -7,7 +7,7 @@ For each tiny model of golden_models.py it writes a folder with
   config.json          as `save_pretrained` writes it (the library's current, v5, spelling)
   config.v4*.json      the same model in older spellings, for parsing tests (RoPE families only)
   model.safetensors    the weights, float64, Hugging Face names
-  golden.safetensors   tokens, labels, logits, loss, grad.<name> of every parameter, ten AdamW losses
+  golden.safetensors   tokens, labels, logits, loss, grad.<name> of every parameter, AdamW losses
   manifest.json        versions, hyperparameters, counts, gradients that are zero, float32 figures
 
 and beside them rope_cases.json, RoPE frequencies of many configurations.
@@ -152,7 +152,7 @@ def make_tokens(vocab_size, length, seed):
 
 
 def build(config, weights, dtype):
-    """The library's model with these weights; run it under float64_everywhere if float64 is meant."""
+    """The library's model with these weights; for float64, run it under float64_everywhere."""
     model = transformers.AutoModelForCausalLM.from_config(
         config, attn_implementation="eager", dtype=dtype
     )
@@ -164,7 +164,7 @@ def build(config, weights, dtype):
 
 
 def forward(model, tokens, labels):
-    """(loss, logits) through the library's own loss, which takes labels that are shifted already."""
+    """(loss, logits) through the library's own loss, which takes labels shifted already."""
     output = model(
         input_ids=tokens,
         position_ids=torch.arange(tokens.shape[1])[None].expand_as(tokens),
@@ -264,9 +264,7 @@ def zero_gradients(config, tokens, labels, grads, whole_norm):
         elif name.endswith("embed_tokens.weight") and not config.tie_word_embeddings:
             expected = sorted(set(range(config.vocab_size)) - used)
             kind = "unused"
-            reason = (
-                "these token ids do not occur in the input, or only after the last valid label"
-            )
+            reason = "these token ids do not occur in the input, or only after the last valid label"
         else:
             raise AssertionError(f"{name}: rows {rows} have no gradient and no explanation")
         assert rows == expected, (name, rows, expected)
@@ -302,7 +300,7 @@ def train(model, tokens, labels):
 
 
 def older_spellings(saved):
-    """config.json as `transformers` 4 spelt it: file name -> contents. None for learned positions."""
+    """config.json as `transformers` 4 spelt it: file name -> contents; none without RoPE."""
     if "rope_parameters" not in saved:
         return {}
     old = {key: value for key, value in saved.items() if key != "transformers_version"}
@@ -383,9 +381,7 @@ def make(name, folder):
     assert set(grads32) == set(grads)
 
     whole_norm, whole_count = norm(grads.values()), sum(g.numel() for g in grads.values())
-    errors = {
-        key: tensor_error(grads32[key], grads[key], whole_norm, whole_count) for key in grads
-    }
+    errors = {key: tensor_error(grads32[key], grads[key], whole_norm, whole_count) for key in grads}
     assert abs(float(loss32) - float(loss)) / float(loss) < 1e-6
     assert abs(unpatched_float64 - float(loss)) / float(loss) < 1e-6
     assert max(errors.values()) < 1e-5, errors
@@ -460,7 +456,7 @@ def make(name, folder):
                 gradient_norms={key: norm([grad]) for key, grad in grads.items()},
             ),
             unpatched_float32=dict(
-                what="the library as it is, weights rounded to float32, eager attention, one thread",
+                what="the library as it is, weights rounded to float32, one thread",
                 loss=float(loss32),
                 gradient_norm=norm(grads32.values()),
                 gradient_norms={key: norm([grad]) for key, grad in grads32.items()},
@@ -477,7 +473,7 @@ def make(name, folder):
         ),
     )
     print(
-        f"{name:20} loss {float(loss):.6f}  |g| {whole_norm:.4f}  AdamW {float(adamw_losses[-1]):.6f}"
+        f"{name:20} loss {float(loss):.6f}  |g| {whole_norm:.4f}  last {float(adamw_losses[-1]):.6f}"
         f"  float32: loss {abs(float(loss32) / float(loss) - 1):.1e} grads {errors[worst]:.1e}"
         f"  differences {difference:.1e}"
     )
