@@ -211,6 +211,7 @@ TEST_CASE("threads: abort poisons the world, also from another thread", "[thread
   Caught caught;
   const auto message = failure_of(3, [&](Communicator& communicator) {
     const auto group = communicator.group({0, 1, 2});
+    group->barrier();  // making a group fails too, after the abort
     if (communicator.rank() == 1) {
       std::thread([&] { group->abort("hang: step 7"); }).join();
       return;
