@@ -17,36 +17,35 @@ void schedule(Graph& graph, const PassContext&) {
   };
 
   const std::size_t n = graph.ops.size();
-  std::vector<std::vector<std::size_t>> before(n);  // ops that wait for op i
-  std::vector<char> waits(n, 0);
+  std::vector<std::size_t> place(n);  // where op i runs: just before the op of this index that does not wait
+  std::vector<std::vector<std::size_t>> before(n);  // the ops that run there, descending
   for (std::size_t i = n; i-- > 0;) {
     const Op& op = graph.ops[i];
+    place[i] = i;
     std::size_t first = n;
     std::int64_t made = 0, freed = 0;
     bool leaves = false;
     for (ValueId result : op.results) {
       made += bytes(result);
       leaves |= is_output[static_cast<std::size_t>(result)] != 0;
-      if (!use[static_cast<std::size_t>(result)].empty())
-        first = std::min<std::size_t>(first, static_cast<std::size_t>(use[static_cast<std::size_t>(result)].front()));
+      for (std::int32_t user : use[static_cast<std::size_t>(result)])
+        first = std::min(first, place[static_cast<std::size_t>(user)]);
     }
     for (ValueId operand : op.operands)
       if (!is_state(graph[operand].role) && graph[operand].role != Role::data &&
           use[static_cast<std::size_t>(operand)].back() == static_cast<std::int32_t>(i))
         freed += bytes(operand);
     if (leaves || first == n || first <= i + 1 || made <= freed) continue;
-    waits[i] = 1;
+    place[i] = first;
     before[first].push_back(i);
   }
   std::vector<Op> ops;
   ops.reserve(n);
-  const auto append = [&](const auto& self, std::size_t i) -> void {
-    std::sort(before[i].begin(), before[i].end());
-    for (std::size_t k : before[i]) self(self, k);
+  for (std::size_t i = 0; i < n; ++i) {
+    if (place[i] != i) continue;
+    for (std::size_t k = before[i].size(); k-- > 0;) ops.push_back(std::move(graph.ops[before[i][k]]));
     ops.push_back(std::move(graph.ops[i]));
-  };
-  for (std::size_t i = 0; i < n; ++i)
-    if (!waits[i]) append(append, i);
+  }
   graph.ops = std::move(ops);
 }
 
