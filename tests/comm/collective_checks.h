@@ -17,7 +17,7 @@ void check_collectives(Communicator& communicator, bool large);
 /// own traffic only.
 void check_mesh_groups(Communicator& communicator);
 
-/// Compares what one rank has issued with the header's formulas.
+/// Compares what one rank has issued with the header's formulas, and checks that no data call allocates.
 void check_traffic(Communicator& communicator);
 
 /// The bits of a fixed list of reductions, whose sums depend on the order of addition. Collective.
