@@ -121,7 +121,7 @@ TEST_CASE("norm gradients match the float64 reference, in place too") {
         const DType gradient = shape.d % 2 ? DType::float32 : DType::float64;
         INFO(shape.rows << " x " << shape.d << (fused ? " fused" : "") << (in_place ? " in place" : ""));
         if (shape.rows == 600 && fused != in_place) continue;  // the big one is slow
-        if (shape.d == 1) continue;  // dx is exactly zero but for epsilon: all rounding
+        if (shape.d == 1) continue;                            // dx is exactly zero but for epsilon: all rounding
         const auto narrow = [&](const Run& run) { return run.storage == DType::float64 ? DType::float64 : gradient; };
         check_kernel(
             [&](const Run& run) {
