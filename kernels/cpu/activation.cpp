@@ -33,19 +33,30 @@ void gated_activation_gradient(ThreadPool& pool, const GatedActivationGradient& 
 namespace reference {
 namespace {
 
-constexpr double root_half = 0.70710678118654752440;         // sqrt(1/2)
-constexpr double root_two_over_pi = 0.79788456080286535588;  // sqrt(2/pi)
+constexpr double root_half = 0.70710678118654752440;  // sqrt(1/2)
 constexpr double one_over_root_two_pi = 0.39894228040143267794;
+
+template <typename A>
+A sigmoid(A x) {
+  return 1 / (1 + std::exp(-x));
+}
+
+/// 2 u with u = sqrt(2/pi) (x + 0.044715 x^3). (1 + tanh(u)) / 2 is taken as the sigmoid of 2 u, and 1 - sigmoid(z) as
+/// sigmoid(-z): the textbook's forms cancel.
+template <typename A>
+A gelu_tanh_argument(A x) {
+  return 2 * A(0.79788456080286535588) * (x + A(0.044715) * x * x * x);
+}
 
 template <typename A>
 A value(ActivationKind kind, A x) {
   switch (kind) {
     case ActivationKind::silu:
-      return x / (1 + std::exp(-x));
+      return x * sigmoid(x);
     case ActivationKind::gelu:
       return A(0.5) * x * std::erfc(-x * A(root_half));
     case ActivationKind::gelu_tanh:
-      return A(0.5) * x * (1 + std::tanh(A(root_two_over_pi) * (x + A(0.044715) * x * x * x)));
+      return x * sigmoid(gelu_tanh_argument(x));
     default:
       return x > 0 ? x : A(0);
   }
@@ -55,14 +66,13 @@ template <typename A>
 A slope(ActivationKind kind, A x) {
   switch (kind) {
     case ActivationKind::silu: {
-      const A s = 1 / (1 + std::exp(-x));
-      return s + x * s * (1 - s);
+      return sigmoid(x) + x * sigmoid(x) * sigmoid(-x);
     }
     case ActivationKind::gelu:
       return A(0.5) * std::erfc(-x * A(root_half)) + x * A(one_over_root_two_pi) * std::exp(A(-0.5) * x * x);
     case ActivationKind::gelu_tanh: {
-      const A t = std::tanh(A(root_two_over_pi) * (x + A(0.044715) * x * x * x));
-      return A(0.5) * (1 + t) + A(0.5) * x * (1 - t * t) * A(root_two_over_pi) * (1 + 3 * A(0.044715) * x * x);
+      const A z = gelu_tanh_argument(x);
+      return sigmoid(z) + x * sigmoid(z) * sigmoid(-z) * 2 * A(0.79788456080286535588) * (1 + 3 * A(0.044715) * x * x);
     }
     default:
       return x > 0 ? A(1) : A(0);

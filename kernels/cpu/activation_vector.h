@@ -15,8 +15,8 @@ struct ValueAndSlope {
 template <ActivationKind kind, typename A>
 LONGHAUL_INLINE ValueAndSlope<A> activate(Lanes<A> x) {
   if constexpr (kind == ActivationKind::silu) {
-    const Lanes<A> s = sigmoid(x);
-    return {x * s, s + x * s * (1 - s)};
+    const Sigmoid<Lanes<A>> s = sigmoid(x);
+    return {x * s.value, s.value + x * s.value * s.rest};
   } else if constexpr (kind == ActivationKind::gelu) {
     const Normal<Lanes<A>> of = normal(x);
     return {x * of.distribution, of.distribution + x * of.density};
@@ -24,8 +24,8 @@ LONGHAUL_INLINE ValueAndSlope<A> activate(Lanes<A> x) {
     // (1 + tanh(u)) / 2 is sigmoid(2 u), which keeps its digits where tanh is near -1; 2 u = a x + b x^3.
     constexpr A a = static_cast<A>(1.5957691216057308), b = static_cast<A>(0.07135481627260025);
     const Lanes<A> square = x * x;
-    const Lanes<A> s = sigmoid(x * (square * b + a));
-    return {x * s, s + x * s * (1 - s) * (square * (3 * b) + a)};
+    const Sigmoid<Lanes<A>> s = sigmoid(x * (square * b + a));
+    return {x * s.value, s.value + x * s.value * s.rest * (square * (3 * b) + a)};
   } else {
     return {x > 0 ? x : Lanes<A>{}, x > 0 ? Lanes<A>{} + 1 : Lanes<A>{}};
   }

@@ -25,7 +25,7 @@ struct CrossEntropy {
   const void* logits;          ///< [rows, v]
   const std::int32_t* labels;  ///< [rows], each below v; negative: ignored
   std::int64_t rows, v;
-  LogitTransform transform;
+  LogitTransform transform{};
   double* loss_sum = nullptr;            ///< written (0 when every label is ignored)
   DType gradient_type = DType::float32;  ///< of dlogits: `type` or bfloat16
   void* dlogits = nullptr;               ///< [rows, v]; may be logits when the types agree

@@ -21,7 +21,7 @@ struct LossHeadProblem {
   DType dweight_type;       ///< float32, or float64 when type is float64
   bool accumulate = false;  ///< adds to dw instead of overwriting it
   bool gradients = true;    ///< false: the loss only (evaluation)
-  LogitTransform transform;
+  LogitTransform transform{};
   std::int64_t tile_rows = 0;  ///< rows a tile; 0 means loss_head_tile_rows()
 };
 /// Rows a tile such that a tile's logits take at most about 96 MiB, at least 32 and at most 1024.

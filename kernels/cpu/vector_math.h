@@ -34,10 +34,15 @@ LONGHAUL_INLINE Lanes<double> exponential(Lanes<double> x) {
   return x;
 }
 
-/// 1 / (1 + e^-x).
 template <typename V>
-LONGHAUL_INLINE V sigmoid(V x) {
-  return 1 / (1 + exponential(-x));
+struct Sigmoid {
+  V value;  ///< 1 / (1 + e^-x)
+  V rest;   ///< 1 - value, with all its digits
+};
+template <typename V>
+LONGHAUL_INLINE Sigmoid<V> sigmoid(V x) {
+  const V e = exponential(-x), value = 1 / (1 + e);
+  return {value, x > 0 ? e * value : 1 - value};
 }
 
 LONGHAUL_INLINE Lanes<float> magnitude(Lanes<float> x) {
