@@ -272,6 +272,17 @@ TEST_CASE("commit refuses shards that leave holes, overlap or disagree") {
   CHECK_THAT(commit({entry(0, 5)}, {entry(5, 10, DType::bfloat16)}), Contains("bfloat16"));
   CHECK_THAT(commit({entry(0, 5)}, {entry(5, 10, DType::float32, 11)}), Contains("[11]"));
   CHECK_THROWS_AS(commit({entry(0, 11)}, {}), std::logic_error);
+  // What a rank says it wrote must be there.
+  CheckpointStore store(folder.path(), 0);
+  store.begin(1);
+  const std::vector<ShardEntry> whole{entry(0, 10)};
+  const std::vector<std::string> fragments{store.write_shard(1, 0, whole)};
+  std::filesystem::resize_file(folder / ".tmp-step-00000001/rank-00000.bin", 20);
+  CHECK_THROWS_WITH(store.commit(1, fragments, ""), Contains("has 20 bytes but its rank wrote 64"));
+  std::filesystem::remove(folder / ".tmp-step-00000001/rank-00000.bin");
+  CHECK_THROWS_WITH(store.commit(1, fragments, ""), Contains("rank-00000.bin"));
+  CHECK_THROWS_WITH(store.commit(1, std::vector<std::string>{"{}"}, ""), Contains("fragment of rank 0"));
+  store.abandon(1);
   CHECK(list_checkpoints(folder.path()).empty());
   CHECK(commit({entry(0, 10)}, {}).empty());
   CHECK(list_checkpoints(folder.path()).size() == 1);
