@@ -1,0 +1,79 @@
+// Private to src/model: what a Hugging Face family's file provides, and the reader of config.json that they share.
+#pragma once
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/huggingface.h"
+#include "model/spec.h"
+
+namespace longhaul {
+
+/// Reads config.json keys with the family's defaults and remembers which were read. null counts as missing.
+class ConfigReader {
+ public:
+  ConfigReader(const nlohmann::json& config, std::string origin, std::string family);
+
+  /// At least 1, unless `minimum` says otherwise.
+  std::int64_t integer(const char* key, std::optional<std::int64_t> fallback, std::int64_t minimum = 1);
+  std::optional<std::int64_t> optional_integer(const char* key);
+  double number(const char* key, double fallback);
+  bool boolean(const char* key, bool fallback);
+  std::string text(const char* key, const char* fallback);
+  /// nullptr when missing or null.
+  const nlohmann::json* raw(const char* key);
+  /// The key stands in the file, be it null.
+  bool holds(const char* key) const { return config_.contains(key); }
+
+  Activation activation(const char* key, const char* fallback);
+  /// RoPE in either spelling: rope_scaling and rope_theta (transformers 4) or rope_parameters (5).
+  RopeSpec rope(std::int64_t head_dim, std::int64_t max_positions);
+  /// A dropout rate: ignored, and noted when it is not zero.
+  void dropout(const char* key);
+  /// Keys that say nothing about the computation.
+  void ignore(std::initializer_list<const char*> keys);
+  /// Refuses the file unless the key is missing, null or `harmless`.
+  void refuse_unless(const char* key, const nlohmann::json& harmless);
+  [[noreturn]] void refuse(const std::string& message) const;
+
+  /// What was ignored, one line each: nonzero dropout, and keys that nothing has read.
+  std::vector<std::string> notes() const;
+
+ private:
+  const nlohmann::json& config_;
+  std::string origin_, family_, dropouts_;
+  std::set<std::string> read_;
+};
+
+class Family {
+ public:
+  virtual ~Family() = default;
+  virtual std::string model_type() const = 0;
+  /// The class that transformers loads it with.
+  virtual std::string architecture() const = 0;
+  virtual TransformerSpec to_spec(ConfigReader& config) const = 0;
+  /// The keys that to_spec reads, for a spec that the family can express; for others anything, without throwing: the
+  /// caller translates back and compares.
+  virtual nlohmann::ordered_json to_config(const TransformerSpec& spec) const = 0;
+  virtual std::vector<WeightMapping> weights(const TransformerSpec& spec) const = 0;
+  virtual bool ignores_tensor(std::string_view tensor, const TransformerSpec& spec) const = 0;
+};
+
+/// Every family, by model_type. Filled before main and constant afterwards.
+const std::vector<std::unique_ptr<Family>>& all_families();
+
+/// A static object of this type at the end of a family's file adds the family.
+struct RegisterFamily {
+  explicit RegisterFamily(std::unique_ptr<Family> family);
+};
+
+/// rope_theta and rope_scaling as transformers 4 and 5 both read them.
+void write_rope(const RopeSpec& rope, nlohmann::ordered_json& config);
+/// hidden_act for an activation.
+std::string activation_name(Activation activation);
+
+}  // namespace longhaul

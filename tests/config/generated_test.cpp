@@ -1,0 +1,143 @@
+// Files that the code writes: the JSON Schema and the tables of the documentation. `test_config "[.update]"` writes
+// them anew after a change of the key table.
+#include <yaml-cpp/yaml.h>
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <valijson/adapters/nlohmann_json_adapter.hpp>
+#include <valijson/schema.hpp>
+#include <valijson/schema_parser.hpp>
+#include <valijson/validator.hpp>
+
+#include "base/environment.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "config/experiment.h"
+
+using namespace longhaul;
+using nlohmann::json;
+
+namespace {
+
+const std::string begin_mark = "<!-- generated: begin -->\n", end_mark = "<!-- generated: end -->\n";
+
+std::filesystem::path source(const std::string& name) {
+  const auto here = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path();
+  return std::filesystem::path(environment("LONGHAUL_SOURCE", here.string())) / name;
+}
+
+/// The text with what stands between the marks replaced.
+std::string with_reference(const std::string& text, const std::string& reference) {
+  const auto begin = text.find(begin_mark), end = text.find(end_mark);
+  REQUIRE(begin != std::string::npos);
+  REQUIRE(end != std::string::npos);
+  return text.substr(0, begin + begin_mark.size()) + "\n" + reference + text.substr(end);
+}
+
+void write(const std::filesystem::path& file, const std::string& text) {
+  std::ofstream(file, std::ios::binary) << text;
+}
+
+json to_json(const YAML::Node& node) {
+  json result;
+  if (node.IsMap())
+    for (const auto& entry : node) result[entry.first.Scalar()] = to_json(entry.second);
+  else if (node.IsSequence())
+    for (const auto& element : node) result.push_back(to_json(element));
+  else if (node.IsScalar() && node.Tag() == "?" && json::accept(node.Scalar()))
+    result = json::parse(node.Scalar());
+  else if (node.IsScalar())
+    result = node.Scalar();
+  return result;
+}
+
+bool schema_accepts(const std::string& schema_text, const json& instance) {
+  const json schema_json = json::parse(schema_text);
+  valijson::Schema schema;
+  valijson::SchemaParser parser;
+  valijson::adapters::NlohmannJsonAdapter schema_adapter(schema_json), adapter(instance);
+  parser.populateSchema(schema_adapter, schema);
+  valijson::Validator validator;
+  return validator.validate(schema, adapter, nullptr);
+}
+
+}  // namespace
+
+TEST_CASE("write the generated files", "[.update]") {
+  write(source("configs/experiment.schema.json"), experiment_schema());
+  const auto document = source("docs/experiment.md");
+  write(document, with_reference(read_text_file(document), experiment_reference()));
+}
+
+TEST_CASE("the committed schema and documentation are what the key table says") {
+  CHECK(read_text_file(source("configs/experiment.schema.json")) == experiment_schema());
+  const std::string document = read_text_file(source("docs/experiment.md"));
+  CHECK(document == with_reference(document, experiment_reference()));
+}
+
+TEST_CASE("the schema accepts what the code accepts and refuses what it refuses") {
+  const std::string schema = experiment_schema();
+  const std::vector<std::string> sections = {
+      R"("training": {"steps": 5})",
+      R"("training": {"steps": 0})",
+      R"("training": {"steps": 1.5})",
+      R"("training": {"steps": "5"})",
+      R"("training": {"steps": null})",
+      R"("training": {"stpes": 5})",
+      R"("training": {"global_batch_size": "auto", "threads": 3})",
+      R"("training": {"global_batch_size": "all"})",
+      R"("training": {"steps": "auto"})",
+      R"("training": {"gradient_dtype": "auto", "dtype": "bfloat16"})",
+      R"("training": {"dtype": "auto"})",
+      R"("training": {"dtype": "float16"})",
+      R"("training": {"deterministic": "yes"})",
+      R"("optimizer": {"betas": [0.9, 0.99], "lr": 1})",
+      R"("optimizer": {"betas": [0.9, 1]})",
+      R"("optimizer": {"betas": [0.9]})",
+      R"("optimizer": {"weight_decay_exclude": "norm"})",
+      R"("optimizer": {"weight_decay_exclude": ["*norm*"]})",
+      R"("lr_scheduler": {"decay_ratio": null, "min_lr_factor": 1})",
+      R"("lr_scheduler": {"decay_ratio": 1.5})",
+      R"("data": {"files": "a.txt", "eos_token": -1})",
+      R"("data": {"files": ["a.txt", "b.txt"], "eos_token": -2})",
+      R"("data": {"files": ["a.txt", 3]})",
+      R"("data": {"files": ""})",
+      R"("parallelism": {"zero_stage": 3, "data": "auto"})",
+      R"("parallelism": {"zero_stage": 4})",
+      R"("checkpoint": {"resume": "off"})",
+      R"("checkpoint": {"resume": false})",
+      R"("job": {"name": 7})",
+      R"("job": {"name": ""})",
+      R"("trainig": {})",
+      R"("$schema": "x.json")",
+  };
+  std::size_t accepted = 0;
+  for (const std::string& section : sections) {
+    INFO(section);
+    const std::string text = R"({"model": {"config": "m.json"}, )" + section + "}";
+    bool code_accepts = true;
+    try {
+      parse_experiment(text, "/somewhere/run.json");
+    } catch (const Error&) {
+      code_accepts = false;
+    }
+    accepted += code_accepts;
+    CHECK(schema_accepts(schema, json::parse(text)) == code_accepts);
+  }
+  CHECK(accepted == 10);
+  CHECK_FALSE(schema_accepts(schema, json::parse(R"({"training": {}})")));  // model.config is missing
+}
+
+TEST_CASE("the quickstart loads, and the schema accepts it and every resolved experiment") {
+  const auto file = source("configs/quickstart.yaml");
+  const Experiment e = load_experiment(file);
+  CHECK(e.parallelism.sequence == 2);
+  CHECK(e.training.seq_len == 1024);
+  CHECK(e.model.config == source("configs/models/quickstart.json").lexically_normal());
+  CHECK(e.data.files.at(0) == source("data/kjv-train.txt").lexically_normal());
+  CHECK(e.job.folder == source("runs/quickstart").lexically_normal());
+  CHECK(schema_accepts(experiment_schema(), to_json(YAML::Load(read_text_file(file)))));
+  CHECK(schema_accepts(experiment_schema(), to_json(YAML::Load(to_yaml(e)))));
+}

@@ -1,0 +1,369 @@
+#include "model/huggingface.h"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "model/parameters.h"
+
+using namespace longhaul;
+using Catch::Matchers::Contains;
+using nlohmann::json;
+
+namespace {
+
+/// A small config.json as transformers 5 saves it.
+json config_of(const std::string& family) {
+  if (family == "gpt2")
+    return {
+        {"model_type", "gpt2"}, {"vocab_size", 64},  {"n_positions", 32},          {"n_embd", 32},
+        {"n_layer", 2},         {"n_head", 4},       {"n_inner", nullptr},         {"activation_function", "gelu_new"},
+        {"resid_pdrop", 0.0},   {"embd_pdrop", 0.0}, {"layer_norm_epsilon", 1e-5}, {"attn_pdrop", 0.0}};
+  json config = {{"model_type", family},
+                 {"vocab_size", 64},
+                 {"hidden_size", 32},
+                 {"intermediate_size", 48},
+                 {"num_hidden_layers", 4},
+                 {"num_attention_heads", 4},
+                 {"num_key_value_heads", 2},
+                 {"max_position_embeddings", 128},
+                 {"rms_norm_eps", 1e-5},
+                 {"hidden_act", "silu"},
+                 {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 500000.0}}}};
+  if (family == "mistral") config["sliding_window"] = 7;
+  if (family == "qwen3") config["head_dim"] = 16;
+  return config;
+}
+
+LoadedModel load(const json& config) {
+  return parse_model(config.dump(), "config.json");
+}
+std::string message(const json& config) {
+  try {
+    load(config);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+std::string exported_family(const TransformerSpec& spec, const std::string& preferred = "") {
+  return export_config(spec, preferred, DType::float32).family;
+}
+
+const std::vector<std::string> hub_families = {"gpt2", "llama", "mistral", "qwen2", "qwen3"};
+
+}  // namespace
+
+TEST_CASE("the supported families are ours and five of Hugging Face") {
+  CHECK(supported_families() == std::vector<std::string>{"longhaul", "gpt2", "llama", "mistral", "qwen2", "qwen3"});
+}
+
+TEST_CASE("Llama: grouped queries, biases, tied head, both spellings of RoPE") {
+  json config = config_of("llama");
+  const TransformerSpec spec = load(config).spec;
+  REQUIRE(spec.layers.size() == 1);
+  CHECK(spec.layers[0].repeat == 4);
+  const LayerSpec& layer = spec.layer(0);
+  CHECK(layer.attention.head_dim == 8);
+  CHECK(layer.attention.kv_heads == 2);
+  CHECK(layer.attention.scale == 1 / std::sqrt(8.0));
+  CHECK_FALSE(layer.attention.q_bias);
+  CHECK(layer.rope.kind == RopeKind::plain);
+  CHECK(layer.rope.theta == 500000);
+  CHECK(layer.rope.rotary_dim == 8);
+  CHECK(layer.norm == NormSpec{NormKind::rms, 1e-5});
+  CHECK(layer.mlp == MlpSpec{true, Activation::silu, 48, false});
+  CHECK_FALSE(spec.tied_head);
+  CHECK_FALSE(spec.learned_positions);
+
+  config["attention_bias"] = config["mlp_bias"] = config["tie_word_embeddings"] = true;
+  config["num_key_value_heads"] = nullptr;
+  config["head_dim"] = 16;
+  const TransformerSpec rich = load(config).spec;
+  CHECK(rich.layer(0).attention.o_bias);
+  CHECK(rich.layer(0).attention.k_bias);
+  CHECK(rich.layer(0).mlp.bias);
+  CHECK(rich.tied_head);
+  CHECK(rich.layer(0).attention.kv_heads == 4);
+  CHECK(rich.layer(0).attention.head_dim == 16);
+
+  const json llama3 = {
+      {"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 32}};
+  json four = config, five = config;
+  four.erase("rope_parameters");
+  four["rope_theta"] = 1234.5;
+  four["rope_scaling"] = llama3;
+  four["rope_scaling"]["type"] = "llama3";
+  five["rope_parameters"] = llama3;
+  five["rope_parameters"]["rope_type"] = "llama3";
+  five["rope_parameters"]["rope_theta"] = 1234.5;
+  CHECK(load(four).spec == load(five).spec);
+  CHECK(load(four).spec.layer(0).rope.kind == RopeKind::llama3);
+  CHECK(load(four).spec.layer(0).rope.original_max_positions == 32);
+  four["rope_scaling"] = nullptr;
+  CHECK(load(four).spec.layer(0).rope.kind == RopeKind::plain);
+  CHECK(load(four).spec.layer(0).rope.theta == 1234.5);
+  four["rope_scaling"] = {{"type", "linear"}, {"factor", 2.0}};
+  CHECK(load(four).spec.layer(0).rope.factor == 2);
+}
+
+TEST_CASE("yarn takes its attention factor from what the file gives") {
+  json config = config_of("llama");
+  json& rope = config["rope_parameters"];
+  rope = {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 32}};
+  CHECK(load(config).spec.layer(0).rope.attention_factor == Approx(0.1 * std::log(4.0) + 1));
+  CHECK(load(config).spec.layer(0).rope.theta == 10000);
+  CHECK(load(config).spec.layer(0).rope.beta_fast == 32);
+  rope["mscale"] = rope["mscale_all_dim"] = 1.0;
+  CHECK(load(config).spec.layer(0).rope.attention_factor == 1);
+  rope["attention_factor"] = 0.7;
+  rope["truncate"] = false;
+  rope["beta_fast"] = 16;
+  CHECK(load(config).spec.layer(0).rope.attention_factor == 0.7);
+  CHECK_FALSE(load(config).spec.layer(0).rope.truncate);
+  CHECK(load(config).spec.layer(0).rope.beta_fast == 16);
+  rope.erase("factor");
+  CHECK(load(config).spec.layer(0).rope.factor == 4);  // 128 / 32
+}
+
+TEST_CASE("Mistral: one window for all layers; null is none, a missing key the default") {
+  json config = config_of("mistral");
+  CHECK(load(config).spec.layer(3).attention.window == 7);
+  config["sliding_window"] = nullptr;
+  CHECK(load(config).spec.layer(0).attention.window == 0);
+  config.erase("sliding_window");
+  CHECK(load(config).spec.layer(0).attention.window == 4096);
+  config.erase("num_key_value_heads");
+  config["num_attention_heads"] = 16;
+  CHECK(load(config).spec.layer(0).attention.kv_heads == 8);
+}
+
+TEST_CASE("Qwen2: biases on q, k, v only; windows by layer_types or max_window_layers") {
+  json config = config_of("qwen2");
+  const AttentionSpec attention = load(config).spec.layer(0).attention;
+  CHECK((attention.q_bias && attention.k_bias && attention.v_bias));
+  CHECK_FALSE(attention.o_bias);
+  config["sliding_window"] = 9;
+  config["max_window_layers"] = 3;
+  CHECK(load(config).spec.layer(3).attention.window == 0);  // use_sliding_window is false
+  config["use_sliding_window"] = true;
+  TransformerSpec spec = load(config).spec;
+  CHECK(spec.layers.size() == 2);
+  CHECK(spec.layer(2).attention.window == 0);
+  CHECK(spec.layer(3).attention.window == 9);
+  config["layer_types"] = {"sliding_attention", "full_attention", "full_attention", "sliding_attention"};
+  spec = load(config).spec;
+  CHECK(spec.layers.size() == 3);
+  CHECK(spec.layer(0).attention.window == 9);
+  CHECK(spec.layer(1).attention.window == 0);
+  config["layer_types"][1] = "chunked_attention";
+  CHECK_THAT(message(config), Contains("layer_types[1]") && Contains("sliding_attention"));
+  config["layer_types"] = {"full_attention"};
+  CHECK_THAT(message(config), Contains("each of 4 layers"));
+}
+
+TEST_CASE("Qwen3: QK-norm with the model's epsilon and a head size of its own") {
+  json config = config_of("qwen3");
+  config.erase("head_dim");
+  const AttentionSpec attention = load(config).spec.layer(0).attention;
+  CHECK(attention.head_dim == 128);
+  CHECK(attention.qk_norm);
+  CHECK(attention.qk_norm_epsilon == 1e-5);
+  CHECK_FALSE(attention.q_bias);
+}
+
+TEST_CASE("GPT-2: layer norm, learned positions, plain MLP, biases, tied head") {
+  json config = config_of("gpt2");
+  const TransformerSpec spec = load(config).spec;
+  const LayerSpec& layer = spec.layer(1);
+  CHECK(spec.learned_positions);
+  CHECK(spec.tied_head);
+  CHECK(spec.max_positions == 32);
+  CHECK(layer.rope.kind == RopeKind::none);
+  CHECK(layer.norm == NormSpec{NormKind::layer, 1e-5});
+  CHECK(spec.final_norm == layer.norm);
+  CHECK(layer.mlp == MlpSpec{false, Activation::gelu_tanh, 128, true});
+  CHECK((layer.attention.q_bias && layer.attention.o_bias));
+  CHECK(layer.attention.heads == layer.attention.kv_heads);
+  config["scale_attn_by_inverse_layer_idx"] = true;
+  CHECK(load(config).spec.layer(1).attention.scale == layer.attention.scale / 2);
+  CHECK(exported_family(load(config).spec) == "gpt2");
+  config["scale_attn_weights"] = false;
+  CHECK(load(config).spec.layer(0).attention.scale == 1);
+  CHECK(exported_family(load(config).spec) == "gpt2");
+}
+
+TEST_CASE("what is ignored is noted, what is unsupported refused with what is supported") {
+  json config = config_of("gpt2");
+  CHECK(load(config).notes.empty());
+  config["resid_pdrop"] = 0.1;
+  config["attn_pdrop"] = 0.2;
+  REQUIRE(load(config).notes.size() == 1);
+  CHECK_THAT(load(config).notes[0], Contains("resid_pdrop 0.1, attn_pdrop 0.2") && Contains("without dropout"));
+  config["my_key"] = 3;
+  CHECK(load(config).notes.size() == 2);
+  config = config_of("llama");
+  config["eos_token_id"] = {1, 2};
+  config["pretraining_tp"] = 1;
+  config["torch_dtype"] = "bfloat16";
+  CHECK(load(config).notes.empty());
+
+  CHECK_THAT(message({{"model_type", "mamba"}}),
+             Contains("\"mamba\"") && Contains("gpt2, llama, mistral, qwen2, qwen3"));
+  CHECK_THAT(message({{"vocab_size", 3}}), Contains("model_type is missing") && Contains("longhaul"));
+  CHECK_THAT(message(json::array()), Contains("must be an object"));
+  const auto changed = [](const char* family, const char* key, const json& value) {
+    json object = config_of(family);
+    object[key] = value;
+    return message(object);
+  };
+  CHECK_THAT(changed("llama", "hidden_act", "mish"), Contains("\"mish\"") && Contains("gelu_pytorch_tanh"));
+  CHECK_THAT(changed("llama", "rope_scaling", {{"rope_type", "longrope"}}),
+             Contains("longrope") && Contains("default, linear, llama3, yarn"));
+  CHECK_THAT(changed("llama", "rope_scaling", {{"rope_type", "default"}, {"mrope_section", {1, 2}}}),
+             Contains("mrope_section"));
+  CHECK_THAT(changed("llama", "rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}}),
+             Contains("low_freq_factor is missing"));
+  CHECK_THAT(changed("llama", "partial_rotary_factor", 0.5), Contains("partial_rotary_factor is 0.5"));
+  CHECK_THAT(changed("llama", "quantization_config", {{"bits", 4}}), Contains("quantization_config"));
+  CHECK_THAT(changed("llama", "num_key_value_heads", 3), Contains("multiple of num_key_value_heads, which is 3"));
+  CHECK_THAT(changed("llama", "hidden_size", 30), Contains("multiple of num_attention_heads"));
+  CHECK_THAT(changed("llama", "hidden_size", "big"), Contains("hidden_size must be an integer"));
+  CHECK_THAT(changed("llama", "num_hidden_layers", 0), Contains("at least 1"));
+  CHECK_THAT(changed("gpt2", "n_head", 5), Contains("multiple of n_head"));
+  CHECK_THAT(changed("gpt2", "add_cross_attention", true), Contains("add_cross_attention"));
+  CHECK_THROWS_WITH(load_model("/nowhere/config.json"), Contains("no such file"));
+}
+
+TEST_CASE("what a family can express is exported as that family and reads back the same") {
+  for (const std::string& family : hub_families) {
+    INFO(family);
+    json config = config_of(family);
+    config["eos_token_id"] = {3, 4};
+    const LoadedModel model = load(config);
+    const ExportedConfig exported = export_config(model.spec, family, DType::bfloat16, model.config_text);
+    CHECK(exported.family == family);
+    CHECK(exported.why_not.empty());
+    const LoadedModel again = parse_model(exported.text, "export");
+    CHECK(again.spec == model.spec);
+    CHECK(again.notes.empty());
+    const json text = json::parse(exported.text);
+    CHECK(text["eos_token_id"] == json({3, 4}));
+    CHECK(text["torch_dtype"] == "bfloat16");
+    CHECK(text["architectures"].size() == 1);
+  }
+  // Without a family of its own a spec goes to the first that can hold it.
+  json config = config_of("mistral");
+  CHECK(exported_family(load(config).spec) == "mistral");
+  config["sliding_window"] = nullptr;
+  CHECK(exported_family(load(config).spec) == "llama");
+  CHECK(exported_family(load(config).spec, "mistral") == "mistral");
+  CHECK(exported_family(load(config_of("qwen2")).spec) == "qwen2");
+  for (const char* type : {"linear", "llama3", "yarn"}) {
+    json scaled = config_of("qwen3");
+    scaled["rope_parameters"] = {{"rope_type", type}, {"factor", 3.0}};
+    if (std::string(type) == "llama3") {
+      scaled["rope_parameters"]["low_freq_factor"] = 1;
+      scaled["rope_parameters"]["high_freq_factor"] = 4;
+    }
+    if (std::string(type) == "yarn") scaled["rope_parameters"]["truncate"] = false;
+    const TransformerSpec spec = load(scaled).spec;
+    CHECK(parse_model(export_config(spec, "qwen3", DType::float32).text, "export").spec == spec);
+  }
+}
+
+TEST_CASE("what no family can express is exported as our own, and says why") {
+  TransformerSpec spec = load(config_of("llama")).spec;
+  const auto own = [](const TransformerSpec& changed, const std::string& reason) {
+    const ExportedConfig exported = export_config(changed, "llama", DType::float32);
+    CHECK(exported.family == "longhaul");
+    CHECK_THAT(exported.why_not, Contains("llama: ") && Contains("gpt2: ") && Contains(reason));
+    CHECK(parse_model(exported.text, "export").spec == changed);
+  };
+  spec.logits_soft_cap = 30;
+  own(spec, "logits_soft_cap");
+  spec.logits_soft_cap = 0;
+  spec.layers[0].layer.residual_multiplier = 0.5;
+  own(spec, "residual_multiplier");
+  spec.layers[0].layer.residual_multiplier = 1;
+  spec.layers[0].layer.attention.q_bias = true;
+  own(spec, "q_bias");
+  spec = load(config_of("llama")).spec;
+  spec.layers[0].layer.attention.scale = 1;
+  own(spec, "scale");
+  spec = load(config_of("llama")).spec;
+  spec.layers.push_back(spec.layers[0]);
+  spec.layers[1].layer.mlp.size = 64;
+  own(spec, "layers/4/mlp/size = 64");
+}
+
+TEST_CASE("every parameter has a tensor in every family, of the same number of elements") {
+  for (const std::string& family : hub_families)
+    for (bool tied : {false, true}) {
+      INFO(family << ", tied " << tied);
+      json config = config_of(family);
+      config["tie_word_embeddings"] = tied;
+      const TransformerSpec spec = load(config).spec;
+      const auto list = parameters(spec);
+      const auto mappings = weight_mappings(spec, family);
+      REQUIRE(mappings.size() == list.size());
+      // Together the parameters cover every element of every tensor exactly once.
+      std::map<std::string, std::vector<int>> covered;
+      for (std::size_t i = 0; i < list.size(); ++i) {
+        CHECK(mappings[i].parameter == list[i].name);
+        CHECK(mappings[i].shape == list[i].shape);
+        std::int64_t size = 1;
+        for (std::int64_t extent : mappings[i].tensor_shape) size *= extent;
+        auto& counts = covered[mappings[i].tensor];
+        counts.resize(static_cast<std::size_t>(size));
+        for (std::int64_t e = 0; e < mappings[i].elements(); ++e)
+          ++counts.at(static_cast<std::size_t>(mappings[i].tensor_offset(e)));
+      }
+      for (const auto& [tensor, counts] : covered) {
+        INFO(tensor);
+        CHECK(std::all_of(counts.begin(), counts.end(), [](int count) { return count == 1; }));
+        CHECK_FALSE(is_ignored_tensor(tensor, spec, family));
+      }
+      CHECK(is_ignored_tensor("lm_head.weight", spec, family) == tied);
+    }
+  const auto own = weight_mappings(load(config_of("llama")).spec, "longhaul");
+  CHECK(own[1].tensor == own[1].parameter);
+  CHECK(own[2].tensor_offset(5) == 5);
+  CHECK_THROWS_WITH(weight_mappings(load(config_of("llama")).spec, "bert"), Contains("supported are"));
+}
+
+TEST_CASE("tensor names, shapes and transposition are those of the families") {
+  const auto find = [](const std::string& family, const std::string& parameter) {
+    for (const auto& mapping : weight_mappings(load(config_of(family)).spec, family))
+      if (mapping.parameter == parameter) return mapping;
+    throw std::runtime_error(parameter);
+  };
+  using Shape = std::vector<std::int64_t>;
+  CHECK(find("llama", "layers.2.attention.k.weight").tensor == "model.layers.2.self_attn.k_proj.weight");
+  CHECK(find("llama", "layers.2.attention.k.weight").tensor_shape == Shape{16, 32});
+  CHECK(find("llama", "layers.2.mlp_norm.weight").tensor == "model.layers.2.post_attention_layernorm.weight");
+  CHECK(find("llama", "head.weight").tensor == "lm_head.weight");
+  CHECK(find("qwen2", "layers.0.attention.v.bias").tensor == "model.layers.0.self_attn.v_proj.bias");
+  CHECK(find("qwen3", "layers.0.attention.q_norm.weight").tensor_shape == Shape{16});
+  CHECK(find("qwen3", "layers.0.attention.o.weight").tensor_shape == Shape{32, 64});
+
+  const WeightMapping v = find("gpt2", "layers.1.attention.v.weight");
+  CHECK(v.tensor == "transformer.h.1.attn.c_attn.weight");
+  CHECK(v.other_name == "h.1.attn.c_attn.weight");
+  CHECK(v.tensor_shape == Shape{32, 96});
+  // Output 3 (head 0, dimension 3) from input 5: row 5, column 2 x 32 + 3.
+  CHECK(v.tensor_offset(3 * 32 + 5) == 5 * 96 + 64 + 3);
+  const WeightMapping k_bias = find("gpt2", "layers.1.attention.k.bias");
+  CHECK(k_bias.tensor_offset(7) == 32 + 7);
+  const WeightMapping down = find("gpt2", "layers.0.mlp.down.weight");
+  CHECK(down.tensor_shape == Shape{128, 32});
+  CHECK(down.tensor_offset(2 * 128 + 9) == 9 * 32 + 2);
+  const TransformerSpec gpt2 = load(config_of("gpt2")).spec;
+  CHECK(is_ignored_tensor("h.0.attn.bias", gpt2, "gpt2"));
+  CHECK(is_ignored_tensor("transformer.h.0.attn.masked_bias", gpt2, "gpt2"));
+  CHECK_FALSE(is_ignored_tensor("h.0.attn.c_attn.bias", gpt2, "gpt2"));
+  CHECK(is_ignored_tensor("model.layers.0.self_attn.rotary_emb.inv_freq", load(config_of("llama")).spec, "llama"));
+}
