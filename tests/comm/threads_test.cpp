@@ -193,6 +193,21 @@ TEST_CASE("threads: the first failure by time is reported, not those it causes",
   CHECK(message == "rank 1: first");
 }
 
+TEST_CASE("threads: a rank that stops first because of a peer does not hide the peer's failure", "[threads]") {
+  std::atomic<bool> stopped{false};
+  CHECK_THROWS_AS(run_threads(2,
+                              [&](Communicator& communicator) -> int {
+                                if (communicator.rank() == 0) {
+                                  stopped = true;
+                                  throw PeerFailure("rank 1: broken");
+                                }
+                                while (!stopped) std::this_thread::yield();
+                                std::this_thread::sleep_for(std::chrono::milliseconds(20));
+                                throw std::logic_error("broken");
+                              }),
+                  std::logic_error);
+}
+
 TEST_CASE("threads: errors keep their kind", "[threads]") {
   const auto run = [](auto thrown) {
     run_threads(2, [&](Communicator& communicator) -> int {
