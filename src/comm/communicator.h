@@ -34,7 +34,8 @@ std::string_view name_of(Collective kind);
 /// What one rank has issued on one group, by kind. Bytes are those that leave the rank, by these formulas (n = group
 /// size): all_to_all (n-1)·bytes_per_peer; all_gather (n-1)·bytes_per_rank; reduce_scatter (n-1)·chunk bytes;
 /// all_reduce 2·(n-1)·ceil(count/n)·element size; broadcast (n-1)·bytes at the root, 0 elsewhere; send_receive: bytes
-/// sent.
+/// sent, 0 to itself. Barriers are not counted; agree() counts as what it issues (an all_gather of 8 bytes, and on
+/// failure a broadcast of the message). A group's calls count on the group, not on its parent.
 struct Traffic {
   struct Row {
     std::int64_t calls = 0;
@@ -58,6 +59,8 @@ class Handle {
   void wait() {}
 };
 
+/// One thread at a time may use a communicator (abort: any thread, at any time). Wrong arguments (a rank outside the
+/// group, an integer type in a reduction) are std::logic_error. Data calls allocate nothing.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -86,7 +89,8 @@ class Communicator {
                             void* scratch) = 0;
   /// Copies root's buffer to every rank's.
   virtual Handle broadcast(Stream stream, void* buffer, std::size_t bytes, int root) = 0;
-  /// Sends to rank `to` and receives from rank `from` (each may be rank() itself).
+  /// Sends to rank `to` and receives from rank `from`; every rank of the group calls it and each is the target of one
+  /// (a permutation). A rank may be its own partner, then both ways. Lengths may differ from pair to pair, and be 0.
   virtual Handle send_receive(Stream stream, const void* send, std::size_t send_bytes, int to, void* receive,
                               std::size_t receive_bytes, int from) = 0;
   virtual void barrier() = 0;
@@ -112,7 +116,9 @@ class Communicator {
 };
 
 /// Every rank calls it with its own outcome at the end of a phase (load, compile, save, export): empty = success. When
-/// any rank failed, all ranks throw Error with the message of the lowest failing rank ("rank 3: ...").
+/// any rank failed, all ranks throw Error with the message of the lowest failing rank ("rank 3: ..."): an Error there,
+/// a PeerFailure on the others, so that a launch reports it once. Nothing is broken by it: ranks that catch it can go
+/// on.
 void agree(Communicator& communicator, const std::string& failure);
 
 }  // namespace longhaul

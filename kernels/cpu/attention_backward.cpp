@@ -1,0 +1,246 @@
+// The tile loop of blocked attention, backward: a task is a block of keys of one kv head, whose dk and dv stay in cache
+// while every query block that sees it passes, head after head. dq is summed over the blocks of keys in ascending
+// order, whatever thread has which, so that the bits are always the same: each query block of each head says whose turn
+// it is. Tasks begin in ascending order of key blocks and wait only for smaller ones, so one can always go on.
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <new>
+
+#include "kernels/cpu/attention_tiled_common.h"
+
+namespace longhaul::cpu {
+namespace {
+
+/// Memory that all threads share.
+struct Shared {
+  float* negative_log_sum_exp;      // [batch][heads][padded queries], in units of log 2
+  float* negative_delta;            // the same
+  std::atomic<std::int32_t>* turn;  // [batch][heads][query blocks]: the key block whose part of dq comes next
+  float* dq;                        // [batch, queries, heads, head_dim]: of its own unless dq itself is float32
+
+  Shared(Carver& carver, const AttentionProblem& p, const AttentionPlan& plan, DType dq_dtype) {
+    const std::int64_t heads = p.batch * p.heads;
+    negative_log_sum_exp = carver.take<float>(heads * plan.padded_queries());
+    negative_delta = carver.take<float>(heads * plan.padded_queries());
+    turn = carver.take<std::atomic<std::int32_t>>(heads * plan.query_blocks());
+    dq = dq_dtype == DType::float32 ? nullptr : carver.take<float>(heads * p.queries * p.head_dim);
+  }
+};
+
+/// One thread's memory.
+struct Workspace {
+  WordStorage *staged, *k_transposed, *v_transposed, *k_panels;  // of the keys
+  WordStorage *q, *dout, *q_panels, *dout_panels;                // of the queries
+  float *dq, *dk, *dv;
+  WordStorage *weights, *dlogits, *dlogit_rows;
+
+  Workspace(Carver& carver, const AttentionTileKernels& kernels, const TileWidths& widths, int keys) {
+    const std::int64_t queries = backward_query_block;
+    staged = carver.take<WordStorage>(keys * std::int64_t{widths.staged_words});
+    k_transposed = carver.take<WordStorage>(keys * std::int64_t{widths.words});
+    v_transposed = carver.take<WordStorage>(keys * std::int64_t{widths.words});
+    k_panels = carver.take<WordStorage>(keys * std::int64_t{widths.padded_dim});
+    q = carver.take<WordStorage>(queries * widths.staged_words);
+    dout = carver.take<WordStorage>(queries * widths.staged_words);
+    q_panels = carver.take<WordStorage>(queries * widths.padded_dim);
+    dout_panels = carver.take<WordStorage>(queries * widths.padded_dim);
+    dq = carver.take<float>(queries * widths.padded_dim);
+    dk = carver.take<float>(keys * std::int64_t{widths.padded_dim});
+    dv = carver.take<float>(keys * std::int64_t{widths.padded_dim});
+    weights = carver.take<WordStorage>(queries * key_block / kernels.word_elements);
+    dlogits = carver.take<WordStorage>(queries * key_block / kernels.word_elements);
+    dlogit_rows =
+        kernels.word_elements == 1 ? dlogits : carver.take<WordStorage>(queries * key_block / kernels.word_elements);
+  }
+};
+
+struct Backward {
+  const AttentionTileKernels& kernels;
+  const AttentionProblem& p;
+  const AttentionBackward& a;
+  const AttentionPlan& plan;
+  const Shared& shared;
+  const TileWidths widths;
+  const std::int64_t group;
+
+  std::atomic<std::int32_t>& turn(std::int64_t batch, std::int64_t head, int block) const {
+    return shared.turn[(batch * p.heads + head) * plan.query_blocks() + block];
+  }
+  float* dq() const { return shared.dq ? shared.dq : static_cast<float*>(a.dq); }
+
+  /// Row statistics of a query block of all heads, whose turn it is first, and dq set to zero.
+  void prepare(std::int64_t batch, int block) const {
+    const AttentionPlan::Block queries = plan.query_block(block);
+    const HeadRows in = query_rows(p, a.dtype), out = query_rows(p, a.out_dtype);
+    const std::int32_t first = plan.next_visible(batch, block, 0);
+    for (std::int64_t head = 0; head < p.heads; ++head)
+      new (&turn(batch, head, block)) std::atomic<std::int32_t>(first);
+    for (int row = 0; row < queries.padded_rows; ++row)
+      for (std::int64_t head = 0; head < p.heads; ++head) {
+        const std::int64_t query = queries.first + row, at = (batch * p.heads + head) * plan.padded_queries() + query;
+        // Padding, and rows that see nothing: any finite numbers will do, for their weights are masked.
+        shared.negative_log_sum_exp[at] = shared.negative_delta[at] = 0;
+        if (row >= queries.rows) continue;
+        const float log_sum_exp =
+            static_cast<const float*>(a.log_sum_exp)[(batch * p.heads + head) * p.queries + query];
+        if (log_sum_exp == -std::numeric_limits<float>::infinity()) continue;
+        shared.negative_log_sum_exp[at] = -log_sum_exp * 1.44269504f;
+        shared.negative_delta[at] = -kernels.row_dot(out.at(a.out, batch, query, head), a.out_dtype == DType::float32,
+                                                     in.at(a.dout, batch, query, head), widths.head_dim);
+      }
+    const std::size_t rows = static_cast<std::size_t>(queries.rows * p.heads * p.head_dim);
+    if (shared.dq || !a.accumulate_dq)
+      std::fill_n(dq() + (batch * p.queries + queries.first) * p.heads * p.head_dim, rows, 0.f);
+  }
+
+  void run_block(const Workspace& w, std::int64_t batch, std::int64_t kv_head, int block) const {
+    const AttentionPlan::Block keys = plan.key_block(block);
+    const HeadRows rows = key_rows(p, a.dtype);
+    const auto stage = [&](const void* array) {
+      kernels.stage(rows.at(array, batch, keys.first, kv_head), rows.stride(), keys.rows, keys.padded_rows, widths,
+                    w.staged);
+    };
+    stage(a.v);
+    kernels.pack_transposed(w.staged, keys.padded_rows, widths, w.v_transposed);
+    stage(a.k);
+    kernels.pack_transposed(w.staged, keys.padded_rows, widths, w.k_transposed);
+    kernels.pack_panels(w.staged, keys.padded_rows, widths, w.k_panels);
+    std::fill_n(w.dk, keys.padded_rows * widths.padded_dim, 0.f);
+    std::fill_n(w.dv, keys.padded_rows * widths.padded_dim, 0.f);
+    for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
+      for (int query = 0; query < plan.query_blocks(); ++query)
+        if (plan.visible(batch, query, block)) run_tile(w, batch, head, query, block);
+    write_keys(w.dk, static_cast<float>(p.scale), a.dk, batch, kv_head, keys);
+    write_keys(w.dv, 1, a.dv, batch, kv_head, keys);
+  }
+
+  void run_tile(const Workspace& w, std::int64_t batch, std::int64_t head, int query_block, int block) const {
+    const AttentionPlan::Block queries = plan.query_block(query_block);
+    const HeadRows in = query_rows(p, a.dtype);
+    const auto stage = [&](const void* array, WordStorage* rows, WordStorage* panels) {
+      kernels.stage(in.at(array, batch, queries.first, head), in.stride(), queries.rows, queries.padded_rows, widths,
+                    rows);
+      kernels.pack_panels(rows, queries.padded_rows, widths, panels);
+    };
+    stage(a.q, w.q, w.q_panels);
+    stage(a.dout, w.dout, w.dout_panels);
+    const std::int64_t row0 = (batch * p.heads + head) * plan.padded_queries() + queries.first;
+    kernels.backward_tile({.widths = widths,
+                           .mask = plan.tile(batch, queries, plan.key_block(block)),
+                           .scale = static_cast<float>(p.scale),
+                           .q = w.q,
+                           .dout = w.dout,
+                           .q_panels = w.q_panels,
+                           .dout_panels = w.dout_panels,
+                           .k_transposed = w.k_transposed,
+                           .v_transposed = w.v_transposed,
+                           .k_panels = w.k_panels,
+                           .negative_log_sum_exp = shared.negative_log_sum_exp + row0,
+                           .negative_delta = shared.negative_delta + row0,
+                           .dq = w.dq,
+                           .dk = w.dk,
+                           .dv = w.dv,
+                           .weights = w.weights,
+                           .dlogits = w.dlogits,
+                           .dlogit_rows = w.dlogit_rows});
+    add_dq(w, batch, head, query_block, block, queries);
+  }
+
+  /// Waits for the key blocks before `block` and adds this one's part.
+  void add_dq(const Workspace& w, std::int64_t batch, std::int64_t head, int query_block, int block,
+              const AttentionPlan::Block& queries) const {
+    std::atomic<std::int32_t>& next = turn(batch, head, query_block);
+    for (std::int32_t now = next.load(std::memory_order_acquire); now != block;
+         now = next.load(std::memory_order_acquire))
+      next.wait(now, std::memory_order_acquire);
+    const HeadRows rows = query_rows(p, DType::float32);
+    kernels.write_rows({.tile = w.dq,
+                        .tile_stride = widths.padded_dim,
+                        .rows = queries.rows,
+                        .head_dim = widths.head_dim,
+                        .factor = static_cast<float>(p.scale),
+                        .row_factor = nullptr,
+                        .to = rows.at(dq(), batch, queries.first, head),
+                        .stride = rows.stride(),
+                        .to_float32 = true,
+                        .accumulate = true});
+    next.store(plan.next_visible(batch, query_block, block + 1), std::memory_order_release);
+    next.notify_all();
+  }
+
+  void write_keys(const float* tile, float factor, void* to, std::int64_t batch, std::int64_t kv_head,
+                  const AttentionPlan::Block& keys) const {
+    const HeadRows rows = key_rows(p, a.dkv_dtype);
+    kernels.write_rows({.tile = tile,
+                        .tile_stride = widths.padded_dim,
+                        .rows = keys.rows,
+                        .head_dim = widths.head_dim,
+                        .factor = factor,
+                        .row_factor = nullptr,
+                        .to = rows.at(to, batch, keys.first, kv_head),
+                        .stride = rows.stride(),
+                        .to_float32 = a.dkv_dtype == DType::float32,
+                        .accumulate = a.accumulate_dkv});
+  }
+
+  /// Rounds the float32 sums to dq's type.
+  void round_dq(std::int64_t batch, int block) const {
+    const AttentionPlan::Block queries = plan.query_block(block);
+    const HeadRows from = query_rows(p, DType::float32), to = query_rows(p, a.dq_dtype);
+    for (int row = 0; row < queries.rows; ++row)
+      kernels.write_rows({.tile = static_cast<const float*>(from.at(shared.dq, batch, queries.first + row, 0)),
+                          .tile_stride = widths.head_dim,
+                          .rows = 1,
+                          .head_dim = static_cast<int>(p.heads * p.head_dim),
+                          .factor = 1,
+                          .row_factor = nullptr,
+                          .to = to.at(a.dq, batch, queries.first + row, 0),
+                          .stride = widths.head_dim,
+                          .to_float32 = false,
+                          .accumulate = false});
+  }
+};
+
+}  // namespace
+
+std::size_t tiled_backward_scratch_bytes(const AttentionTileKernels& kernels, const AttentionProblem& p, DType dq_dtype,
+                                         int threads) {
+  Carver carver(nullptr);
+  const int keys = keys_of_block(p.head_dim);
+  const AttentionPlan plan(p, kernels, backward_query_block, keys, carver);
+  Shared(carver, p, plan, dq_dtype);
+  for (int thread = 0; thread < threads; ++thread) Workspace(carver, kernels, tile_widths(kernels, p.head_dim), keys);
+  return carver.used();
+}
+
+void tiled_backward(const AttentionTileKernels& kernels, const AttentionProblem& p, const AttentionBackward& a,
+                    ThreadPool& pool, void* scratch) {
+  Carver carver(scratch);
+  const int keys = keys_of_block(p.head_dim);
+  const AttentionPlan plan(p, kernels, backward_query_block, keys, carver);
+  const Shared shared(carver, p, plan, a.dq_dtype);
+  const Backward backward{kernels, p, a, plan, shared, tile_widths(kernels, p.head_dim), p.heads / p.kv_heads};
+  Carver rest = carver;
+  Workspace(rest, kernels, backward.widths, keys);
+  const std::size_t workspace_bytes = rest.used() - carver.used();
+  std::byte* workspaces = carver.take<std::byte>(0);
+
+  const std::int64_t query_tasks = p.batch * plan.query_blocks();
+  pool.run(query_tasks, [&](std::int64_t task, int) {
+    backward.prepare(task / plan.query_blocks(), static_cast<int>(task % plan.query_blocks()));
+  });
+  const TaskOrder order{p.batch * p.kv_heads, plan.key_blocks(), pool.threads()};
+  pool.run(order.size(), [&](std::int64_t number, int thread) {
+    Carver own(workspaces + static_cast<std::size_t>(thread) * workspace_bytes);
+    const Workspace w(own, kernels, backward.widths, keys);
+    const TaskOrder::Task task = order[number];
+    backward.run_block(w, task.lane / p.kv_heads, task.lane % p.kv_heads, task.block);
+  });
+  if (shared.dq)
+    pool.run(query_tasks, [&](std::int64_t task, int) {
+      backward.round_dq(task / plan.query_blocks(), static_cast<int>(task % plan.query_blocks()));
+    });
+}
+
+}  // namespace longhaul::cpu

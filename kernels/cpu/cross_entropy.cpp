@@ -1,0 +1,67 @@
+#include "kernels/cpu/cross_entropy.h"
+
+#include <cmath>
+
+#include "kernels/cpu/support.h"
+
+namespace longhaul::cpu {
+
+std::size_t cross_entropy_scratch_bytes(std::int64_t rows) {
+  return round_to_line(static_cast<std::size_t>(rows) * sizeof(double));
+}
+
+void cross_entropy(ThreadPool& pool, const CrossEntropy& p, const VectorTable& table) {
+  double* losses = p.loss_sum ? static_cast<double*>(p.scratch) : nullptr;
+  parallel_for(pool, p.rows, rows_per_task(p.v),
+               [&](std::int64_t begin, std::int64_t end) { table.cross_entropy[p.type](p, begin, end, losses); });
+  if (!losses) return;
+  double sum = 0;
+  for (std::int64_t row = 0; row < p.rows; ++row) sum += losses[row];
+  *p.loss_sum = sum;
+}
+
+namespace reference {
+namespace {
+
+template <typename T, typename O>
+void cross_entropy(const CrossEntropy& p) {
+  using A = accumulate_t<T>;
+  const A factor = static_cast<A>(p.transform.logits_scale), cap = static_cast<A>(p.transform.soft_cap);
+  double loss = 0;
+  for (std::int64_t row = 0; row < p.rows; ++row) {
+    const T* raw = static_cast<const T*>(p.logits) + row * p.v;
+    O* gradient = p.dlogits ? static_cast<O*>(p.dlogits) + row * p.v : nullptr;
+    const std::int32_t label = p.labels[row];
+    if (label < 0) {
+      for (std::int64_t i = 0; gradient && i < p.v; ++i) gradient[i] = convert<O>(A(0));
+      continue;
+    }
+    const auto logit = [&](std::int64_t i) {
+      const A z = factor * read(raw[i]);
+      return cap > 0 ? cap * std::tanh(z / cap) : z;
+    };
+    A top = logit(0);
+    for (std::int64_t i = 1; i < p.v; ++i) top = std::max(top, logit(i));
+    A sum = 0;
+    for (std::int64_t i = 0; i < p.v; ++i) sum += std::exp(logit(i) - top);
+    loss += static_cast<double>(std::log(sum) - (logit(label) - top));
+    for (std::int64_t i = 0; gradient && i < p.v; ++i) {
+      const A z = logit(i), probability = std::exp(z - top) / sum;
+      const A slope = cap > 0 ? factor * (1 - z / cap * (z / cap)) : factor;
+      gradient[i] = convert<O>(static_cast<A>(*p.scale) * (probability - A(i == label)) * slope);
+    }
+  }
+  if (p.loss_sum) *p.loss_sum = loss;
+}
+
+}  // namespace
+
+void cross_entropy(const CrossEntropy& p) {
+  dispatch_floating(p.type, [&](auto t) {
+    using T = decltype(t);
+    p.gradient_type == p.type ? cross_entropy<T, T>(p) : cross_entropy<T, bfloat16>(p);
+  });
+}
+
+}  // namespace reference
+}  // namespace longhaul::cpu

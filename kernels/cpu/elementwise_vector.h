@@ -1,0 +1,135 @@
+// Inner loops of sums, scalings, biases and casts.
+#pragma once
+#include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/reductions.h"
+#include "kernels/cpu/vector.h"
+
+namespace longhaul::cpu {
+namespace {
+
+template <typename T>
+void add_range(const Add& p, std::int64_t begin, std::int64_t end) {
+  using A = accumulate_t<T>;
+  T* y = static_cast<T*>(p.y);
+  if (p.operands == 2) {
+    const T* a = static_cast<const T*>(p.inputs[0]) + begin;
+    const T* b = static_cast<const T*>(p.inputs[1]) + begin;
+    each_vector<A>(end - begin, [&](std::int64_t i, auto part) {
+      store(y + begin + i, load(a + i, part) + load(b + i, part), part);
+    });
+    return;
+  }
+  each_vector<A>(end - begin, [&](std::int64_t i, auto part) {
+    Lanes<A> sum = load(static_cast<const T*>(p.inputs[0]) + begin + i, part);
+    for (int operand = 1; operand < p.operands; ++operand)
+      sum += load(static_cast<const T*>(p.inputs[operand]) + begin + i, part);
+    store(y + begin + i, sum, part);
+  });
+}
+
+template <typename T>
+void scale_range(const Scale& p, std::int64_t begin, std::int64_t end) {
+  using A = accumulate_t<T>;
+  const A factor = static_cast<A>(p.factor * (p.factor_pointer ? *p.factor_pointer : 1.0));
+  const T* x = static_cast<const T*>(p.x) + begin;
+  T* y = static_cast<T*>(p.y) + begin;
+  each_vector<A>(end - begin, [&](std::int64_t i, auto part) { store(y + i, load(x + i, part) * factor, part); });
+}
+
+template <typename T, typename W>
+void add_bias_rows(const AddBias& p, std::int64_t begin, std::int64_t end) {
+  using A = accumulate_t<T>;
+  const W* bias = static_cast<const W*>(p.bias);
+  for (std::int64_t row = begin; row < end; ++row) {
+    const T* x = static_cast<const T*>(p.x) + row * p.d;
+    T* y = static_cast<T*>(p.y) + row * p.d;
+    each_vector<A>(
+        p.d, [&](std::int64_t i, auto part) { store(y + i, load(x + i, part) + load_as<A>(bias + i, part), part); });
+  }
+}
+template <typename T>
+void add_bias_range(const AddBias& p, std::int64_t begin, std::int64_t end) {
+  p.bias_type == p.type ? add_bias_rows<T, T>(p, begin, end) : add_bias_rows<T, float>(p, begin, end);
+}
+
+template <typename T>
+void sum_rows_range(const SumRows& p, std::int64_t begin, std::int64_t end, void* out) {
+  using A = accumulate_t<T>;
+  A* sum = static_cast<A*>(out);
+  for (std::int64_t i = 0; i < p.d; ++i) sum[i] = 0;
+  std::int64_t row = begin;
+  for (; row + 4 <= end; row += 4) {  // four rows a sweep: the sums are read and written a quarter as often
+    const T* x = static_cast<const T*>(p.x) + row * p.d;
+    each_vector<A>(p.d, [&](std::int64_t i, auto part) {
+      const Lanes<A> two = load(x + i, part) + load(x + p.d + i, part);
+      const Lanes<A> more = load(x + 2 * p.d + i, part) + load(x + 3 * p.d + i, part);
+      store(sum + i, load(sum + i, part) + (two + more), part);
+    });
+  }
+  for (; row < end; ++row) {
+    const T* x = static_cast<const T*>(p.x) + row * p.d;
+    each_vector<A>(p.d,
+                   [&](std::int64_t i, auto part) { store(sum + i, load(sum + i, part) + load(x + i, part), part); });
+  }
+}
+
+template <typename From, typename To>
+void cast_elements(const From* x, To* y, std::int64_t count) {
+  // Vectors are counted in the wider arithmetic type, so that double to float rounds once.
+  using A = std::conditional_t<std::is_same_v<From, double> || std::is_same_v<To, double>, double, float>;
+  each_vector<A>(count, [&](std::int64_t i, auto part) { store_as<A>(y + i, load_as<A>(x + i, part), part); });
+}
+template <typename T>
+void cast_range(const Cast& p, std::int64_t begin, std::int64_t end) {
+  const T* x = static_cast<const T*>(p.x) + begin;
+  if (p.to == DType::float64)
+    cast_elements(x, static_cast<double*>(p.y) + begin, end - begin);
+  else if (p.to == DType::float32)
+    cast_elements(x, static_cast<float*>(p.y) + begin, end - begin);
+  else
+    cast_elements(x, static_cast<bfloat16*>(p.y) + begin, end - begin);
+}
+
+template <typename T>
+void sum_of_squares_range(const SumOfSquares& p, std::int64_t begin, std::int64_t end, void* out) {
+  using A = accumulate_t<T>;
+  const T* x = static_cast<const T*>(p.x);
+  double total = 0;
+  for (std::int64_t block = begin; block < end; block += 4096) {
+    Lanes<A> squares[4] = {};
+    each_vector_of_4<A>(end - block < 4096 ? end - block : 4096, [&](std::int64_t i, auto part, int slot) {
+      const Lanes<A> value = load(x + block + i, part);
+      squares[slot] += value * value;
+    });
+    total += static_cast<double>(sum_lanes_of_4<A>(squares));
+  }
+  *static_cast<double*>(out) = total;
+}
+
+/// Used by embedding_gradient: see VectorTable.
+template <typename T>
+void sum_gathered_range(const void* rows, std::int64_t row_stride, const std::int32_t* indices, std::int64_t count,
+                        std::int64_t begin, std::int64_t end, void* out) {
+  using A = accumulate_t<T>;
+  const T* from = static_cast<const T*>(rows) + begin;
+  A* sum = static_cast<A*>(out);
+  constexpr std::int64_t step = 4 * lanes_in<A>;
+  std::int64_t j = 0;
+  for (; j + step <= end - begin; j += step) {  // four vectors of sums in registers, all occurrences in order
+    Lanes<A> sums[4] = {};
+    for (std::int64_t occurrence = 0; occurrence < count; ++occurrence) {
+      const T* row = from + indices[occurrence] * row_stride + j;
+      for (int k = 0; k < 4; ++k) sums[k] += load(row + k * lanes_in<A>, Full{});
+    }
+    for (int k = 0; k < 4; ++k) store(sum + j + k * lanes_in<A>, sums[k], Full{});
+  }
+  each_vector<A>(end - begin - j, [&](std::int64_t i, auto part) {
+    Lanes<A> one = {};
+    for (std::int64_t occurrence = 0; occurrence < count; ++occurrence)
+      one += load(from + indices[occurrence] * row_stride + j + i, part);
+    store(sum + j + i, one, part);
+  });
+}
+
+}  // namespace
+}  // namespace longhaul::cpu

@@ -1,0 +1,211 @@
+// Vectors of whatever width the including file's instruction set has, by GCC's vector extension. Included by
+// vector_<isa>.cpp only, which defines LONGHAUL_VECTOR_BYTES. Everything is in an unnamed namespace: code that was
+// compiled for one instruction set must never be merged with another's by the linker. For the same reason these files
+// use no inline functions of other headers.
+#pragma once
+#include <cstdint>
+#include <type_traits>
+
+#include "base/dtype.h"
+
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed between functions of this file only
+
+#define LONGHAUL_INLINE inline __attribute__((always_inline))
+
+namespace longhaul::cpu {
+namespace {
+
+constexpr int vector_bytes = LONGHAUL_VECTOR_BYTES;
+
+template <typename A>
+struct LanesOf;
+template <>
+struct LanesOf<float> {
+  typedef float type __attribute__((vector_size(vector_bytes)));
+  typedef std::int32_t integer __attribute__((vector_size(vector_bytes)));
+  typedef std::uint32_t bits __attribute__((vector_size(vector_bytes)));
+};
+template <>
+struct LanesOf<double> {
+  typedef double type __attribute__((vector_size(vector_bytes)));
+};
+/// A vector of float or double.
+template <typename A>
+using Lanes = typename LanesOf<A>::type;
+/// Elements in a vector of A.
+template <typename A>
+constexpr int lanes_in = vector_bytes / static_cast<int>(sizeof(A));
+
+typedef std::uint16_t HalfWords __attribute__((vector_size(vector_bytes / 2)));
+typedef float HalfFloats __attribute__((vector_size(vector_bytes / 2)));
+using Bits = LanesOf<float>::bits;
+using Integers = LanesOf<float>::integer;
+
+/// A whole vector, or only its first `count` elements (at the end of a row).
+struct Full {};
+struct Tail {
+  std::int64_t count;
+};
+
+template <typename A>
+LONGHAUL_INLINE Lanes<A> broadcast(A value) {
+  return Lanes<A>{} + value;
+}
+
+LONGHAUL_INLINE Lanes<float> from_bfloat16(HalfWords words) {
+  return (Lanes<float>)(__builtin_convertvector(words, Bits) << 16);
+}
+/// Rounds to nearest even; NaN stays NaN.
+LONGHAUL_INLINE HalfWords to_bfloat16(Lanes<float> value) {
+  const Bits word = (Bits)value;
+  const Bits rounded = (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;
+  const Bits quiet = (word >> 16) | 0x40u;
+  const Integers is_nan = (Integers)(word & 0x7fffffffu) > 0x7f800000;
+  return __builtin_convertvector(is_nan ? quiet : rounded, HalfWords);
+}
+
+/// Reads lanes_in<A> elements of storage type T into arithmetic type A (T's own, or a conversion between float and
+/// double, or bfloat16 to either).
+template <typename A, typename T>
+LONGHAUL_INLINE Lanes<A> load_as(const T* from, Full) {
+  if constexpr (std::is_same_v<A, T>) {
+    Lanes<A> value;
+    __builtin_memcpy(&value, from, sizeof(value));
+    return value;
+  } else if constexpr (std::is_same_v<A, float> && std::is_same_v<T, bfloat16>) {
+    HalfWords words;
+    __builtin_memcpy(&words, from, sizeof(words));
+    return from_bfloat16(words);
+  } else if constexpr (std::is_same_v<A, double> && std::is_same_v<T, float>) {
+    HalfFloats value;
+    __builtin_memcpy(&value, from, sizeof(value));
+    return __builtin_convertvector(value, Lanes<double>);
+  } else {
+    Lanes<A> value;
+    for (int i = 0; i < lanes_in<A>; ++i) {
+      if constexpr (std::is_same_v<T, bfloat16>) {
+        const std::uint32_t word = static_cast<std::uint32_t>(from[i].bits) << 16;
+        value[i] = static_cast<A>(__builtin_bit_cast(float, word));
+      } else {
+        value[i] = static_cast<A>(from[i]);
+      }
+    }
+    return value;
+  }
+}
+/// Elements beyond the tail read as zero.
+template <typename A, typename T>
+LONGHAUL_INLINE Lanes<A> load_as(const T* from, Tail tail) {
+  alignas(64) std::conditional_t<std::is_same_v<T, bfloat16>, std::uint16_t, T> buffer[lanes_in<A>] = {};
+  for (std::int64_t i = 0; i < tail.count; ++i) __builtin_memcpy(&buffer[i], from + i, sizeof(T));
+  return load_as<A>(reinterpret_cast<const T*>(buffer), Full{});
+}
+template <typename T, typename Part>
+LONGHAUL_INLINE Lanes<accumulate_t<T>> load(const T* from, Part part) {
+  return load_as<accumulate_t<T>>(from, part);
+}
+
+template <typename A, typename T>
+LONGHAUL_INLINE void store_as(T* to, Lanes<A> value, Full) {
+  if constexpr (std::is_same_v<A, T>) {
+    __builtin_memcpy(to, &value, sizeof(value));
+  } else if constexpr (std::is_same_v<A, float> && std::is_same_v<T, bfloat16>) {
+    const HalfWords words = to_bfloat16(value);
+    __builtin_memcpy(static_cast<void*>(to), &words, sizeof(words));
+  } else if constexpr (std::is_same_v<A, double> && std::is_same_v<T, float>) {
+    const HalfFloats words = __builtin_convertvector(value, HalfFloats);
+    __builtin_memcpy(static_cast<void*>(to), &words, sizeof(words));
+  } else {
+    static_assert(std::is_same_v<A, double> && std::is_same_v<T, bfloat16>);
+    Lanes<float> narrow{};
+    for (int i = 0; i < lanes_in<A>; ++i) narrow[i] = static_cast<float>(value[i]);
+    const HalfWords words = to_bfloat16(narrow);
+    __builtin_memcpy(static_cast<void*>(to), &words, lanes_in<A> * sizeof(T));
+  }
+}
+template <typename A, typename T>
+LONGHAUL_INLINE void store_as(T* to, Lanes<A> value, Tail tail) {
+  alignas(64) unsigned char buffer[lanes_in<A> * sizeof(T)];
+  store_as<A>(reinterpret_cast<T*>(buffer), value, Full{});
+  for (std::int64_t i = 0; i < tail.count; ++i) __builtin_memcpy(to + i, buffer + i * sizeof(T), sizeof(T));
+}
+template <typename T, typename Part>
+LONGHAUL_INLINE void store(T* to, Lanes<accumulate_t<T>> value, Part part) {
+  store_as<accumulate_t<T>>(to, value, part);
+}
+
+/// Sets the elements beyond a tail to `rest`, for reductions.
+template <typename A>
+LONGHAUL_INLINE Lanes<A> keep(Lanes<A> value, Full, A) {
+  return value;
+}
+template <typename A>
+LONGHAUL_INLINE Lanes<A> keep(Lanes<A> value, Tail tail, A rest) {
+  for (int i = 0; i < lanes_in<A>; ++i)
+    if (i >= tail.count) value[i] = rest;
+  return value;
+}
+
+/// Calls body(offset, Full or Tail) over 0..count-1 in steps of one vector of A.
+template <typename A, typename Body>
+LONGHAUL_INLINE void each_vector(std::int64_t count, Body body) {
+  std::int64_t i = 0;
+  for (; i + lanes_in<A> <= count; i += lanes_in<A>) body(i, Full{});
+  if (i < count) body(i, Tail{count - i});
+}
+/// The same with body(offset, part, slot), where slot runs through 0..3: four sums instead of one chain of additions.
+template <typename A, typename Body>
+LONGHAUL_INLINE void each_vector_of_4(std::int64_t count, Body body) {
+  constexpr int step = lanes_in<A>;
+  std::int64_t i = 0;
+  for (; i + 4 * step <= count; i += 4 * step) {
+    body(i, Full{}, 0);
+    body(i + step, Full{}, 1);
+    body(i + 2 * step, Full{}, 2);
+    body(i + 3 * step, Full{}, 3);
+  }
+  for (; i + step <= count; i += step) body(i, Full{}, 0);
+  if (i < count) body(i, Tail{count - i}, 1);
+}
+
+template <typename A>
+LONGHAUL_INLINE A sum_lanes(Lanes<A> v) {
+  if constexpr (vector_bytes == 64) {
+    typedef A Half __attribute__((vector_size(32)));
+    typedef A Quarter __attribute__((vector_size(16)));
+    Half low, high;
+    __builtin_memcpy(&low, &v, 32);
+    __builtin_memcpy(&high, reinterpret_cast<const char*>(&v) + 32, 32);
+    low += high;
+    Quarter first, second;
+    __builtin_memcpy(&first, &low, 16);
+    __builtin_memcpy(&second, reinterpret_cast<const char*>(&low) + 16, 16);
+    first += second;
+    if constexpr (sizeof(A) == 4)
+      return (first[0] + first[2]) + (first[1] + first[3]);
+    else
+      return first[0] + first[1];
+  } else {
+    A sum = v[0];
+    for (int i = 1; i < lanes_in<A>; ++i) sum += v[i];
+    return sum;
+  }
+}
+template <typename A>
+LONGHAUL_INLINE A sum_lanes_of_4(const Lanes<A> (&v)[4]) {
+  return sum_lanes<A>((v[0] + v[1]) + (v[2] + v[3]));
+}
+/// The larger of two; the second when either is NaN.
+template <typename V>
+LONGHAUL_INLINE V larger(V a, V b) {
+  return a > b ? a : b;
+}
+template <typename A>
+LONGHAUL_INLINE A max_lanes(Lanes<A> v) {
+  A result = v[0];
+  for (int i = 1; i < lanes_in<A>; ++i) result = v[i] > result ? v[i] : result;
+  return result;
+}
+
+}  // namespace
+}  // namespace longhaul::cpu

@@ -1,0 +1,46 @@
+#include "comm/launch.h"
+
+#include <cstdlib>
+
+#include "base/error.h"
+#include "comm/launcher_size.h"
+
+namespace longhaul {
+
+std::optional<LauncherSize> launcher_size() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"})
+    if (const char* value = std::getenv(name); value && *value) return LauncherSize{name, value};
+  return std::nullopt;
+}
+
+bool under_launcher() {
+  return launcher_size().has_value();
+}
+
+void refuse_other_size(int mpi_size, const std::string& library) {
+  const auto launcher = launcher_size();
+  if (!launcher || launcher->value == std::to_string(mpi_size)) return;
+  fail(
+      "the launcher says {}={}, but MPI ({}) counts {} rank(s): the processes would not work together. Start them with "
+      "the mpirun of that MPI, or under Slurm with a matching plugin (srun --mpi=pmix for Open MPI, --mpi=pmi2 for "
+      "MPICH); for threads of one process use --ranks N without a launcher; if no launcher is meant, unset {}",
+      launcher->variable, launcher->value, library, mpi_size, launcher->variable);
+}
+
+bool mpi_available() {
+#ifdef LONGHAUL_WITH_MPI
+  return true;
+#else
+  return false;
+#endif
+}
+
+#ifndef LONGHAUL_WITH_MPI
+int run_mpi(const std::function<int(Communicator&)>&) {
+  fail(
+      "this build has no MPI, so ranks cannot be processes: use --ranks N (threads of one process) without a launcher, "
+      "or install an MPI library and build again with -DLONGHAUL_MPI=ON");
+}
+#endif
+
+}  // namespace longhaul

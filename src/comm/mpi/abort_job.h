@@ -1,0 +1,10 @@
+// The end of a failed job.
+#pragma once
+
+namespace longhaul {
+
+/// Prints "rank R: message" to standard error (the rank in MPI_COMM_WORLD; null: nothing) and ends all processes of the
+/// job with exit code 1. Does not return unless MPI_Abort does.
+void abort_job(const char* message) noexcept;
+
+}  // namespace longhaul

@@ -1,0 +1,137 @@
+#include "data/dataset.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+#include "data/token_file.h"
+
+namespace longhaul {
+
+struct TokenDataset::Part {
+  std::int64_t begin = 0;  // in the stream
+  TokenFile file;
+  std::int64_t end() const { return begin + file.size(); }
+};
+
+void TokenSource::read_loss_mask(std::int64_t, std::int64_t count, std::uint8_t* mask) const {
+  std::memset(mask, 1, static_cast<std::size_t>(count));
+}
+void TokenSource::document_ends(std::int64_t, std::int64_t, std::vector<std::int64_t>&) const {}
+
+const std::vector<std::string>& dataset_formats() {
+  static const std::vector<std::string> names = {"text", "llmc", "megatron", "datatrove"};
+  return names;
+}
+
+TokenDataset::TokenDataset(const DatasetOptions& options) : vocabulary_(options.vocabulary) {
+  LONGHAUL_CHECK(vocabulary_ > 0, "a dataset for a vocabulary of {}", vocabulary_);
+  if (options.files.empty()) fail("data.files is empty: name at least one file of tokens");
+  if (options.eos_token && (*options.eos_token < 0 || *options.eos_token >= vocabulary_))
+    fail("data.eos_token {} is outside the model's vocabulary, 0 to {}", *options.eos_token, vocabulary_ - 1);
+  const bool text = options.format == "text";
+  for (const auto& path : options.files) {
+    auto part = std::make_unique<Part>();
+    part->begin = size_;
+    if (text)
+      part->file = open_text(path);
+    else if (options.format == "llmc")
+      part->file = open_llmc(path);
+    else if (options.format == "megatron")
+      part->file = open_megatron(path);
+    else if (options.format == "datatrove")
+      part->file = open_datatrove(path, vocabulary_);
+    else
+      fail("data.format '{}' is not one of {}", options.format, fmt::join(dataset_formats(), ", "));
+    const bool last = &path == &options.files.back();
+    if (text && !last) {
+      if (options.eos_token)
+        part->file.separator = static_cast<std::int32_t>(*options.eos_token);
+      else if (vocabulary_ >= 257)
+        part->file.separator = 256;
+    }
+    size_ = part->end();
+    parts_.push_back(std::move(part));
+  }
+}
+
+TokenDataset::~TokenDataset() = default;
+
+const TokenDataset::Part& TokenDataset::part_of(std::int64_t token) const {
+  const auto after = std::upper_bound(parts_.begin(), parts_.end(), token,
+                                      [](std::int64_t value, const auto& part) { return value < part->begin; });
+  return **std::prev(after);
+}
+
+void TokenDataset::read(std::int64_t begin, std::int64_t count, std::int32_t* tokens) const {
+  LONGHAUL_CHECK(begin >= 0 && count >= 0 && begin <= size_ && count <= size_ - begin, "tokens [{}, {}) of {}", begin,
+                 begin + count, size_);
+  while (count > 0) {
+    const Part& part = part_of(begin);
+    const std::int64_t here = std::min(count, part.end() - begin);
+    part.file.read(begin - part.begin, here, tokens);
+    begin += here;
+    count -= here;
+    tokens += here;
+  }
+}
+
+bool TokenDataset::has_loss_mask() const {
+  return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->file.loss.has_value(); });
+}
+
+void TokenDataset::read_loss_mask(std::int64_t begin, std::int64_t count, std::uint8_t* mask) const {
+  LONGHAUL_CHECK(begin >= 0 && count >= 0 && begin <= size_ && count <= size_ - begin, "loss mask [{}, {}) of {}",
+                 begin, begin + count, size_);
+  while (count > 0) {
+    const Part& part = part_of(begin);
+    const std::int64_t here = std::min(count, part.end() - begin);
+    std::memset(mask, 1, static_cast<std::size_t>(here));
+    if (part.file.loss) {
+      const auto* bytes = reinterpret_cast<const std::uint8_t*>(part.file.loss->data()) + (begin - part.begin);
+      for (std::int64_t i = 0; i < here; ++i) mask[i] = bytes[i] != 0;
+    }
+    begin += here;
+    count -= here;
+    mask += here;
+  }
+}
+
+bool TokenDataset::has_documents() const {
+  return std::all_of(parts_.begin(), parts_.end(),
+                     [](const auto& part) { return part->file.index_kind != TokenFile::Index::none; });
+}
+
+void TokenDataset::document_ends(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& ends) const {
+  for (const auto& part : parts_) {
+    const TokenFile& file = part->file;
+    if (part->end() <= begin || part->begin >= end) continue;
+    // The first document that ends after `begin`.
+    std::int64_t low = 0, high = file.documents;
+    while (low < high) {
+      const std::int64_t middle = low + (high - low) / 2;
+      if (part->begin + file.document_end(middle) > begin)
+        high = middle;
+      else
+        low = middle + 1;
+    }
+    for (; low < file.documents; ++low) {
+      const std::int64_t position = part->begin + file.document_end(low);
+      if (position > end) break;
+      if (ends.empty() || ends.back() < position) ends.push_back(position);  // an empty document ends where it began
+    }
+  }
+}
+
+void TokenDataset::validate(std::int64_t begin, std::int64_t end) const {
+  LONGHAUL_CHECK(begin >= 0 && begin <= end && end <= size_, "validation of [{}, {}) of {}", begin, end, size_);
+  for (const auto& part : parts_) {
+    const std::int64_t first = std::max(begin, part->begin) - part->begin;
+    const std::int64_t last = std::min(end, part->end()) - part->begin;
+    if (first >= last) continue;
+    part->file.validate_tokens(first, last, vocabulary_);
+    part->file.validate_index(first, last);
+  }
+}
+
+}  // namespace longhaul

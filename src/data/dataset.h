@@ -1,0 +1,76 @@
+// Token datasets: files of several formats as one stream of token ids, memory-mapped.
+//
+// Formats (`data.format`):
+//   text       any bytes; a token is a byte, ids 0-255. Between files stands the end-of-document token: `eos_token`
+//              when set, else 256 when the vocabulary has it, else nothing.
+//   llmc       llm.c .bin: 256 int32 of header (magic 20240520: uint16 tokens; 20240801: uint32 tokens), then the
+//   tokens. megatron   PREFIX.bin + PREFIX.idx; either file or the prefix may be named. datatrove  NAME.ds (uint16 or
+//   uint32) with, where present, NAME.ds.index, NAME.ds.loss and NAME.ds.metadata.
+// Several files follow each other in the order given.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace longhaul {
+
+/// A stream of tokens. Reads may come from several threads.
+class TokenSource {
+ public:
+  virtual ~TokenSource() = default;
+  /// Tokens of the stream.
+  virtual std::int64_t size() const = 0;
+  /// Copies tokens [begin, begin + count), which must lie in the stream.
+  virtual void read(std::int64_t begin, std::int64_t count, std::int32_t* tokens) const = 0;
+
+  virtual bool has_loss_mask() const { return false; }
+  /// mask[i] = 0 when token begin + i is no label to learn from, else 1 (all 1 without a loss mask).
+  virtual void read_loss_mask(std::int64_t begin, std::int64_t count, std::uint8_t* mask) const;
+
+  /// True when the format says where documents end.
+  virtual bool has_documents() const { return false; }
+  /// Appends every document end e (a token index: one past the document's last token) with begin < e <= end, ascending.
+  virtual void document_ends(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& ends) const;
+};
+
+struct DatasetOptions {
+  std::vector<std::string> files;
+  std::string format;
+  std::int64_t vocabulary = 0;
+  std::optional<std::int64_t> eos_token;  // text only: the token between files
+};
+
+class TokenDataset : public TokenSource {
+ public:
+  /// Maps the files and checks headers, sizes and the files' agreement with each other; reads no tokens. Throws Error
+  /// naming the file and offset: missing, truncated, mislabelled, without tokens; an unknown format.
+  explicit TokenDataset(const DatasetOptions& options);
+  ~TokenDataset() override;
+
+  std::int64_t size() const override { return size_; }
+  void read(std::int64_t begin, std::int64_t count, std::int32_t* tokens) const override;
+  bool has_loss_mask() const override;
+  void read_loss_mask(std::int64_t begin, std::int64_t count, std::uint8_t* mask) const override;
+  bool has_documents() const override;
+  void document_ends(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& ends) const override;
+
+  /// Scans tokens [begin, end) and the same share of each file's document index. Ranks may each scan a part: parts that
+  /// cover [0, size()) check everything. Throws Error naming file, byte offset and value of the first token outside
+  /// [0, vocabulary), or what is wrong with the index.
+  void validate(std::int64_t begin, std::int64_t end) const;
+
+ private:
+  struct Part;
+  const Part& part_of(std::int64_t token) const;
+  std::vector<std::unique_ptr<Part>> parts_;
+  std::int64_t size_ = 0;
+  std::int64_t vocabulary_ = 0;
+};
+
+/// The names that DatasetOptions::format accepts.
+const std::vector<std::string>& dataset_formats();
+
+}  // namespace longhaul

@@ -1,0 +1,95 @@
+#include "data/loader.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <numeric>
+
+#include "base/error.h"
+
+namespace longhaul {
+
+std::vector<std::int32_t> contiguous_order(std::int32_t begin, std::int32_t end) {
+  LONGHAUL_CHECK(0 <= begin && begin <= end, "slice [{}, {})", begin, end);
+  std::vector<std::int32_t> order(static_cast<std::size_t>(end - begin));
+  std::iota(order.begin(), order.end(), begin);
+  return order;
+}
+
+SequenceLoader::SequenceLoader(const TokenSource& source, std::int64_t sequence_length, Packing packing)
+    : source_(source), sequence_length_(static_cast<std::int32_t>(sequence_length)), packing_(packing) {
+  if (sequence_length < 1 || sequence_length >= std::numeric_limits<std::int32_t>::max())
+    fail("training.seq_len {} is not between 1 and 2147483646", sequence_length);
+  if (packing == Packing::documents && !source.has_documents())
+    fail(
+        "data.packing needs to know where documents end, and this data.format does not say; use text, megatron or "
+        "datatrove files (with their index)");
+}
+
+std::int64_t SequenceLoader::fill(std::span<const std::int64_t> samples, std::span<const std::int32_t> order,
+                                  const MicroBatch& batch) {
+  const auto slots = static_cast<std::int64_t>(order.size());
+  std::int64_t at = 0;
+  for (const std::int64_t sample : samples) {
+    const std::int64_t first_token = sample * sequence_length_;
+    LONGHAUL_CHECK(sample >= 0 && first_token + sequence_length_ < source_.size(), "sample {} of {} tokens", sample,
+                   source_.size());
+    if (packing_ == Packing::documents) {
+      ends_.clear();
+      source_.document_ends(first_token, first_token + sequence_length_, ends_);
+    }
+    for (std::int64_t slot = 0; slot < slots;) {
+      const std::int32_t index = order[static_cast<std::size_t>(slot)];
+      LONGHAUL_CHECK(index >= 0, "index {} in slot {}", index, slot);
+      if (index >= sequence_length_) {
+        batch.tokens[at + slot] = 0;
+        batch.labels[at + slot] = ignored_label;
+        batch.index[at + slot] = batch.key_start[at + slot] = index;
+        batch.position[at + slot] = 0;
+        ++slot;
+        continue;
+      }
+      std::int64_t run = 1;
+      while (slot + run < slots && index + run < sequence_length_ &&
+             order[static_cast<std::size_t>(slot + run)] == index + run)
+        ++run;
+      fill_run(first_token, index, run, at + slot, batch);
+      slot += run;
+    }
+    at += slots;
+  }
+  return at - std::count(batch.labels, batch.labels + at, ignored_label);
+}
+
+void SequenceLoader::fill_run(std::int64_t first_token, std::int32_t index, std::int64_t count, std::int64_t at,
+                              const MicroBatch& batch) const {
+  const std::int64_t begin = first_token + index;
+  source_.read(begin, count, batch.tokens + at);
+  // The last label of a slice is the first token of the next rank's: labels are shifted before the sequence is split.
+  source_.read(begin + 1, count, batch.labels + at);
+  if (source_.has_loss_mask()) {
+    std::array<std::uint8_t, 4096> mask;
+    for (std::int64_t done = 0; done < count; done += static_cast<std::int64_t>(mask.size())) {
+      const std::int64_t piece = std::min(count - done, static_cast<std::int64_t>(mask.size()));
+      source_.read_loss_mask(begin + 1 + done, piece, mask.data());
+      for (std::int64_t i = 0; i < piece; ++i)
+        if (mask[static_cast<std::size_t>(i)] == 0) batch.labels[at + done + i] = ignored_label;
+    }
+  }
+  // Without packing there are no ends: one document, from index 0.
+  auto next_end = std::upper_bound(ends_.begin(), ends_.end(), begin);
+  std::int32_t start = next_end == ends_.begin() ? 0 : static_cast<std::int32_t>(*std::prev(next_end) - first_token);
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (next_end != ends_.end() && begin + i == *next_end) {
+      start = static_cast<std::int32_t>(*next_end - first_token);
+      ++next_end;
+    }
+    const auto own = static_cast<std::int32_t>(index + i);
+    batch.index[at + i] = own;
+    batch.key_start[at + i] = start;
+    batch.position[at + i] = own - start;
+    if (next_end != ends_.end() && begin + i + 1 == *next_end) batch.labels[at + i] = ignored_label;
+  }
+}
+
+}  // namespace longhaul

@@ -1,0 +1,55 @@
+// Fills what the graph reads for one micro-batch of one rank: the rank's own slice of each sequence, nothing else.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "data/dataset.h"
+
+namespace longhaul {
+
+/// The label that the loss leaves out and does not count.
+inline constexpr std::int32_t ignored_label = -100;
+
+/// Buffers of one micro-batch, each int32 [rows, slots] row-major; the loader writes every element.
+struct MicroBatch {
+  std::int32_t* tokens = nullptr;
+  std::int32_t* labels = nullptr;     // the next token of the whole sequence, or ignored_label
+  std::int32_t* index = nullptr;      // place in the padded sequence
+  std::int32_t* key_start = nullptr;  // index of the first token of the own document; 0 when not packed
+  std::int32_t* position = nullptr;   // index - key_start; 0 for padding
+};
+
+enum class Packing : std::uint8_t {
+  none,       // documents attend to each other; key_start 0, position = index
+  documents,  // per document: key_start is its first token's index (0 for one that began before the sample), position
+              // counts from there, and a label that belongs to the next document is ignored
+};
+
+/// The global indices [begin, end) in order: the slice of a rank that holds a contiguous part of the padded sequence.
+std::vector<std::int32_t> contiguous_order(std::int32_t begin, std::int32_t end);
+
+class SequenceLoader {
+ public:
+  /// Samples of `sequence_length` (S) inputs. Throws Error for Packing::documents of a source without document ends.
+  SequenceLoader(const TokenSource& source, std::int64_t sequence_length, Packing packing = Packing::none);
+
+  /// Fills rows samples.size() and slots order.size(). `samples`: global sample numbers (see Sampler). `order[slot]`:
+  /// the global index, in the padded sequence, of the token in that slot; any list, so that zigzag and other orders are
+  /// the caller's choice. Indices >= S are padding: token 0, ignored label, key_start = own index, position 0. Returns
+  /// the number of labels that are not ignored. Allocates nothing after the first call unless documents are packed.
+  std::int64_t fill(std::span<const std::int64_t> samples, std::span<const std::int32_t> order,
+                    const MicroBatch& batch);
+
+ private:
+  // `count` real tokens of one row, whose global indices follow each other from `index` on.
+  void fill_run(std::int64_t first_token, std::int32_t index, std::int64_t count, std::int64_t at,
+                const MicroBatch& batch) const;
+
+  const TokenSource& source_;
+  std::int32_t sequence_length_;
+  Packing packing_;
+  std::vector<std::int64_t> ends_;  // document ends inside the current row's sample
+};
+
+}  // namespace longhaul

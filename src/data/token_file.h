@@ -1,0 +1,50 @@
+// One file of tokens, whatever its format. Private to src/data.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "io/file.h"
+
+namespace longhaul {
+
+enum class TokenType : std::uint8_t { uint8, int8, int16, uint16, int32, uint32, int64 };
+std::int64_t bytes_of(TokenType type);
+std::string_view name_of(TokenType type);
+/// The largest value of the type that could be a token id.
+std::int64_t largest_value(TokenType type);
+
+/// Tokens lie in `tokens_file` from byte `tokens_offset` on; `index` (where the format has one) gives the documents.
+struct TokenFile {
+  enum class Index : std::uint8_t { none, whole, datatrove, megatron };
+
+  MappedFile tokens_file;
+  TokenType type = TokenType::uint8;
+  std::int64_t tokens_offset = 0;
+  std::int64_t count = 0;                 // tokens in the file
+  std::optional<std::int32_t> separator;  // one more token after the file's own
+  Index index_kind = Index::none;         // whole: the file is one document
+  MappedFile index;
+  std::int64_t sequences = 0;  // megatron
+  std::int64_t documents = 0;
+  std::optional<MappedFile> loss;  // one byte a token
+
+  std::int64_t size() const { return count + (separator ? 1 : 0); }
+  /// Tokens [begin, begin + amount) of this file, the separator included.
+  void read(std::int64_t begin, std::int64_t amount, std::int32_t* out) const;
+  /// One past the last token of a document, counted in this file. Throws Error for an index that points outside.
+  std::int64_t document_end(std::int64_t document) const;
+  /// Throws Error for the first of tokens [begin, end) outside [0, vocabulary).
+  void validate_tokens(std::int64_t begin, std::int64_t end, std::int64_t vocabulary) const;
+  /// Checks share [begin, end) of size() of the index: documents and sequences follow each other without holes.
+  void validate_index(std::int64_t begin, std::int64_t end) const;
+};
+
+TokenFile open_text(const std::string& path);
+TokenFile open_llmc(const std::string& path);
+TokenFile open_megatron(const std::string& path);
+/// `vocabulary` decides between uint16 and uint32 only where neither metadata, index nor loss file does.
+TokenFile open_datatrove(const std::string& path, std::int64_t vocabulary);
+
+}  // namespace longhaul

@@ -1,0 +1,196 @@
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <system_error>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "io/checkpoint.h"
+#include "io/checkpoint_manifest.h"
+#include "io/file.h"
+
+namespace longhaul {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t entry_alignment = 64;
+
+std::string final_path(const std::string& folder, std::int64_t step) {
+  return (fs::path(folder) / checkpoint_folder_name(step)).string();
+}
+std::string temporary_path(const std::string& folder, std::int64_t step) {
+  return (fs::path(folder) / (std::string(temporary_prefix) + checkpoint_folder_name(step))).string();
+}
+
+// Empties a folder's temporary leftovers. Throws nothing: a leftover that cannot be removed only costs space.
+void remove_leftovers(const std::string& folder) {
+  std::error_code error;
+  std::vector<fs::path> leftovers;
+  for (const auto& item : fs::directory_iterator(folder, error))
+    if (item.path().filename().string().starts_with(temporary_prefix)) leftovers.push_back(item.path());
+  for (const auto& path : leftovers) {
+    fs::remove_all(path, error);
+    if (error) log_warn("cannot remove the unfinished checkpoint {}: {}", path.string(), error.message());
+  }
+}
+
+// Puts `from` at the name `to`; when `to` exists the two trade places in one step, so that a whole checkpoint stands
+// there at every moment.
+void put_in_place(const std::string& from, const std::string& to) {
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return;
+  if (errno == EEXIST) {
+    if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return;
+    if (errno != EINVAL && errno != ENOSYS) fail_system(fmt::format("exchange {} with", from), to, -1, errno);
+  } else if (errno != EINVAL && errno != ENOSYS) {
+    fail_system(fmt::format("rename {} to", from), to, -1, errno);
+  }
+  // A file system without these calls: move the old one aside first.
+  const std::string aside = from + "-replaced";
+  if (::rename(to.c_str(), aside.c_str()) != 0 && errno != ENOENT)
+    fail_system(fmt::format("rename {} to", to), aside, -1, errno);
+  if (::rename(from.c_str(), to.c_str()) != 0) {
+    const int code = errno;
+    (void)::rename(aside.c_str(), to.c_str());
+    fail_system(fmt::format("rename {} to", from), to, -1, code);
+  }
+}
+
+// Removes older whole checkpoints beyond the newest k. What is damaged or newer than `step` (a run resumed from before
+// it) is not ours to judge and stays.
+void remove_older(const std::string& folder, std::int64_t step, int keep_latest_k) {
+  if (keep_latest_k <= 0) return;
+  int kept = 1;
+  for (const auto& [older, path] : list_checkpoints(folder)) {
+    if (older >= step) continue;
+    try {
+      const Checkpoint whole(path);
+    } catch (const Error&) {
+      continue;
+    }
+    if (++kept <= keep_latest_k) continue;
+    // Renamed first, so that a half-removed folder never carries a checkpoint's name.
+    const std::string removed = temporary_path(folder, older);
+    std::error_code error;
+    fs::rename(path, removed, error);
+    if (!error) fs::remove_all(removed, error);
+    if (error) log_warn("cannot remove the old checkpoint {}: {}", path, error.message());
+  }
+}
+
+void check_entry(const ShardEntry& entry) {
+  const std::int64_t count = element_count(entry.shape);
+  std::int64_t previous = 0;
+  for (const auto& range : entry.ranges) {
+    LONGHAUL_CHECK(range.begin >= previous && range.end >= range.begin && range.end <= count,
+                   "checkpoint range [{}, {}) of tensor '{}' with {} elements, after {}", range.begin, range.end,
+                   entry.name, count, previous);
+    previous = range.end;
+  }
+}
+
+}  // namespace
+
+ShardEntry ShardEntry::whole(std::string name, DType dtype, std::vector<std::int64_t> shape, const void* data) {
+  const std::int64_t count = element_count(shape);
+  return {std::move(name), dtype, std::move(shape), {{0, count}}, data};
+}
+
+std::int64_t element_count(std::span<const std::int64_t> shape) {
+  std::int64_t count = 1;
+  for (const std::int64_t size : shape)
+    if (size < 0 || __builtin_mul_overflow(count, size, &count))
+      fail("shape [{}] has a negative size or more elements than 64 bits count", fmt::join(shape, ", "));
+  return count;
+}
+
+ElementRange flat_split(std::int64_t count, int parts, int part) {
+  const std::int64_t each = (count + parts - 1) / parts;
+  return {std::min(count, each * part), std::min(count, each * (part + 1))};
+}
+
+CheckpointStore::CheckpointStore(std::string folder, int keep_latest_k)
+    : folder_(std::move(folder)), keep_latest_k_(keep_latest_k) {}
+
+void CheckpointStore::begin(std::int64_t step) {
+  LONGHAUL_CHECK(step >= 0, "checkpoint of step {}", step);
+  std::error_code error;
+  fs::create_directories(folder_, error);
+  if (error) fail_system("create folder", folder_, -1, error.value());
+  remove_leftovers(folder_);
+  const std::string path = temporary_path(folder_, step);
+  if (::mkdir(path.c_str(), 0777) != 0) fail_system("create folder", path, -1, errno);
+}
+
+std::string CheckpointStore::write_shard(std::int64_t step, int rank, std::span<const ShardEntry> entries) {
+  ManifestFile file{shard_file_name(rank), 0, {}};
+  std::vector<const char*> sources;
+  for (const auto& entry : entries) {
+    check_entry(entry);
+    ManifestEntry described{entry.name, {entry.dtype, entry.shape}, {}, file.bytes, {}};
+    for (const auto& range : entry.ranges)
+      if (range.end > range.begin) described.ranges.push_back(range);
+    const std::int64_t bytes = described.bytes();
+    file.bytes = (file.bytes + bytes + entry_alignment - 1) / entry_alignment * entry_alignment;
+    file.entries.push_back(std::move(described));
+    sources.push_back(static_cast<const char*>(entry.data));
+  }
+  AtomicFile out((fs::path(temporary_path(folder_, step)) / file.name).string(), file.bytes);
+  for (std::size_t i = 0; i < file.entries.size(); ++i) {
+    auto& entry = file.entries[i];
+    const std::int64_t bytes = entry.bytes();
+    for (std::int64_t done = 0; done < bytes; done += checkpoint_chunk_bytes) {
+      const std::int64_t piece = std::min(checkpoint_chunk_bytes, bytes - done);
+      entry.hashes.push_back(XXH3_64bits(sources[i] + done, static_cast<std::size_t>(piece)));
+      out.write_at(entry.offset + done, sources[i] + done, piece);
+    }
+  }
+  out.commit();
+  return write_fragment(file);
+}
+
+void CheckpointStore::commit(std::int64_t step, std::span<const std::string> fragments, std::string_view state) {
+  const std::string temporary = temporary_path(folder_, step);
+  const std::string target = final_path(folder_, step);
+  Manifest manifest;
+  manifest.step = step;
+  manifest.state = std::string(state);
+  for (std::size_t rank = 0; rank < fragments.size(); ++rank)
+    manifest.files.push_back(read_fragment(fragments[rank], fmt::format("checkpoint fragment of rank {}", rank)));
+  for (const auto& file : manifest.files) {
+    const fs::path path = fs::path(temporary) / file.name;
+    std::error_code error;
+    const auto bytes = fs::file_size(path, error);
+    if (error) fail_system("find what a rank wrote:", path.string(), -1, error.value());
+    if (static_cast<std::int64_t>(bytes) != file.bytes)
+      fail("{} has {} bytes but its rank wrote {}: do all ranks see the same file system?", path.string(), bytes,
+           file.bytes);
+  }
+  try {
+    manifest.check();
+  } catch (const Error& error) {
+    fail("cannot write checkpoint {}: {}", target, error.what());
+  }
+  write_text_atomically((fs::path(temporary) / manifest_name).string(), write_manifest(manifest));
+  put_in_place(temporary, target);
+  flush_folder(folder_);
+  // From here on the new checkpoint is safe; what follows only frees space.
+  remove_leftovers(folder_);
+  remove_older(folder_, step, keep_latest_k_);
+}
+
+void CheckpointStore::abandon(std::int64_t step) noexcept {
+  std::error_code ignored;
+  try {
+    fs::remove_all(temporary_path(folder_, step), ignored);
+  } catch (...) {
+  }
+}
+
+}  // namespace longhaul

@@ -1,0 +1,141 @@
+// The graph: values with global shapes and layouts, ops in execution order. It is the only thing that passes read and
+// write.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "base/dtype.h"
+#include "ir/layout.h"
+#include "ir/mesh.h"
+#include "ir/signature.h"
+
+namespace longhaul {
+
+struct OpDefinition;
+
+using ValueId = std::int32_t;
+inline constexpr ValueId no_value = -1;
+
+/// What a graph input is; `intermediate` for everything an op produces.
+enum class Role : std::uint8_t {
+  intermediate,
+  data,               // of one micro-batch: tokens, labels, index, key_start, position
+  scalar,             // step, learning rate, 1/count
+  parameter,          // master copy, what checkpoints hold
+  compute_parameter,  // low-precision copy that the forward reads; made from the master after every update
+  first_moment,
+  second_moment,
+  accumulator,  // gradient of the step so far
+};
+std::string_view name_of(Role role);
+/// Values that outlive a program run: parameters, their copies, moments and accumulators.
+constexpr bool is_state(Role role) {
+  return role >= Role::parameter;
+}
+
+enum class Phase : std::uint8_t { forward, backward, update };
+std::string_view name_of(Phase phase);
+
+struct Value {
+  std::string name;  // for people; inputs' names are their identity
+  Shape shape;       // global
+  DType dtype = DType::float64;
+  Layout layout;
+  ValueId primal = no_value;     // of a gradient: the value that it is the gradient of
+  std::optional<Layout> pinned;  // partition must end up here
+  Role role = Role::intermediate;
+};
+
+using Attribute = std::variant<std::int64_t, double, std::string, std::vector<double>, AxisList>;
+
+/// A small sorted map.
+class Attributes {
+ public:
+  Attributes() = default;
+  Attributes(std::initializer_list<std::pair<std::string, Attribute>> list) {
+    for (auto& [name, value] : list) set(name, value);
+  }
+  void set(std::string_view name, Attribute value);
+  void erase(std::string_view name);
+  const Attribute* find(std::string_view name) const;
+  bool has(std::string_view name) const { return find(name) != nullptr; }
+  /// The value, or the fallback when absent; std::logic_error when it has another type (an integer serves as a number).
+  std::int64_t integer(std::string_view name, std::int64_t fallback = 0) const;
+  double number(std::string_view name, double fallback = 0) const;
+  std::string text(std::string_view name, std::string_view fallback = "") const;
+  const std::vector<double>& numbers(std::string_view name) const;
+  AxisList axes(std::string_view name) const;
+  const std::vector<std::pair<std::string, Attribute>>& all() const { return list_; }
+  bool operator==(const Attributes&) const = default;
+
+ private:
+  std::vector<std::pair<std::string, Attribute>> list_;
+};
+
+struct Op {
+  const OpDefinition* definition = nullptr;
+  std::shared_ptr<const Signature> signature;
+  std::vector<ValueId> operands;
+  std::vector<ValueId> results;
+  Attributes attributes;
+  Phase phase = Phase::forward;
+  std::int32_t layer = -1;  // -1: outside the layers
+  std::string made_by;      // the pass that put it there
+
+  bool is(std::string_view name) const;
+};
+
+struct Binding {
+  std::string name;
+  ValueId value = no_value;
+};
+
+struct Graph {
+  std::string name;
+  Mesh mesh;
+  std::vector<Value> values;
+  std::vector<Op> ops;
+  std::vector<Binding> inputs;
+  std::vector<Binding> outputs;
+
+  Value& operator[](ValueId id) { return values[static_cast<std::size_t>(id)]; }
+  const Value& operator[](ValueId id) const { return values[static_cast<std::size_t>(id)]; }
+
+  ValueId add_value(std::string name, Shape shape, DType dtype);
+  ValueId add_input(const std::string& name, Shape shape, DType dtype, Role role);
+  /// The bound value, or no_value.
+  ValueId input(std::string_view name) const;
+  ValueId output(std::string_view name) const;
+  /// A shared parsed signature.
+  std::shared_ptr<const Signature> signature(std::string_view text, const std::vector<ValueId>& operands);
+
+ private:
+  struct SignatureCache;
+  std::shared_ptr<SignatureCache> signatures_;
+};
+
+/// For every value, the index of the op that defines it, or -1 for inputs.
+std::vector<std::int32_t> definitions(const Graph& graph);
+/// For every value, the indices of the ops that use it, in order.
+std::vector<std::vector<std::int32_t>> uses(const Graph& graph);
+/// Drops ops none of whose results is used or an output, unless they keep a state alive.
+int remove_dead_ops(Graph& graph);
+/// Replaces uses of values in operands and outputs: substitution[v] for v where it is not no_value. Chains are
+/// followed.
+void substitute(Graph& graph, std::vector<ValueId>& substitution);
+
+// ---- text form (docs/ir.md): one line an op; parse(print(g)) equals g
+std::string print(const Graph& graph);
+std::string print(const Graph& graph, const Op& op);
+/// Throws Error with the line number.
+Graph parse_graph(std::string_view text);
+
+/// GraphViz text, one box an op, edges labelled with layouts.
+std::string print_dot(const Graph& graph);
+
+}  // namespace longhaul

@@ -1,0 +1,120 @@
+#include <map>
+
+#include "base/error.h"
+#include "ir/op_definition.h"
+
+namespace longhaul {
+namespace {
+
+std::map<std::string, OpDefinition, std::less<>>& registry() {
+  static std::map<std::string, OpDefinition, std::less<>> table;  // filled before main, read-only afterwards
+  return table;
+}
+
+// Point 4 of the rule for a flat operand of a pointwise op: all tensors become flat shards, scalars stay whole, and a
+// scalar result is a partial sum of the shards' results.
+Rule flat_rule(const Signature& signature, const AxisList& flat) {
+  Rule rule;
+  const auto shard = [&](const std::string& letters) {
+    Layout layout = Layout::whole(letters.size());
+    if (!letters.empty()) layout.flat = flat;
+    return layout;
+  };
+  for (const auto& letters : signature.operands) rule.operands.push_back(shard(letters));
+  for (const auto& letters : signature.results) {
+    rule.results.push_back(shard(letters));
+    if (letters.empty()) rule.results.back().partial = flat.set();
+  }
+  return rule;
+}
+
+bool contains(const std::string& letters, char letter) {
+  return letters.find(letter) != std::string::npos;
+}
+
+bool contracted(const Signature& signature, char letter) {
+  for (const auto& result : signature.results)
+    if (contains(result, letter)) return false;
+  return true;
+}
+
+// Point 1: the first operand that splits a letter decides.
+Factors first_split_wins(const Graph& graph, const Op& op, const std::vector<Layout>& have, AxisSet used) {
+  const OpDefinition& definition = *op.definition;
+  const Signature& signature = *op.signature;
+  Factors factors;
+  for (std::size_t i = 0; i < signature.operands.size(); ++i)
+    for (std::size_t k = 0; k < signature.operands[i].size(); ++k) {
+      const char letter = signature.operands[i][k];
+      const DimensionLayout& split = have[i].dimensions[k];
+      if (split.axes.empty() || !factors[letter].axes.empty() || (split.axes.set() & used) ||
+          contains(definition.whole, letter))
+        continue;
+      if (definition.contracted_whole && contracted(signature, letter)) continue;
+      if (!definition.pointwise && graph[op.operands[i]].shape[k] % graph.mesh.count(split.axes)) continue;
+      factors[letter] = split;
+      used |= split.axes.set();
+    }
+  return factors;
+}
+
+}  // namespace
+
+OpRegistration::OpRegistration(OpDefinition definition) {
+  const std::string name = definition.name;
+  LONGHAUL_CHECK(registry().emplace(name, std::move(definition)).second, "op {} is defined twice", name);
+}
+
+const OpDefinition* find_op(std::string_view name) {
+  const auto it = registry().find(name);
+  return it == registry().end() ? nullptr : &it->second;
+}
+
+std::vector<const OpDefinition*> all_ops() {
+  std::vector<const OpDefinition*> all;
+  for (const auto& [name, definition] : registry()) all.push_back(&definition);
+  return all;
+}
+
+Rule layout_rule(const Graph& graph, const Op& op, const std::vector<Layout>& have) {
+  const OpDefinition& definition = *op.definition;
+  const Signature& signature = *op.signature;
+  LONGHAUL_CHECK(!definition.communication, "{} has no layout rule: it changes layouts", definition.name);
+
+  AxisSet partial = 0;
+  if (definition.linear && !have.empty()) {
+    partial = have.front().partial;
+    for (const auto& layout : have)
+      if (layout.partial != partial) partial = 0;
+  }
+  if (definition.pointwise)
+    for (const auto& layout : have)
+      if (!layout.flat.empty() && !(layout.flat.set() & partial)) {
+        Rule rule = flat_rule(signature, layout.flat);
+        for (auto& operand : rule.operands) operand.partial = partial;
+        for (auto& result : rule.results) result.partial |= partial;
+        return rule;
+      }
+
+  const Factors factors =
+      definition.factors ? definition.factors(graph, op, have) : first_split_wins(graph, op, have, partial);
+  const auto place = [&](const std::string& letters) {
+    Layout layout = Layout::whole(letters.size());
+    for (std::size_t k = 0; k < letters.size(); ++k) layout.dimensions[k] = factors[letters[k]];
+    layout.partial = partial;
+    return layout;
+  };
+  Rule rule;
+  for (const auto& letters : signature.operands) rule.operands.push_back(place(letters));
+  for (const auto& letters : signature.results) {
+    Layout layout = place(letters);
+    const AxisSet here = layout.split();
+    for (const auto& operand : signature.operands)
+      for (char letter : operand)
+        if (!contains(letters, letter)) layout.partial |= factors[letter].axes.set() & ~here;
+    rule.results.push_back(std::move(layout));
+  }
+  return rule;
+}
+
+}  // namespace longhaul

@@ -1,0 +1,58 @@
+// What plan_memory decides: where every value lives. Offsets count from the start of a rank's one arena.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace longhaul {
+
+enum class MemoryCategory : std::uint8_t {
+  parameters,
+  gradients,
+  optimizer,
+  data,
+  saved_activations,
+  transients,
+  communication,
+  scratch
+};
+inline constexpr int memory_categories = 8;
+std::string_view name_of(MemoryCategory category);
+
+/// Buffers with a name, at one place for all programs of a run: state, data, and what programs report.
+struct NamedBuffers {
+  struct Slot {
+    std::int64_t offset = 0;
+    std::int64_t bytes = 0;
+    MemoryCategory category = MemoryCategory::data;
+  };
+  std::map<std::string, Slot, std::less<>> slots;
+  std::int64_t bytes = 0;
+};
+
+/// One program's buffers.
+struct MemoryPlan {
+  std::vector<std::int64_t> value_offset;    // by value id; -1: never stored
+  std::vector<std::int64_t> scratch_offset;  // by op
+  std::vector<std::int64_t> scratch_bytes;   // by op
+  /// Results that could not be made in place: copied to their named buffer after the last op.
+  struct Copy {
+    std::int64_t from, to, bytes;
+  };
+  std::vector<Copy> final_copies;
+  std::int64_t transient_bytes = 0;  // above the named buffers
+  /// At the op where most transient bytes are live: what they are, and that op.
+  std::array<std::int64_t, memory_categories> peak_by_category{};
+  std::int32_t peak_op = -1;
+  std::int64_t peak_live_bytes = 0;  // transient_bytes is this plus fragmentation
+};
+
+/// Scratch bytes that an op needs on a rank.
+using ScratchBytes = std::function<std::int64_t(const Graph&, const Op&)>;
+
+}  // namespace longhaul

@@ -1,0 +1,84 @@
+// What the compiler knows of an op. One file in src/ops defines one op (and the op of its gradient); the rest of the
+// compiler asks here.
+#pragma once
+#include <array>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace longhaul {
+
+class Builder;
+
+/// The layout of each signature letter.
+class Factors {
+ public:
+  DimensionLayout& operator[](char letter) { return letters_[static_cast<std::size_t>(letter)]; }
+  const DimensionLayout& operator[](char letter) const { return letters_[static_cast<std::size_t>(letter)]; }
+
+ private:
+  std::array<DimensionLayout, 128> letters_{};
+};
+
+struct OpDefinition {
+  std::string name;
+  /// See Signature::parse. Empty: every op states its own (einsum).
+  std::string signature;
+  /// Letters that no layout may split: the op needs them whole (a norm's row, the vocabulary under a softmax).
+  std::string whole = "";
+  /// All contracted letters must be whole as well, because an addend joins the product: it would be added once a rank.
+  bool contracted_whole = false;
+  /// Element by element: flat shards pass through, and padded chunks are harmless.
+  bool pointwise = false;
+  /// Linear in its operands together: a partial sum passes when all operands carry it.
+  bool linear = false;
+  /// Moves data between layouts and is the identity on the global value (reshard and what it is lowered to).
+  bool communication = false;
+  /// dtypes of the results; null: that of the first floating operand.
+  std::vector<DType> (*result_types)(const Graph&, const Op&) = nullptr;
+  /// Result sizes of letters that occur in no operand come from the builder; everything else from the signature.
+  /// The op's own choice of factors (attention); null: the first operand that splits a letter wins.
+  std::function<Factors(const Graph&, const Op&, const std::vector<Layout>& have)> factors = nullptr;
+  /// One gradient per operand (no_value: none), given one per result (no_value: that result has no gradient).
+  std::function<std::vector<ValueId>(Builder&, const Op&, const std::vector<ValueId>& result_gradients)> gradient =
+      nullptr;
+  /// Floating-point operations on one rank, given its local operand and result shapes; null: one a result element.
+  std::function<double(const Graph&, const Op&, const Mesh&)> flops = nullptr;
+  /// (result, operand) pairs that may share one buffer when the operand is used no more.
+  std::vector<std::pair<int, int>> in_place = {};
+};
+
+/// The definition of that name; null when there is none.
+const OpDefinition* find_op(std::string_view name);
+/// All definitions, by name.
+std::vector<const OpDefinition*> all_ops();
+
+/// A static object of this class in src/ops/x.cpp adds an op.
+struct OpRegistration {
+  explicit OpRegistration(OpDefinition definition);
+};
+
+/// What the layout rule says of an op whose operands are laid out as `have`: what its operands must be, and what its
+/// results then are.
+struct Rule {
+  std::vector<Layout> operands;
+  std::vector<Layout> results;
+};
+
+/// The one layout rule.
+///  1. A letter takes the first split that an operand has for it, unless it must be whole, its size does not divide
+///  (pointwise ops may pad), or
+///     an axis would split two letters.
+///  2. Operands must have those layouts; results get them.
+///  3. An axis that splits a contracted letter (in an operand, not in the result) makes the result a partial sum over
+///  that axis, unless the
+///     axis also splits the result.
+///  4. Pointwise ops pass flat shards; linear ops pass partial sums that all operands carry.
+/// A graph is legal when rule(have).operands == have for every op: partition inserts the reshards that make it so, the
+/// verifier checks it.
+Rule layout_rule(const Graph& graph, const Op& op, const std::vector<Layout>& have);
+
+}  // namespace longhaul

@@ -1,0 +1,265 @@
+#include <cctype>
+#include <charconv>
+
+#include "base/error.h"
+#include "ir/graph.h"
+#include "ir/op_definition.h"
+
+namespace longhaul {
+namespace {
+
+// A cursor over one line; every complaint names the line.
+class Line {
+ public:
+  Line(std::string_view text, int number) : text_(text), number_(number) {}
+
+  [[noreturn]] void complain(const std::string& what) const {
+    fail("IR line {}: {} at '{}'", number_, what, text_.substr(at_, 40));
+  }
+  void skip_space() {
+    while (at_ < text_.size() && text_[at_] == ' ') ++at_;
+  }
+  bool done() {
+    skip_space();
+    return at_ >= text_.size();
+  }
+  bool accept(std::string_view token) {
+    skip_space();
+    if (!text_.substr(at_).starts_with(token)) return false;
+    at_ += token.size();
+    return true;
+  }
+  void expect(std::string_view token) {
+    if (!accept(token)) complain(fmt::format("expected '{}'", token));
+  }
+  char peek() {
+    skip_space();
+    return at_ < text_.size() ? text_[at_] : '\0';
+  }
+  std::string word() {
+    skip_space();
+    const auto begin = at_;
+    while (at_ < text_.size() && (std::isalnum(static_cast<unsigned char>(text_[at_])) || text_[at_] == '_')) ++at_;
+    if (at_ == begin) complain("expected a word");
+    return std::string(text_.substr(begin, at_ - begin));
+  }
+  std::int64_t integer() {
+    skip_space();
+    std::int64_t value = 0;
+    const auto result = std::from_chars(text_.data() + at_, text_.data() + text_.size(), value);
+    if (result.ec != std::errc()) complain("expected an integer");
+    at_ = static_cast<std::size_t>(result.ptr - text_.data());
+    return value;
+  }
+  double number() {
+    skip_space();
+    double value = 0;
+    const auto result = std::from_chars(text_.data() + at_, text_.data() + text_.size(), value);
+    if (result.ec != std::errc()) complain("expected a number");
+    at_ = static_cast<std::size_t>(result.ptr - text_.data());
+    return value;
+  }
+  /// An integer, or a number when a point, exponent, inf or nan follows the digits.
+  Attribute numeric() {
+    skip_space();
+    auto end = at_;
+    while (end < text_.size() && text_[end] != ',' && text_[end] != '}' && text_[end] != ']' && text_[end] != ' ')
+      ++end;
+    if (text_.substr(at_, end - at_).find_first_of(".einf") == std::string_view::npos) return integer();
+    return number();
+  }
+  std::string quoted() {
+    expect("\"");
+    std::string text;
+    while (at_ < text_.size() && text_[at_] != '"') {
+      if (text_[at_] == '\\') ++at_;
+      if (at_ < text_.size()) text += text_[at_++];
+    }
+    if (at_ >= text_.size()) complain("unfinished text");
+    ++at_;
+    return text;
+  }
+
+ private:
+  std::string_view text_;
+  std::size_t at_ = 0;
+  int number_;
+};
+
+class Parser {
+ public:
+  Graph run(std::string_view text) {
+    int number = 0;
+    while (!text.empty()) {
+      const auto end = std::min(text.find('\n'), text.size());
+      Line line(text.substr(0, end), ++number);
+      text.remove_prefix(std::min(end + 1, text.size()));
+      if (line.done() || line.accept("#")) continue;
+      if (line.accept("graph "))
+        header(line);
+      else if (line.accept("input "))
+        input(line);
+      else if (line.accept("output "))
+        output(line);
+      else
+        op(line);
+      if (!line.done()) line.complain("unexpected text");
+    }
+    return std::move(graph_);
+  }
+
+ private:
+  void header(Line& line) {
+    graph_.name = line.quoted();
+    line.expect("mesh(");
+    std::vector<MeshAxis> axes;
+    while (!line.accept(")")) {
+      if (!axes.empty()) line.expect(",");
+      MeshAxis axis;
+      axis.name = line.word();
+      line.expect("=");
+      axis.size = static_cast<int>(line.integer());
+      axes.push_back(axis);
+    }
+    graph_.mesh = Mesh(axes);
+  }
+
+  AxisList axes(Line& line) {
+    AxisList list;
+    if (line.accept("-")) return list;
+    do {
+      const std::string name = line.word();
+      const int axis = graph_.mesh.find(name);
+      if (axis < 0) line.complain(fmt::format("no mesh axis '{}'", name));
+      list.push_back(axis);
+    } while (line.accept("."));
+    return list;
+  }
+
+  Layout layout(Line& line) {
+    Layout layout;
+    line.expect("[");
+    while (!line.accept("]")) {
+      if (!layout.dimensions.empty()) line.expect(",");
+      DimensionLayout dimension;
+      dimension.axes = axes(line);
+      if (line.accept("+")) dimension.rotation = static_cast<int>(line.integer());
+      layout.dimensions.push_back(dimension);
+    }
+    if (line.accept("flat(")) {
+      layout.flat = axes(line);
+      line.expect(")");
+    }
+    if (line.accept("sum(")) {
+      layout.partial = axes(line).set();
+      line.expect(")");
+    }
+    return layout;
+  }
+
+  ValueId reference(Line& line) {
+    line.expect("%");
+    const auto id = line.integer();
+    if (id < 0 || id > 100'000'000) line.complain("a value number out of range");
+    if (static_cast<std::size_t>(id) >= graph_.values.size()) graph_.values.resize(static_cast<std::size_t>(id) + 1);
+    return static_cast<ValueId>(id);
+  }
+
+  ValueId value(Line& line) {
+    const ValueId id = reference(line);
+    Value value;
+    line.expect(":");
+    const std::string type = line.word();
+    const auto dtype = parse_dtype(type);
+    if (!dtype) line.complain(fmt::format("no dtype '{}'", type));
+    value.dtype = *dtype;
+    line.expect("[");
+    while (!line.accept("]")) {
+      if (!value.shape.empty()) line.expect(",");
+      value.shape.push_back(line.integer());
+    }
+    line.expect("@");
+    value.layout = layout(line);
+    if (value.layout.dimensions.size() != value.shape.size()) line.complain("layout and shape differ in dimensions");
+    for (int role = 0; role <= static_cast<int>(Role::accumulator); ++role) {
+      const std::string name(name_of(static_cast<Role>(role)));
+      if (std::isalpha(static_cast<unsigned char>(line.peek())) && line.accept(name + " "))
+        value.role = static_cast<Role>(role);
+    }
+    if (line.peek() == '"') value.name = line.quoted();
+    if (line.accept("primal=")) value.primal = reference(line);
+    if (line.accept("pinned=@")) value.pinned = layout(line);
+    graph_[id] = std::move(value);
+    return id;
+  }
+
+  void input(Line& line) {
+    const ValueId id = value(line);
+    graph_.inputs.push_back({graph_[id].name, id});
+  }
+
+  void output(Line& line) {
+    Binding binding;
+    binding.name = line.quoted();
+    binding.value = reference(line);
+    graph_.outputs.push_back(binding);
+  }
+
+  Attribute attribute(Line& line) {
+    if (line.peek() == '"') return line.quoted();
+    if (line.accept("<")) {
+      const AxisList list = axes(line);
+      line.expect(">");
+      return list;
+    }
+    if (line.accept("[")) {
+      std::vector<double> list;
+      while (!line.accept("]")) {
+        if (!list.empty()) line.expect(",");
+        list.push_back(line.number());
+      }
+      return list;
+    }
+    return line.numeric();
+  }
+
+  void op(Line& line) {
+    Op op;
+    do op.results.push_back(value(line));
+    while (line.accept(","));
+    line.expect("=");
+    const std::string name = line.word();
+    op.definition = find_op(name);
+    if (!op.definition) line.complain(fmt::format("no op '{}'", name));
+    std::string signature = op.definition->signature;
+    if (signature.empty()) signature = line.quoted();
+    line.expect("(");
+    while (!line.accept(")")) {
+      if (!op.operands.empty()) line.expect(",");
+      op.operands.push_back(reference(line));
+    }
+    op.signature = graph_.signature(signature, op.operands);
+    if (line.accept("{"))
+      while (!line.accept("}")) {
+        if (!op.attributes.all().empty()) line.expect(",");
+        const std::string key = line.word();
+        line.expect("=");
+        op.attributes.set(key, attribute(line));
+      }
+    for (Phase phase : {Phase::forward, Phase::backward, Phase::update})
+      if (line.accept(name_of(phase))) op.phase = phase;
+    if (line.accept("layer=")) op.layer = static_cast<std::int32_t>(line.integer());
+    if (line.accept("by=")) op.made_by = line.word();
+    graph_.ops.push_back(std::move(op));
+  }
+
+  Graph graph_;
+};
+
+}  // namespace
+
+Graph parse_graph(std::string_view text) {
+  return Parser().run(text);
+}
+
+}  // namespace longhaul

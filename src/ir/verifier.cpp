@@ -1,0 +1,156 @@
+#include "ir/verifier.h"
+
+#include "base/error.h"
+#include "ir/layout_change.h"
+#include "ir/op_definition.h"
+
+namespace longhaul {
+namespace {
+
+class Verifier {
+ public:
+  Verifier(const Graph& graph, const VerifyOptions& options)
+      : graph_(graph), options_(options), defined_(graph.values.size(), 0) {}
+
+  std::string run() {
+    for (const auto& input : graph_.inputs) {
+      if (!valid(input.value)) return fmt::format("input {} has no value", input.name);
+      if (defined_[index(input.value)]++)
+        return fmt::format("input {}: value %{} is bound twice", input.name, input.value);
+    }
+    for (std::size_t i = 0; i < graph_.ops.size(); ++i) {
+      std::string problem = check(graph_.ops[i]);
+      if (!problem.empty()) return fmt::format("op #{} {}: {}", i, print(graph_, graph_.ops[i]), problem);
+    }
+    for (const auto& output : graph_.outputs) {
+      if (!valid(output.value) || !defined_[index(output.value)])
+        return fmt::format("output {} is not defined", output.name);
+      const Value& value = graph_[output.value];
+      if (options_.layouts && value.pinned && !(*value.pinned == value.layout))
+        return fmt::format("output {} is {}, pinned to {}", output.name, layout_text(value.layout),
+                           layout_text(*value.pinned));
+    }
+    return "";
+  }
+
+ private:
+  static std::size_t index(ValueId id) { return static_cast<std::size_t>(id); }
+  bool valid(ValueId id) const { return id >= 0 && index(id) < graph_.values.size(); }
+  std::string layout_text(const Layout& layout) const { return layout.text(graph_.mesh); }
+
+  std::string check(const Op& op) {
+    if (!op.definition || !op.signature) return "no definition";
+    for (ValueId operand : op.operands)
+      if (!valid(operand) || !defined_[index(operand)])
+        return fmt::format("operand %{} is used before it is defined", operand);
+    for (ValueId result : op.results) {
+      if (!valid(result)) return "a result has no value";
+      if (defined_[index(result)]++) return fmt::format("%{} is defined twice", result);
+    }
+    if (auto problem = check_shapes(op); !problem.empty()) return problem;
+    if (op.is("cast") && !op.attributes.integer("for_reduction") && graph_[op.operands[0]].layout.partial &&
+        size_of(graph_[op.results[0]].dtype) < size_of(graph_[op.operands[0]].dtype))
+      return "rounds a partial sum; only casts made for gradient_reduce_dtype may";
+    if (!options_.layouts) return "";
+    for (ValueId result : op.results)
+      if (auto problem = check_layout(op, result); !problem.empty()) return problem;
+    return op.definition->communication ? check_communication(op) : check_rule(op);
+  }
+
+  std::string check_shapes(const Op& op) const {
+    const Signature& signature = *op.signature;
+    if (signature.operands.size() != op.operands.size() || signature.results.size() != op.results.size())
+      return "number of operands or results differs from the signature";
+    std::array<std::int64_t, 128> size;
+    size.fill(-1);
+    const auto bind = [&](const std::string& letters, ValueId id) -> std::string {
+      const Shape& shape = graph_[id].shape;
+      if (letters.size() != shape.size())
+        return fmt::format("%{} has {} dimensions, the signature says '{}'", id, shape.size(), letters);
+      for (std::size_t k = 0; k < shape.size(); ++k) {
+        auto& entry = size[static_cast<std::size_t>(letters[k])];
+        if (entry >= 0 && entry != shape[k])
+          return fmt::format("letter {} is both {} and {}", letters[k], entry, shape[k]);
+        entry = shape[k];
+      }
+      return "";
+    };
+    for (std::size_t i = 0; i < op.operands.size(); ++i)
+      if (auto problem = bind(signature.operands[i], op.operands[i]); !problem.empty()) return problem;
+    for (std::size_t i = 0; i < op.results.size(); ++i)
+      if (auto problem = bind(signature.results[i], op.results[i]); !problem.empty()) return problem;
+    return "";
+  }
+
+  std::string check_layout(const Op& op, ValueId id) const {
+    const Value& value = graph_[id];
+    const Layout& layout = value.layout;
+    if (layout.dimensions.size() != value.shape.size())
+      return fmt::format("%{}: layout and shape differ in dimensions", id);
+    AxisSet used = layout.flat.set();
+    for (std::size_t d = 0; d < value.shape.size(); ++d) {
+      const auto& dimension = layout.dimensions[d];
+      if (used & dimension.axes.set())
+        return fmt::format("%{}: an axis splits it twice in {}", id, layout_text(layout));
+      used |= dimension.axes.set();
+      const int ranks = graph_.mesh.count(dimension.axes);
+      if (dimension.rotation < 0 || dimension.rotation >= std::max(1, ranks))
+        return fmt::format("%{}: rotation out of range", id);
+      if (!op.definition->communication && !op.definition->pointwise && value.shape[d] % ranks)
+        return fmt::format("%{}: dimension {} of size {} does not divide over {} ranks", id, d, value.shape[d], ranks);
+    }
+    if (used & layout.partial)
+      return fmt::format("%{}: an axis both splits it and sums it in {}", id, layout_text(layout));
+    return "";
+  }
+
+  std::string check_communication(const Op& op) const {
+    const Value &from = graph_[op.operands[0]], &to = graph_[op.results[0]];
+    if (from.dtype != to.dtype) return "changes the dtype";
+    try {
+      if (op.is("reshard")) {
+        if (options_.lowered) return "a reshard is left after lowering";
+        Layout layout = from.layout;
+        while (auto step = next_layout_change(layout, to.layout, from.shape, graph_.mesh)) layout = step->after;
+        return "";
+      }
+      const auto step = next_layout_change(from.layout, to.layout, from.shape, graph_.mesh);
+      if (!step || op.definition->name != step->op || !(step->after == to.layout) ||
+          op.attributes.axes("axes") != step->axes || op.attributes.integer("dimension", -1) != step->dimension ||
+          op.attributes.integer("split", -1) != step->split || op.attributes.integer("by", 0) != step->by)
+        return fmt::format("this collective does not lead from {} to {}", layout_text(from.layout),
+                           layout_text(to.layout));
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+
+  std::string check_rule(const Op& op) const {
+    std::vector<Layout> have;
+    for (ValueId operand : op.operands) have.push_back(graph_[operand].layout);
+    const Rule rule = layout_rule(graph_, op, have);
+    for (std::size_t i = 0; i < have.size(); ++i)
+      if (!(rule.operands[i] == have[i]))
+        return fmt::format("operand {} is {}, the rule needs {}", i, layout_text(have[i]),
+                           layout_text(rule.operands[i]));
+    for (std::size_t i = 0; i < op.results.size(); ++i) {
+      const Layout& layout = graph_[op.results[i]].layout;
+      if (!(rule.results[i] == layout))
+        return fmt::format("result {} is {}, the rule gives {}", i, layout_text(layout), layout_text(rule.results[i]));
+    }
+    return "";
+  }
+
+  const Graph& graph_;
+  const VerifyOptions& options_;
+  std::vector<char> defined_;
+};
+
+}  // namespace
+
+std::string verify(const Graph& graph, const VerifyOptions& options) {
+  return Verifier(graph, options).run();
+}
+
+}  // namespace longhaul

@@ -1,0 +1,68 @@
+// Softmax attention over the visible interval of each query (DESIGN.md): key k is visible to query q when
+//   max(key_start[q], window ? index[q] − window + 1 : 0) <= index[k] <= index[q].
+// Causal masks, sliding windows, packed documents, padding and any order of the tokens are all this.
+//
+// Letters: b batch, s queries, t keys, h query heads, g KV heads (query head h uses KV head h / (heads / kv_heads)), d
+// head dimension. Attributes: scale, window (0: none); set by choose_attention: head_axes, query_axes, key_axes, the
+// axes over which heads, queries and keys are split while the op runs.
+#include "ir/builder.h"
+
+namespace longhaul {
+namespace {
+
+Factors factors(const Graph&, const Op& op, const std::vector<Layout>& have) {
+  const AxisList head = op.attributes.axes("head_axes"), query = op.attributes.axes("query_axes"),
+                 key = op.attributes.axes("key_axes");
+  Factors factors;
+  factors['b'] = {have[0].dimensions[0].axes.without(head.set() | query.set() | key.set()), 0};
+  factors['h'] = factors['g'] = {head, 0};
+  factors['s'] = {query, 0};
+  factors['t'] = {key, static_cast<int>(op.attributes.integer("step"))};
+  return factors;
+}
+
+DType statistics_type(const Graph& graph, const Op& op) {
+  return graph[op.operands[0]].dtype == DType::float64 ? DType::float64 : DType::float32;
+}
+
+std::vector<DType> forward_types(const Graph& graph, const Op& op) {
+  return {graph[op.operands[0]].dtype, statistics_type(graph, op)};
+}
+
+std::vector<ValueId> gradient(Builder& builder, const Op& op, const std::vector<ValueId>& result_gradients) {
+  std::vector<ValueId> operands = op.operands;
+  operands.insert(operands.end(), {op.results[0], op.results[1], result_gradients[0]});
+  std::vector<ValueId> gradients = builder.emit("attention_gradient", operands, op.attributes);
+  gradients.resize(op.operands.size(), no_value);
+  return gradients;
+}
+
+// Half of 4·b·s·t·h·d without a window: the causal count. The backward pass has five products for the forward's two.
+double forward_flops(const Graph& graph, const Op& op, const Mesh& mesh) {
+  const Value &q = graph[op.operands[0]], &k = graph[op.operands[1]];
+  const Shape ql = local_shape(q.shape, q.layout, mesh), kl = local_shape(k.shape, k.layout, mesh);
+  const double window = static_cast<double>(op.attributes.integer("window")), keys = static_cast<double>(kl[1]);
+  const double visible = window > 0 && window < keys ? window : keys / 2;
+  return 4.0 * static_cast<double>(ql[0] * ql[1] * ql[2] * ql[3]) * visible;
+}
+double backward_flops(const Graph& graph, const Op& op, const Mesh& mesh) {
+  return 2.5 * forward_flops(graph, op, mesh);
+}
+
+// q, k, v, index of queries, index of keys, key_start of queries -> output, log_sum_exp [b, h, s]
+const OpRegistration attention({.name = "attention",
+                                .signature = "bshd,btgd,btgd,bs,bt,bs->bshd,bhs",
+                                .whole = "d",
+                                .result_types = forward_types,
+                                .factors = factors,
+                                .gradient = gradient,
+                                .flops = forward_flops});
+// the six operands, output, log_sum_exp, gradient of the output -> dq, dk, dv
+const OpRegistration attention_gradient({.name = "attention_gradient",
+                                         .signature = "bshd,btgd,btgd,bs,bt,bs,bshd,bhs,bshd->bshd,btgd,btgd",
+                                         .whole = "d",
+                                         .factors = factors,
+                                         .flops = backward_flops});
+
+}  // namespace
+}  // namespace longhaul

@@ -1,0 +1,19 @@
+// Rows of a table: token embeddings and learned positions.
+#include "ir/builder.h"
+
+namespace longhaul {
+namespace {
+
+std::vector<ValueId> gradient(Builder& builder, const Op& op, const std::vector<ValueId>& result_gradients) {
+  const Value& table = builder.graph()[op.operands[1]];
+  return {no_value, builder.one("embedding_gradient", {op.operands[0], result_gradients[0]}, {},
+                                {.signature = "", .result_shapes = {table.shape}, .result_types = {}, .name = ""})};
+}
+
+// indices [b, s] int32, table [v, d] -> [b, s, d]
+const OpRegistration embedding({.name = "embedding", .signature = "bs,vd->bsd", .whole = "v", .gradient = gradient});
+// indices [b, s], gradient [b, s, d] -> [v, d]: rows summed by index
+const OpRegistration embedding_gradient({.name = "embedding_gradient", .signature = "bs,bsd->vd", .whole = "v"});
+
+}  // namespace
+}  // namespace longhaul

@@ -1,0 +1,35 @@
+// The output projection, the loss and all their gradients in one op that tiles over its own rows, so that logits are
+// never whole and never computed twice. Made by tile_loss_head. Attributes as cross_entropy.
+#include "ir/builder.h"
+
+namespace longhaul {
+namespace {
+
+std::vector<DType> loss_head_types(const Graph& graph, const Op& op) {
+  return {DType::float64, graph[op.operands[0]].dtype, graph[op.operands[1]].dtype};
+}
+std::vector<DType> scalar_type(const Graph&, const Op&) {
+  return {DType::float64};
+}
+
+double flops(const Graph& graph, const Op& op, const Mesh& mesh) {
+  const Value &x = graph[op.operands[0]], &w = graph[op.operands[1]];
+  const double products = op.results.size() == 1 ? 2 : 6;
+  return products * static_cast<double>(local_count(x.shape, x.layout, mesh)) * static_cast<double>(w.shape[0]);
+}
+
+// x [b, s, e], weight [v, e], labels [b, s], scale (scalar) -> loss sum, dx [b, s, e], dweight [v, e]
+const OpRegistration loss_head({.name = "loss_head",
+                                .signature = "bse,ve,bs,->,bse,ve",
+                                .whole = "ve",
+                                .result_types = loss_head_types,
+                                .flops = flops});
+// x, weight, labels -> loss sum
+const OpRegistration loss_head_evaluate({.name = "loss_head_evaluate",
+                                         .signature = "bse,ve,bs->",
+                                         .whole = "ve",
+                                         .result_types = scalar_type,
+                                         .flops = flops});
+
+}  // namespace
+}  // namespace longhaul

@@ -1,0 +1,77 @@
+// choose_attention: how each attention op gets whole key sequences when the sequence is split. Heads are independent,
+// so queries, keys and values are exchanged from split-by-sequence to split-by-head (Ulysses, arXiv 2309.14509):
+// partition turns that choice into all-to-alls. KV heads that do not divide by the ranks are repeated until they do;
+// their gradients are summed back.
+#include "base/error.h"
+#include "ir/builder.h"
+#include "passes/pass.h"
+
+namespace longhaul::passes {
+namespace {
+
+// The smallest number of copies after which kv_heads divide by `ranks` and still group the query heads evenly.
+std::int64_t copies_needed(std::int64_t heads, std::int64_t kv_heads, std::int64_t ranks) {
+  for (std::int64_t copies = 1; kv_heads * copies <= heads; ++copies)
+    if (kv_heads * copies % ranks == 0 && heads % (kv_heads * copies) == 0) return copies;
+  return heads / kv_heads;
+}
+
+}  // namespace
+
+void choose_attention(Graph& graph, const PassContext& context) {
+  AxisList heads_over;
+  for (const auto& name : context.options.sequence_axes)
+    if (const int axis = graph.mesh.find(name); axis >= 0 && graph.mesh.size(axis) > 1) heads_over.push_back(axis);
+  if (heads_over.empty()) return;
+  const std::int64_t ranks = graph.mesh.count(heads_over);
+
+  std::vector<Op> ops;
+  ops.swap(graph.ops);
+  Builder builder(graph, "choose_attention");
+  std::vector<ValueId> expanded(graph.values.size(), no_value);
+  for (Op& op : ops) {
+    const bool backward = op.is("attention_gradient");
+    if (!backward && !op.is("attention")) {
+      graph.ops.push_back(std::move(op));
+      continue;
+    }
+    const std::int64_t heads = graph[op.operands[0]].shape[2], kv_heads = graph[op.operands[1]].shape[2];
+    if (heads % ranks)
+      fail(
+          "parallelism.sequence: layer {} has {} query heads, which do not divide over {} ranks; use a number that "
+          "divides them",
+          op.layer, heads, ranks);
+    op.attributes.set("head_axes", heads_over);
+    op.made_by = "choose_attention";
+    builder.at(op);
+    const std::int64_t copies = copies_needed(heads, kv_heads, ranks);
+    std::vector<std::pair<ValueId, ValueId>> reductions;  // gradient of the copies, gradient of the KV heads
+    if (copies > 1)
+      for (std::size_t i : {1u, 2u}) {
+        const auto kv = static_cast<std::size_t>(op.operands[i]);
+        Shape shape = graph[op.operands[i]].shape;
+        shape[2] = kv_heads * copies;
+        if (expanded[kv] == no_value)
+          expanded[kv] = builder.one("expand_heads", {op.operands[i]}, {},
+                                     {.signature = "", .result_shapes = {shape}, .result_types = {}, .name = ""});
+        op.operands[i] = expanded[kv];
+        if (backward) {
+          const ValueId gradient = op.results[i];
+          op.results[i] = graph.add_value("", shape, graph[gradient].dtype);
+          graph[op.results[i]].primal = op.operands[i];
+          reductions.push_back({op.results[i], gradient});
+        }
+      }
+    graph.ops.push_back(std::move(op));
+    for (const auto& [copy_gradient, gradient] : reductions) {
+      builder.one("reduce_heads", {copy_gradient}, {},
+                  {.signature = "",
+                   .result_shapes = {graph[gradient].shape},
+                   .result_types = {graph[gradient].dtype},
+                   .name = ""});
+      graph.ops.back().results = {gradient};
+    }
+  }
+}
+
+}  // namespace longhaul::passes

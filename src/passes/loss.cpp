@@ -1,0 +1,34 @@
+// loss: from the logits of the forward graph to what each program reports. The loss is sum over valid tokens / count of
+// valid tokens; the count is taken over the whole step before the first backward pass, so gradients are summed over
+// micro-batches and ranks, never averaged.
+#include "base/error.h"
+#include "ir/builder.h"
+#include "passes/pass.h"
+
+namespace longhaul::passes {
+
+void loss(Graph& graph, const PassContext& context) {
+  if (context.kind == ProgramKind::update) return;
+  Builder builder(graph, "loss");
+  const ValueId labels = graph.input("labels");
+  LONGHAUL_CHECK(labels != no_value, "graph {} has no labels", graph.name);
+  if (context.kind == ProgramKind::count) {
+    graph.outputs = {{"valid_tokens", builder.one("count_valid", {labels})}};
+    remove_dead_ops(graph);
+    return;
+  }
+  const ValueId logits = graph.output("logits");
+  LONGHAUL_CHECK(logits != no_value, "graph {} has no logits", graph.name);
+  Attributes attributes;
+  if (context.options.logits_scale != 1) attributes.set("logits_scale", context.options.logits_scale);
+  if (context.options.logits_soft_cap != 0) attributes.set("soft_cap", context.options.logits_soft_cap);
+  const ValueId sum = builder.one("cross_entropy", {logits, labels}, attributes);
+  if (context.kind == ProgramKind::evaluate) {
+    graph.outputs = {{"loss_sum", sum}, {"valid_tokens", builder.one("count_valid", {labels})}};
+  } else {
+    const ValueId inverse_count = graph.add_input("inverse_count", {}, DType::float64, Role::scalar);
+    graph.outputs = {{"loss", builder.one("multiply", {sum, inverse_count})}};
+  }
+}
+
+}  // namespace longhaul::passes

@@ -1,0 +1,87 @@
+// optimizer: what happens to gradients. In the accumulate programs they are written to, or added to, accumulators; the
+// update program clips them by their true global norm and takes the AdamW step. All of it ordinary ops: where the state
+// lives is decided later.
+#include "base/error.h"
+#include "ir/builder.h"
+#include "passes/pass.h"
+
+namespace longhaul::passes {
+namespace {
+
+void accumulate(Graph& graph, const PassContext& context) {
+  const bool adds = context.kind == ProgramKind::accumulate_middle || context.kind == ProgramKind::accumulate_last;
+  const bool hands_over = context.kind == ProgramKind::accumulate_only || context.kind == ProgramKind::accumulate_last;
+  std::vector<std::vector<ValueId>> accumulator_of(graph.values.size());
+  for (auto& output : graph.outputs) {
+    if (!output.name.starts_with("gradient.")) continue;
+    const std::string parameter = output.name.substr(9);
+    if (adds) {
+      const Shape shape = graph[output.value].shape;
+      const ValueId accumulator =
+          graph.add_input("accumulator." + parameter, shape, graph[output.value].dtype, Role::accumulator);
+      accumulator_of.resize(graph.values.size());
+      accumulator_of[static_cast<std::size_t>(output.value)].push_back(accumulator);
+    }
+    if (!hands_over) output.name = "accumulator." + parameter;
+  }
+  if (!adds) return;
+
+  // The sum comes right after its gradient, so that no gradient outlives its layer.
+  std::vector<Op> ops;
+  ops.swap(graph.ops);
+  Builder builder(graph, "optimizer");
+  std::vector<ValueId> sum_of(accumulator_of.size(), no_value);
+  for (Op& op : ops) {
+    const std::vector<ValueId> results = op.results;
+    builder.at(Phase::backward, op.layer);
+    graph.ops.push_back(std::move(op));
+    for (ValueId result : results)
+      if (static_cast<std::size_t>(result) < accumulator_of.size())
+        for (ValueId accumulator : accumulator_of[static_cast<std::size_t>(result)])
+          sum_of[static_cast<std::size_t>(result)] = builder.one("add", {accumulator, result});
+  }
+  for (auto& output : graph.outputs)
+    if (output.name != "loss") output.value = sum_of[static_cast<std::size_t>(output.value)];
+}
+
+void update(Graph& graph, const PassContext& context) {
+  const CompileOptions& options = context.options;
+  Builder builder(graph, "optimizer");
+  builder.at(Phase::update, -1);
+  const ValueId step = graph.add_input("step", {}, DType::float64, Role::scalar);
+  const ValueId rate = graph.add_input("learning_rate", {}, DType::float64, Role::scalar);
+  std::vector<ValueId> gradients, squares;
+  for (const auto& parameter : options.parameters) {
+    gradients.push_back(
+        graph.add_input("gradient." + parameter.name, parameter.shape, DType::float64, Role::accumulator));
+    squares.push_back(builder.one("sum_squares", {gradients.back()}));
+  }
+  const auto clip = builder.emit("clip_coefficient", {builder.one("add", squares)}, {{"max_norm", options.max_norm}});
+  graph.outputs.push_back({"grad_norm", clip[1]});
+  for (std::size_t i = 0; i < options.parameters.size(); ++i) {
+    const auto& parameter = options.parameters[i];
+    const ValueId value = graph.input(parameter.name);
+    LONGHAUL_CHECK(value != no_value, "graph {} has no parameter {}", graph.name, parameter.name);
+    const ValueId first =
+        graph.add_input("first_moment." + parameter.name, parameter.shape, DType::float64, Role::first_moment);
+    const ValueId second =
+        graph.add_input("second_moment." + parameter.name, parameter.shape, DType::float64, Role::second_moment);
+    const auto results = builder.emit("adamw", {first, second, value, gradients[i], clip[0], rate, step},
+                                      {{"beta1", options.beta1},
+                                       {"beta2", options.beta2},
+                                       {"epsilon", options.epsilon},
+                                       {"weight_decay", parameter.decays ? options.weight_decay : 0.0}});
+    graph.outputs.push_back({"first_moment." + parameter.name, results[0]});
+    graph.outputs.push_back({"second_moment." + parameter.name, results[1]});
+    graph.outputs.push_back({parameter.name, results[2]});
+  }
+}
+
+}  // namespace
+
+void optimizer(Graph& graph, const PassContext& context) {
+  if (is_accumulate(context.kind)) accumulate(graph, context);
+  if (context.kind == ProgramKind::update) update(graph, context);
+}
+
+}  // namespace longhaul::passes

@@ -1,0 +1,50 @@
+#include "base/error.h"
+#include "ir/verifier.h"
+#include "passes/pass.h"
+
+namespace longhaul {
+
+std::string_view name_of(ProgramKind kind) {
+  static constexpr std::string_view names[] = {
+      "evaluate", "count", "accumulate_only", "accumulate_first", "accumulate_middle", "accumulate_last", "update"};
+  return names[static_cast<std::size_t>(kind)];
+}
+
+const std::vector<Pass>& pipeline() {
+  static const std::vector<Pass> table = {
+      // the specification
+      {"loss", passes::loss},
+      {"differentiate", passes::differentiate},
+      {"optimizer", passes::optimizer},
+      // place
+      {"assign_precision", passes::assign_precision},
+      {"tile_loss_head", passes::tile_loss_head},
+      {"choose_attention", passes::choose_attention},
+      {"shard_state", passes::shard_state},
+      {"partition", passes::partition, true},
+      // expand
+      {"cse", passes::common_subexpressions, true},
+      {"fuse", passes::fuse, true},
+      // schedule
+      {"lower_reshards", passes::lower_reshards, true, true},
+      {"schedule", passes::schedule, true, true},
+  };
+  return table;
+}
+
+int specification_passes() {
+  return 3;
+}
+
+void run_passes(Graph& graph, const PassContext& context, int begin, int end, const PassObserver& observer) {
+  if (begin == 0 && observer) observer(nullptr, graph);
+  for (int i = begin; i < end; ++i) {
+    const Pass& pass = pipeline()[static_cast<std::size_t>(i)];
+    pass.run(graph, context);
+    const std::string problem = verify(graph, {.layouts = pass.layouts, .lowered = pass.lowered});
+    LONGHAUL_CHECK(problem.empty(), "pass {} left an illegal graph '{}': {}", pass.name, graph.name, problem);
+    if (observer) observer(&pass, graph);
+  }
+}
+
+}  // namespace longhaul

@@ -1,0 +1,102 @@
+// tile_loss_head: output projection, cross entropy and their gradients become one op that works through its own rows in
+// tiles; the loss needs only 1/count, never itself, so its gradient is known while the logits of a tile are in cache.
+// Before partition: nothing here knows of shards.
+#include "ir/builder.h"
+#include "passes/pass.h"
+
+namespace longhaul::passes {
+namespace {
+
+struct Pattern {
+  int projection = -1, loss = -1;  // logits = einsum(x, w); sum = cross_entropy(logits, labels)
+  int loss_gradient = -1, input_gradient = -1, weight_gradient = -1;  // absent in evaluate
+};
+
+bool find(const Graph& graph, Pattern& pattern) {
+  const auto use = uses(graph);
+  const auto definition = definitions(graph);
+  for (std::size_t i = 0; i < graph.ops.size(); ++i) {
+    if (!graph.ops[i].is("cross_entropy")) continue;
+    pattern.loss = static_cast<int>(i);
+    const ValueId logits = graph.ops[i].operands[0];
+    pattern.projection = definition[static_cast<std::size_t>(logits)];
+    if (pattern.projection < 0) return false;
+    const Op& projection = graph.ops[static_cast<std::size_t>(pattern.projection)];
+    if (!projection.is("einsum") || projection.signature->text != "bse,ve->bsv") return false;
+    for (const auto& output : graph.outputs)
+      if (output.value == logits) return false;  // somebody wants them whole
+    for (std::int32_t user : use[static_cast<std::size_t>(logits)]) {
+      const Op& op = graph.ops[static_cast<std::size_t>(user)];
+      if (op.is("cross_entropy_gradient"))
+        pattern.loss_gradient = user;
+      else if (user != pattern.loss)
+        return false;
+    }
+    if (pattern.loss_gradient < 0) return true;
+    const ValueId gradient = graph.ops[static_cast<std::size_t>(pattern.loss_gradient)].results[0];
+    for (std::int32_t user : use[static_cast<std::size_t>(gradient)]) {
+      const Op& op = graph.ops[static_cast<std::size_t>(user)];
+      if (!op.is("einsum") || op.operands[0] != gradient) return false;
+      (op.signature->results[0] == "ve" ? pattern.weight_gradient : pattern.input_gradient) = user;
+    }
+    return pattern.input_gradient >= 0 && pattern.weight_gradient >= 0;
+  }
+  return false;
+}
+
+}  // namespace
+
+void tile_loss_head(Graph& graph, const PassContext&) {
+  Pattern pattern;
+  if (!find(graph, pattern)) return;
+  const auto at = [](int i) { return static_cast<std::size_t>(i); };
+  const Op projection = graph.ops[at(pattern.projection)], loss = graph.ops[at(pattern.loss)];
+
+  Op head;
+  head.attributes = loss.attributes;
+  head.layer = -1;
+  head.made_by = "tile_loss_head";
+  head.operands = {projection.operands[0], projection.operands[1], loss.operands[1]};
+  head.results = loss.results;
+  std::vector<char> gone(graph.ops.size(), 0);
+  gone[at(pattern.projection)] = gone[at(pattern.loss)] = 1;
+  std::size_t place = at(pattern.loss);
+  if (pattern.loss_gradient < 0) {
+    head.definition = find_op("loss_head_evaluate");
+    head.phase = Phase::forward;
+  } else {
+    head.definition = find_op("loss_head");
+    head.phase = Phase::backward;
+    head.operands.push_back(graph.ops[at(pattern.loss_gradient)].operands[2]);
+    head.results.push_back(graph.ops[at(pattern.input_gradient)].results[0]);
+    head.results.push_back(graph.ops[at(pattern.weight_gradient)].results[0]);
+    gone[at(pattern.loss_gradient)] = gone[at(pattern.input_gradient)] = gone[at(pattern.weight_gradient)] = 1;
+    place = at(pattern.loss_gradient);
+  }
+  head.signature = graph.signature(head.definition->signature, head.operands);
+
+  // The head stands where its last operand is known; forward ops that read the loss sum move behind it.
+  std::vector<Op> ops, waiting;
+  std::vector<char> late(graph.values.size(), 0);
+  for (ValueId result : head.results) late[static_cast<std::size_t>(result)] = 1;
+  for (std::size_t i = 0; i < graph.ops.size(); ++i) {
+    Op& op = graph.ops[i];
+    bool waits = false;
+    for (ValueId operand : op.operands) waits |= late[static_cast<std::size_t>(operand)] != 0;
+    if (i == place) {
+      ops.push_back(head);
+      for (Op& one : waiting) ops.push_back(std::move(one));
+      waiting.clear();
+    }
+    if (gone[i]) continue;
+    if (i < place && waits) {
+      for (ValueId result : op.results) late[static_cast<std::size_t>(result)] = 1;
+      waiting.push_back(std::move(op));
+    } else {
+      ops.push_back(std::move(op));
+    }
+  }
+  graph.ops = std::move(ops);
+}
+
+}  // namespace longhaul::passes

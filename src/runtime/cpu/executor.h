@@ -1,0 +1,87 @@
+// The CPU executor: prepares every instruction of its programs once, then runs them in one arena. Ours allocates
+// nothing in a step.
+#pragma once
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "ir/memory_plan.h"
+#include "kernels/cpu/thread_pool.h"
+#include "runtime/communication.h"
+#include "runtime/cpu/arena.h"
+#include "runtime/cpu/kernel.h"
+#include "runtime/program.h"
+
+namespace longhaul {
+
+struct ExecutorOptions {
+  int threads = 1;
+  bool reference_only = false;
+};
+
+class CpuExecutor {
+ public:
+  /// Groups of the mesh are made here, collectively: all ranks construct their executor with the same programs in the
+  /// same order.
+  CpuExecutor(Communicator& world, const std::vector<const Program*>& programs, const NamedBuffers& named,
+              const ExecutorOptions& options);
+
+  /// Runs programs[i].
+  void run(std::size_t i);
+
+  /// A named buffer (state, data, results); throws std::logic_error for an unknown name.
+  void* buffer(std::string_view name);
+  bool has_buffer(std::string_view name) const { return named_.slots.contains(name); }
+  double scalar(std::string_view name) { return *static_cast<double*>(buffer(name)); }
+  void set_scalar(std::string_view name, double value) { *static_cast<double*>(buffer(name)) = value; }
+
+  std::size_t arena_bytes() const { return arena_.bytes(); }
+  ThreadPool& pool() { return pool_; }
+  /// Of all groups together, since the last reset.
+  Traffic traffic() const;
+  void reset_traffic();
+
+  /// Seconds spent per op name since profiling was switched on; off by default.
+  void profile(bool on) { profiling_ = on; }
+  struct ProfileRow {
+    double seconds = 0;
+    std::int64_t calls = 0;
+    double flops = 0;
+  };
+  const std::map<std::string, ProfileRow>& profile() const { return profile_; }
+  void clear_profile() { profile_.clear(); }
+
+ private:
+  struct Instruction {
+    const Op* op = nullptr;
+    Kernel kernel;
+    std::unique_ptr<CommunicationStep> communication;
+    Communicator* group = nullptr;
+    std::vector<const void*> operands;
+    std::vector<void*> results;
+    void* scratch = nullptr;
+    double flops = 0;
+  };
+  struct Prepared {
+    std::vector<Instruction> instructions;
+    std::vector<MemoryPlan::Copy> copies;
+  };
+  void prepare(const Program& program, int rank, const ExecutorOptions& options);
+  Communicator& group(const Graph& graph, const AxisList& axes);
+
+  Communicator& world_;
+  NamedBuffers named_;
+  Arena arena_;
+  ThreadPool pool_;
+  std::map<AxisList, std::unique_ptr<Communicator>> groups_;
+  std::vector<Prepared> programs_;
+  bool profiling_ = false;
+  std::map<std::string, ProfileRow> profile_;
+};
+
+/// The arena size that these programs need: named buffers, and the largest program's transients.
+std::int64_t arena_bytes(const std::vector<const Program*>& programs, const NamedBuffers& named);
+
+}  // namespace longhaul

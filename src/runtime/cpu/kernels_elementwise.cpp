@@ -1,0 +1,135 @@
+// add, scale, multiply, constant, add_bias, sum_leading, cast.
+#include "kernels/cpu/elementwise.h"
+
+#include "kernels/cpu/thread_pool.h"
+#include "runtime/cpu/bind.h"
+
+namespace longhaul {
+namespace {
+
+template <bool fast>
+bool make_add(const KernelProblem& problem, Kernel& kernel, std::string& refusal) {
+  const DType type = problem.results[0].dtype;
+  for (const auto& operand : problem.operands)
+    if (operand.dtype != type) {
+      refusal = "operands of several dtypes";
+      return false;
+    }
+  cpu::Add add{type, nullptr, static_cast<int>(problem.operands.size()), nullptr, problem.results[0].count()};
+  kernel.run = [add](const KernelCall& call) {
+    cpu::Add one = add;
+    one.inputs = call.operands;
+    one.y = call.results[0];
+    if constexpr (fast)
+      cpu::add(call.pool, one);
+    else
+      cpu::reference::add(one);
+  };
+  return true;
+}
+
+template <bool fast>
+bool make_scale(const KernelProblem& problem, Kernel& kernel, std::string&) {
+  cpu::Scale scale{problem.results[0].dtype,
+                   nullptr,
+                   nullptr,
+                   problem.results[0].count(),
+                   problem.op.attributes.number("factor", 1),
+                   nullptr};
+  kernel.run = [scale](const KernelCall& call) {
+    cpu::Scale one = scale;
+    one.x = call.operands[0];
+    one.y = call.results[0];
+    if constexpr (fast)
+      cpu::scale(call.pool, one);
+    else
+      cpu::reference::scale(one);
+  };
+  return true;
+}
+
+bool make_multiply(const KernelProblem& problem, Kernel& kernel, std::string& refusal) {
+  if (problem.operands[0].dtype != DType::float64) {
+    refusal = "scalars are float64";
+    return false;
+  }
+  kernel.run = [](const KernelCall& call) {
+    *static_cast<double*>(call.results[0]) =
+        *static_cast<const double*>(call.operands[0]) * *static_cast<const double*>(call.operands[1]);
+  };
+  return true;
+}
+
+bool make_constant(const KernelProblem& problem, Kernel& kernel, std::string&) {
+  const double value = problem.op.attributes.number("value");
+  kernel.run = [value](const KernelCall& call) { *static_cast<double*>(call.results[0]) = value; };
+  return true;
+}
+
+template <bool fast>
+bool make_add_bias(const KernelProblem& problem, Kernel& kernel, std::string&) {
+  const std::int64_t d = problem.operands[1].count();
+  cpu::AddBias bias{problem.results[0].dtype,       nullptr, problem.operands[1].dtype, nullptr, nullptr,
+                    problem.results[0].count() / d, d};
+  kernel.run = [bias](const KernelCall& call) {
+    cpu::AddBias one = bias;
+    one.x = call.operands[0];
+    one.bias = call.operands[1];
+    one.y = call.results[0];
+    if constexpr (fast)
+      cpu::add_bias(call.pool, one);
+    else
+      cpu::reference::add_bias(one);
+  };
+  return true;
+}
+
+template <bool fast>
+bool make_sum_leading(const KernelProblem& problem, Kernel& kernel, std::string& refusal) {
+  const std::string &in = problem.op.signature->operands[0], &out = problem.op.signature->results[0];
+  if (!in.ends_with(out)) {
+    refusal = "sums over other than leading dimensions";
+    return false;
+  }
+  const std::int64_t d = problem.results[0].count(), rows = problem.operands[0].count() / d;
+  cpu::SumRows sum{problem.operands[0].dtype, nullptr, problem.results[0].dtype, nullptr, rows, d, nullptr};
+  if (fast) kernel.scratch_bytes = cpu::sum_rows_scratch_bytes(sum.type, rows, d);
+  kernel.run = [sum](const KernelCall& call) {
+    cpu::SumRows one = sum;
+    one.x = call.operands[0];
+    one.out = call.results[0];
+    one.scratch = call.scratch;
+    if constexpr (fast)
+      cpu::sum_rows(call.pool, one);
+    else
+      cpu::reference::sum_rows(one);
+  };
+  return true;
+}
+
+template <bool fast>
+bool make_cast(const KernelProblem& problem, Kernel& kernel, std::string&) {
+  cpu::Cast cast{problem.operands[0].dtype, nullptr, problem.results[0].dtype, nullptr, problem.results[0].count()};
+  kernel.run = [cast](const KernelCall& call) {
+    cpu::Cast one = cast;
+    one.x = call.operands[0];
+    one.y = call.results[0];
+    if constexpr (fast)
+      cpu::cast(call.pool, one);
+    else
+      cpu::reference::cast(one);
+  };
+  return true;
+}
+
+const KernelRegistration add("add", bind::fast_and_reference(make_add<true>, make_add<false>));
+const KernelRegistration scale("scale", bind::fast_and_reference(make_scale<true>, make_scale<false>));
+const KernelRegistration multiply("multiply", bind::only(make_multiply));
+const KernelRegistration constant("constant", bind::only(make_constant));
+const KernelRegistration add_bias("add_bias", bind::fast_and_reference(make_add_bias<true>, make_add_bias<false>));
+const KernelRegistration sum_leading("sum_leading",
+                                     bind::fast_and_reference(make_sum_leading<true>, make_sum_leading<false>));
+const KernelRegistration cast("cast", bind::fast_and_reference(make_cast<true>, make_cast<false>));
+
+}  // namespace
+}  // namespace longhaul

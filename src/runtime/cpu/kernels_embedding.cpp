@@ -1,0 +1,105 @@
+// embedding and its gradient; rope_table and rope.
+#include "kernels/cpu/embedding.h"
+
+#include "kernels/cpu/rope.h"
+#include "kernels/cpu/thread_pool.h"
+#include "runtime/cpu/bind.h"
+
+namespace longhaul {
+namespace {
+
+template <bool fast>
+bool make_embedding(const KernelProblem& problem, Kernel& kernel, std::string&) {
+  const auto& table = problem.operands[1];
+  cpu::Embedding embedding{table.dtype,    nullptr,       nullptr, nullptr, problem.operands[0].count(),
+                           table.shape[0], table.shape[1]};
+  kernel.run = [embedding](const KernelCall& call) {
+    cpu::Embedding one = embedding;
+    one.tokens = static_cast<const std::int32_t*>(call.operands[0]);
+    one.table = call.operands[1];
+    one.y = call.results[0];
+    if constexpr (fast)
+      cpu::embedding(call.pool, one);
+    else
+      cpu::reference::embedding(one);
+  };
+  return true;
+}
+
+template <bool fast>
+bool make_embedding_gradient(const KernelProblem& problem, Kernel& kernel, std::string&) {
+  const auto& table = problem.results[0];
+  cpu::EmbeddingGradient gradient{problem.operands[1].dtype,   nullptr,        nullptr,        table.dtype, nullptr,
+                                  problem.operands[0].count(), table.shape[0], table.shape[1], nullptr};
+  if (fast) kernel.scratch_bytes = cpu::embedding_gradient_scratch_bytes(gradient.n, gradient.v);
+  kernel.run = [gradient](const KernelCall& call) {
+    cpu::EmbeddingGradient one = gradient;
+    one.tokens = static_cast<const std::int32_t*>(call.operands[0]);
+    one.dy = call.operands[1];
+    one.dtable = call.results[0];
+    one.scratch = call.scratch;
+    if constexpr (fast)
+      cpu::embedding_gradient(call.pool, one);
+    else
+      cpu::reference::embedding_gradient(one);
+  };
+  return true;
+}
+
+template <bool fast>
+bool make_rope_table(const KernelProblem& problem, Kernel& kernel, std::string&) {
+  const std::vector<double> frequencies = problem.op.attributes.numbers("inverse_frequencies");
+  cpu::RopeTable table{};
+  table.scale = problem.op.attributes.number("scale", 1);
+  table.table_type = problem.results[0].dtype;
+  table.n = problem.operands[0].count();
+  table.rotary_dim = problem.results[0].shape.back();
+  LONGHAUL_CHECK(static_cast<std::int64_t>(frequencies.size()) * 2 == table.rotary_dim, "rope_table: {} frequencies",
+                 frequencies.size());
+  kernel.run = [table, frequencies](const KernelCall& call) {
+    cpu::RopeTable one = table;
+    one.inverse_frequency = frequencies.data();
+    one.position = static_cast<const std::int32_t*>(call.operands[0]);
+    one.table = call.results[0];
+    if constexpr (fast)
+      cpu::rope_table(call.pool, one);
+    else
+      cpu::reference::rope_table(one);
+  };
+  return true;
+}
+
+template <bool fast>
+bool make_rope(const KernelProblem& problem, Kernel& kernel, std::string&) {
+  const auto& x = problem.operands[0];
+  cpu::Rope rope{};
+  rope.type = x.dtype;
+  rope.table_type = problem.operands[1].dtype;
+  rope.n = x.shape[0] * x.shape[1];
+  rope.heads = x.shape[2];
+  rope.head_dim = x.shape[3];
+  rope.rotary_dim = problem.operands[1].shape.back();
+  rope.inverse = problem.op.attributes.integer("inverse") != 0;
+  kernel.run = [rope](const KernelCall& call) {
+    cpu::Rope one = rope;
+    one.x = call.operands[0];
+    one.table = call.operands[1];
+    one.y = call.results[0];
+    if constexpr (fast)
+      cpu::rope(call.pool, one);
+    else
+      cpu::reference::rope(one);
+  };
+  return true;
+}
+
+const KernelRegistration embedding("embedding", bind::fast_and_reference(make_embedding<true>, make_embedding<false>));
+const KernelRegistration embedding_gradient("embedding_gradient",
+                                            bind::fast_and_reference(make_embedding_gradient<true>,
+                                                                     make_embedding_gradient<false>));
+const KernelRegistration rope_table("rope_table",
+                                    bind::fast_and_reference(make_rope_table<true>, make_rope_table<false>));
+const KernelRegistration rope("rope", bind::fast_and_reference(make_rope<true>, make_rope<false>));
+
+}  // namespace
+}  // namespace longhaul

@@ -1,0 +1,32 @@
+// expand_heads and reduce_heads.
+#include "kernels/cpu/kv_heads.h"
+
+#include "kernels/cpu/thread_pool.h"
+#include "runtime/cpu/bind.h"
+
+namespace longhaul {
+namespace {
+
+template <bool expand>
+bool make(const KernelProblem& problem, Kernel& kernel, std::string&) {
+  const auto &few = problem.operands[0], &many = problem.results[0];
+  cpu::KvHeads heads{few.dtype,     nullptr,      many.dtype,  nullptr, few.shape[0] * few.shape[1],
+                     many.shape[2], few.shape[2], few.shape[3]};
+  if (!expand) std::swap(heads.heads, heads.kv_heads);
+  kernel.run = [heads](const KernelCall& call) {
+    cpu::KvHeads one = heads;
+    one.x = call.operands[0];
+    one.y = call.results[0];
+    if constexpr (expand)
+      cpu::expand_heads(call.pool, one);
+    else
+      cpu::reduce_heads(call.pool, one);
+  };
+  return true;
+}
+
+const KernelRegistration expand("expand_heads", bind::only(make<true>));
+const KernelRegistration reduce("reduce_heads", bind::only(make<false>));
+
+}  // namespace
+}  // namespace longhaul

@@ -1,0 +1,110 @@
+// cross_entropy and its gradient, count_valid, loss_head.
+#include <memory>
+
+#include "kernels/cpu/cross_entropy.h"
+#include "kernels/cpu/loss_head.h"
+#include "kernels/cpu/reductions.h"
+#include "kernels/cpu/thread_pool.h"
+#include "runtime/cpu/bind.h"
+
+namespace longhaul {
+namespace {
+
+cpu::LogitTransform transform_of(const Op& op) {
+  return {op.attributes.number("logits_scale", 1), op.attributes.number("soft_cap", 0)};
+}
+
+template <bool fast, bool gradient>
+bool make_cross_entropy(const KernelProblem& problem, Kernel& kernel, std::string&) {
+  cpu::CrossEntropy loss{};
+  loss.type = problem.operands[0].dtype;
+  loss.rows = bind::rows(problem.operands[0]);
+  loss.v = bind::last(problem.operands[0]);
+  loss.transform = transform_of(problem.op);
+  if (gradient) loss.gradient_type = problem.results[0].dtype;
+  if (fast) kernel.scratch_bytes = cpu::cross_entropy_scratch_bytes(loss.rows);
+  kernel.run = [loss](const KernelCall& call) {
+    cpu::CrossEntropy one = loss;
+    one.logits = call.operands[0];
+    one.labels = static_cast<const std::int32_t*>(call.operands[1]);
+    one.scratch = call.scratch;
+    if constexpr (gradient) {
+      one.scale = static_cast<const double*>(call.operands[2]);
+      one.dlogits = call.results[0];
+    } else {
+      one.loss_sum = static_cast<double*>(call.results[0]);
+    }
+    if constexpr (fast)
+      cpu::cross_entropy(call.pool, one);
+    else
+      cpu::reference::cross_entropy(one);
+  };
+  return true;
+}
+
+bool make_count_valid(const KernelProblem& problem, Kernel& kernel, std::string&) {
+  const std::int64_t count = problem.operands[0].count();
+  kernel.run = [count](const KernelCall& call) {
+    cpu::count_valid(static_cast<const std::int32_t*>(call.operands[0]), count, static_cast<double*>(call.results[0]));
+  };
+  return true;
+}
+
+template <bool fast>
+bool make_loss_head(const KernelProblem& problem, Kernel& kernel, std::string& refusal) {
+  const bool gradients = problem.results.size() == 3;
+  cpu::LossHeadProblem head{};
+  head.type = problem.operands[0].dtype;
+  head.rows = bind::rows(problem.operands[0]);
+  head.d = bind::last(problem.operands[0]);
+  head.v = problem.operands[1].shape[0];
+  head.dweight_type = gradients                     ? problem.results[2].dtype
+                      : head.type == DType::float64 ? DType::float64
+                                                    : DType::float32;
+  head.gradients = gradients;
+  head.transform = transform_of(problem.op);
+  if (problem.operands[1].dtype != head.type) {
+    refusal = "input and weight of two dtypes";
+    return false;
+  }
+  if (fast && head.type != DType::float64 && head.dweight_type != DType::float32) {
+    refusal = "weight gradients other than float32";
+    return false;
+  }
+  std::shared_ptr<cpu::LossHead> plan;
+  if constexpr (fast) {
+    plan = std::make_shared<cpu::LossHead>(head, problem.threads);
+    kernel.scratch_bytes = plan->scratch_bytes();
+  }
+  kernel.run = [plan, head, gradients](const KernelCall& call) {
+    cpu::LossHeadArguments arguments{};
+    arguments.x = call.operands[0];
+    arguments.w = call.operands[1];
+    arguments.labels = static_cast<const std::int32_t*>(call.operands[2]);
+    arguments.loss_sum = static_cast<double*>(call.results[0]);
+    arguments.scratch = call.scratch;
+    if (gradients) {
+      arguments.scale = static_cast<const double*>(call.operands[3]);
+      arguments.dx = call.results[1];
+      arguments.dw = call.results[2];
+    }
+    if constexpr (fast)
+      plan->run(call.pool, arguments);
+    else
+      cpu::reference::loss_head(head, arguments);
+  };
+  return true;
+}
+
+const KernelRegistration cross_entropy("cross_entropy", bind::fast_and_reference(make_cross_entropy<true, false>,
+                                                                                 make_cross_entropy<false, false>));
+const KernelRegistration cross_entropy_gradient("cross_entropy_gradient",
+                                                bind::fast_and_reference(make_cross_entropy<true, true>,
+                                                                         make_cross_entropy<false, true>));
+const KernelRegistration count_valid("count_valid", bind::only(make_count_valid));
+const KernelRegistration loss_head("loss_head", bind::fast_and_reference(make_loss_head<true>, make_loss_head<false>));
+const KernelRegistration loss_head_evaluate("loss_head_evaluate",
+                                            bind::fast_and_reference(make_loss_head<true>, make_loss_head<false>));
+
+}  // namespace
+}  // namespace longhaul

@@ -1,0 +1,71 @@
+#include "runtime/program.h"
+
+#include <map>
+#include <tuple>
+#include <unordered_map>
+
+#include "base/error.h"
+#include "ir/op_definition.h"
+#include "runtime/communication.h"
+#include "runtime/cpu/kernel.h"
+
+namespace longhaul {
+
+std::vector<TrafficRow> predicted_traffic(const std::string& name, const Program& program, int rank) {
+  std::map<std::tuple<std::string, std::string, std::string>, TrafficRow> rows;
+  for (const Op& op : program.graph.ops) {
+    if (!op.definition->communication || op.is("slice")) continue;
+    const CommunicationStep step(program.graph, op, rank);
+    const std::string group = program.graph.mesh.text(step.axes());
+    TrafficRow& row = rows[{op.definition->name, op.made_by, group}];
+    row = {name, op.definition->name, op.made_by, group, row.calls + 1, row.bytes_sent + step.bytes_sent()};
+  }
+  std::vector<TrafficRow> list;
+  for (auto& [key, row] : rows) list.push_back(std::move(row));
+  return list;
+}
+
+std::string print(const Program& program) {
+  const Graph& graph = program.graph;
+  std::string text = fmt::format("program \"{}\": {} instructions, {} transient bytes\n", graph.name, graph.ops.size(),
+                                 program.plan.transient_bytes);
+  const auto place = [&](ValueId id) { return program.plan.value_offset[static_cast<std::size_t>(id)]; };
+  for (std::size_t i = 0; i < graph.ops.size(); ++i) {
+    const Op& op = graph.ops[i];
+    text += fmt::format("{:6} {:28}", i, op.definition->name);
+    for (ValueId result : op.results)
+      text += fmt::format(" {}+{}", place(result),
+                          size_of(graph[result].dtype) * static_cast<std::size_t>(local_count(
+                                                             graph[result].shape, graph[result].layout, graph.mesh)));
+    text += " <-";
+    for (ValueId operand : op.operands) text += fmt::format(" {}", place(operand));
+    if (program.plan.scratch_bytes[i])
+      text += fmt::format(" scratch {}+{}", program.plan.scratch_offset[i], program.plan.scratch_bytes[i]);
+    text += "\n";
+  }
+  for (const auto& copy : program.plan.final_copies)
+    text += fmt::format("       copy {}+{} <- {}\n", copy.to, copy.bytes, copy.from);
+  return text;
+}
+
+ScratchBytes cpu_scratch_bytes(int threads, bool reference_only) {
+  // Equal layers ask the same question; making a kernel to answer it (a oneDNN primitive) is what is slow.
+  auto known = std::make_shared<std::unordered_map<std::string, std::int64_t>>();
+  return [threads, reference_only, known](const Graph& graph, const Op& op) -> std::int64_t {
+    if (op.definition->communication) return CommunicationStep(graph, op, 0).scratch_bytes();
+    const KernelProblem problem = kernel_problem(graph, op, threads, false);
+    std::string key = op.definition->name + op.signature->text;
+    for (const auto* list : {&problem.operands, &problem.results})
+      for (const auto& type : *list) {
+        key += static_cast<char>('a' + static_cast<int>(type.dtype));
+        for (std::int64_t size : type.shape) key += std::to_string(size) + ",";
+      }
+    for (const auto& [name, value] : op.attributes.all())
+      if (const auto* number = std::get_if<std::int64_t>(&value)) key += name + std::to_string(*number);
+    const auto [entry, fresh] = known->try_emplace(key, 0);
+    if (fresh) entry->second = static_cast<std::int64_t>(choose_kernel(problem, reference_only).scratch_bytes);
+    return entry->second;
+  };
+}
+
+}  // namespace longhaul

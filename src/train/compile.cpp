@@ -1,0 +1,171 @@
+#include "train/compile.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include "base/error.h"
+#include "ir/op_definition.h"
+#include "model/graph.h"
+#include "passes/plan_memory.h"
+
+namespace longhaul {
+namespace {
+
+void write_text(const std::filesystem::path& file, const std::string& text) {
+  std::ofstream stream(file);
+  stream << text;
+  stream.close();
+  if (!stream) fail("cannot write {}", file.string());
+}
+
+std::string human(std::int64_t bytes) {
+  static constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  double value = static_cast<double>(bytes);
+  int unit = 0;
+  while (value >= 1024 && unit < 4) {
+    value /= 1024;
+    ++unit;
+  }
+  return unit ? fmt::format("{:.2f} {}", value, units[unit]) : fmt::format("{} B", bytes);
+}
+
+}  // namespace
+
+const Program& CompiledModel::program(ProgramKind kind) const {
+  return *programs[index(kind)];
+}
+
+std::size_t CompiledModel::index(ProgramKind kind) const {
+  const auto at = std::find(kinds.begin(), kinds.end(), kind);
+  LONGHAUL_CHECK(at != kinds.end(), "program {} was not compiled", name_of(kind));
+  return static_cast<std::size_t>(at - kinds.begin());
+}
+
+bool CompiledModel::has(ProgramKind kind) const {
+  return std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
+}
+
+std::vector<const Program*> CompiledModel::all() const {
+  std::vector<const Program*> list;
+  for (const auto& program : programs) list.push_back(program.get());
+  return list;
+}
+
+std::vector<ProgramKind> step_kinds(std::int64_t accumulation_steps, bool evaluates) {
+  std::vector<ProgramKind> kinds{ProgramKind::count};
+  if (accumulation_steps == 1)
+    kinds.push_back(ProgramKind::accumulate_only);
+  else {
+    kinds.push_back(ProgramKind::accumulate_first);
+    if (accumulation_steps > 2) kinds.push_back(ProgramKind::accumulate_middle);
+    kinds.push_back(ProgramKind::accumulate_last);
+  }
+  kinds.push_back(ProgramKind::update);
+  if (evaluates) kinds.push_back(ProgramKind::evaluate);
+  return kinds;
+}
+
+ProgramKind accumulate_kind(std::int64_t i, std::int64_t n) {
+  if (n == 1) return ProgramKind::accumulate_only;
+  return i == 0       ? ProgramKind::accumulate_first
+         : i == n - 1 ? ProgramKind::accumulate_last
+                      : ProgramKind::accumulate_middle;
+}
+
+Graph initial_graph(const CompileRequest& request, ProgramKind kind) {
+  Graph graph = kind == ProgramKind::update
+                    ? parameter_graph(request.spec, request.mesh)
+                    : forward_graph(request.spec, request.batch, request.sequence, request.mesh);
+  if (kind == ProgramKind::count)  // labels only: parameters are none of its business
+    std::erase_if(graph.inputs, [&](const Binding& input) { return graph[input.value].role != Role::data; });
+  graph.name = name_of(kind);
+  return graph;
+}
+
+Graph specification(const CompileRequest& request, ProgramKind kind) {
+  Graph graph = initial_graph(request, kind);
+  run_passes(graph, {request.options, kind}, 0, specification_passes());
+  return graph;
+}
+
+CompiledModel compile_model(const CompileRequest& request) {
+  CompiledModel model;
+  model.kinds = request.kinds;
+  if (!request.dump.empty()) std::filesystem::create_directories(request.dump);
+  for (ProgramKind kind : request.kinds) {
+    auto program = std::make_unique<Program>();
+    program->graph = initial_graph(request, kind);
+    int number = 0;
+    PassObserver observer;
+    if (!request.dump.empty())
+      observer = [&](const Pass* pass, const Graph& graph) {
+        write_text(request.dump / fmt::format("{}.{:02}.{}.ir", name_of(kind), number++, pass ? pass->name : "model"),
+                   print(graph));
+      };
+    run_passes(program->graph, {request.options, kind}, 0, static_cast<int>(pipeline().size()), observer);
+    model.programs.push_back(std::move(program));
+  }
+  std::vector<const Graph*> graphs;
+  for (const auto& program : model.programs) graphs.push_back(&program->graph);
+  model.named = plan_named_buffers(graphs);
+  model.arena_bytes = model.named.bytes;
+  const ScratchBytes scratch = cpu_scratch_bytes(request.threads, request.reference_only);
+  for (auto& program : model.programs) {
+    program->plan = plan_memory(program->graph, model.named, scratch);
+    model.arena_bytes = std::max(model.arena_bytes, model.named.bytes + program->plan.transient_bytes);
+  }
+  if (!request.dump.empty()) {
+    for (const auto& program : model.programs)
+      write_text(request.dump / fmt::format("{}.program", program->graph.name), print(*program));
+    write_text(request.dump / "memory.txt", memory_table(model) + "\n" + traffic_table(model, 0));
+  }
+  return model;
+}
+
+std::string memory_table(const CompiledModel& model) {
+  std::array<std::int64_t, memory_categories> fixed{};
+  std::vector<std::pair<std::int64_t, std::string>> largest;
+  std::vector<std::int64_t> counted;  // a gradient and its accumulator may be one buffer
+  for (const auto& [name, slot] : model.named.slots) {
+    if (std::find(counted.begin(), counted.end(), slot.offset) != counted.end()) continue;
+    if (name.starts_with("accumulator.")) counted.push_back(slot.offset);
+    fixed[static_cast<std::size_t>(slot.category)] += slot.bytes;
+    largest.push_back({slot.bytes, name});
+  }
+  std::string text = fmt::format("memory of a rank: {} bytes ({})\n", model.arena_bytes, human(model.arena_bytes));
+  text += fmt::format("  kept between programs: {} bytes\n", model.named.bytes);
+  for (int k = 0; k < memory_categories; ++k)
+    if (fixed[static_cast<std::size_t>(k)])
+      text += fmt::format("    {:18} {:>16}\n", name_of(static_cast<MemoryCategory>(k)),
+                          fixed[static_cast<std::size_t>(k)]);
+  for (const auto& program : model.programs) {
+    const MemoryPlan& plan = program->plan;
+    text += fmt::format("  {}: {} transient bytes", program->graph.name, plan.transient_bytes);
+    if (plan.peak_op >= 0) {
+      const Op& op = program->graph.ops[static_cast<std::size_t>(plan.peak_op)];
+      text += fmt::format(", {} of them live at instruction {} ({}{})", plan.peak_live_bytes, plan.peak_op,
+                          op.definition->name, op.layer >= 0 ? fmt::format(" of layer {}", op.layer) : "");
+    }
+    text += "\n";
+    for (int k = 0; k < memory_categories; ++k)
+      if (const auto bytes = plan.peak_by_category[static_cast<std::size_t>(k)])
+        text += fmt::format("    {:18} {:>16}\n", name_of(static_cast<MemoryCategory>(k)), bytes);
+  }
+  std::sort(largest.rbegin(), largest.rend());
+  text += "  largest buffers kept:\n";
+  for (std::size_t i = 0; i < std::min<std::size_t>(5, largest.size()); ++i)
+    text += fmt::format("    {:>16}  {}\n", largest[i].first, largest[i].second);
+  return text;
+}
+
+std::string traffic_table(const CompiledModel& model, int rank) {
+  std::string text = fmt::format("sent by rank {} in one run of each program\n  {:18} {:15} {:18} {:14} {:>7} {:>16}\n",
+                                 rank, "program", "collective", "made by", "group", "calls", "bytes");
+  for (const auto& program : model.programs)
+    for (const TrafficRow& row : predicted_traffic(program->graph.name, *program, rank))
+      text += fmt::format("  {:18} {:15} {:18} {:14} {:>7} {:>16}\n", row.program, row.collective, row.made_by,
+                          row.group, row.calls, row.bytes_sent);
+  return text;
+}
+
+}  // namespace longhaul

@@ -1,0 +1,57 @@
+// From a spec and a mesh to the programs of a run, each with its exact memory. Trains nothing and allocates no tensor.
+#pragma once
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/spec.h"
+#include "passes/pass.h"
+#include "runtime/program.h"
+
+namespace longhaul {
+
+struct CompileRequest {
+  TransformerSpec spec;
+  CompileOptions options;
+  Mesh mesh;
+  std::int64_t batch = 1;     ///< sequences of a micro-batch over all data-parallel ranks
+  std::int64_t sequence = 1;  ///< tokens of a sequence, already padded so that it divides over its axes
+  std::vector<ProgramKind> kinds;
+  int threads = 1;              ///< of a rank; scratch sizes depend on it
+  bool reference_only = false;  ///< LONGHAUL_KERNELS=reference
+  std::filesystem::path dump;  ///< a folder for the IR after every pass, the programs and the memory table; empty: none
+};
+
+struct CompiledModel {
+  std::vector<ProgramKind> kinds;
+  std::vector<std::unique_ptr<Program>> programs;  ///< one a kind
+  NamedBuffers named;
+  std::int64_t arena_bytes = 0;
+
+  const Program& program(ProgramKind kind) const;
+  std::size_t index(ProgramKind kind) const;
+  bool has(ProgramKind kind) const;
+  std::vector<const Program*> all() const;
+};
+
+/// Throws Error for what the passes refuse (heads that do not divide, ...).
+CompiledModel compile_model(const CompileRequest& request);
+
+/// The specification of one program: the graph after the passes that know nothing of ranks.
+Graph specification(const CompileRequest& request, ProgramKind kind);
+
+/// The first graph of a program, before any pass.
+Graph initial_graph(const CompileRequest& request, ProgramKind kind);
+
+/// Programs of a step with this many micro-batches, and evaluation.
+std::vector<ProgramKind> step_kinds(std::int64_t accumulation_steps, bool evaluates);
+/// Which program micro-batch i of n runs.
+ProgramKind accumulate_kind(std::int64_t i, std::int64_t n);
+
+/// The memory of a rank, by category, at the peak of each program, and the largest buffers; the traffic by collective
+/// and pass.
+std::string memory_table(const CompiledModel& model);
+std::string traffic_table(const CompiledModel& model, int rank);
+
+}  // namespace longhaul

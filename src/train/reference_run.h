@@ -1,0 +1,47 @@
+// The specification, run: the joint graph as it was before any pass that knows of ranks, in float64, with reference
+// kernels, on one device. The oracle.
+#pragma once
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "runtime/cpu/interpreter.h"
+#include "train/session.h"
+
+namespace longhaul {
+
+/// One micro-batch as the whole model sees it: [batch, sequence] each, not padded, not split.
+struct GlobalBatch {
+  std::vector<std::int32_t> tokens, labels, index, key_start, position;
+};
+
+class ReferenceRun {
+ public:
+  /// Of the request only the spec, the meaning part of the options and the batch are used; `sequence` is the unpadded
+  /// length.
+  ReferenceRun(const CompileRequest& request, std::int64_t sequence);
+
+  void set_parameters(const ParameterSource& source);
+
+  StepResult accumulate(const std::vector<GlobalBatch>& micro_batches);
+  double update(std::int64_t step, double learning_rate);
+  StepResult step(std::int64_t step, double learning_rate, const std::vector<GlobalBatch>& micro_batches);
+  /// Sum of losses and count of valid tokens.
+  std::pair<double, double> evaluate(const GlobalBatch& batch);
+
+  /// By state name: parameters, "gradient.", "first_moment.", "second_moment.".
+  const std::map<std::string, HostTensor>& state() const { return state_; }
+  std::vector<double> values(const std::string& name) const;
+
+ private:
+  std::map<std::string, HostTensor> inputs(const Graph& graph, const GlobalBatch* batch) const;
+  const Graph& graph(ProgramKind kind);
+
+  CompileRequest request_;
+  std::map<std::string, HostTensor> state_;
+  std::map<ProgramKind, Graph> graphs_;
+  Interpreter interpreter_;
+};
+
+}  // namespace longhaul

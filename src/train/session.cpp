@@ -1,0 +1,192 @@
+#include "train/session.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+#include "ir/op_definition.h"
+#include "model/initialise.h"
+
+namespace longhaul {
+namespace {
+
+AxisList live_axes(const Mesh& mesh, const std::vector<std::string>& names) {
+  AxisList axes;
+  for (const auto& name : names)
+    if (const int axis = mesh.find(name); axis >= 0 && mesh.size(axis) > 1) axes.push_back(axis);
+  return axes;
+}
+
+}  // namespace
+
+Session::Session(Communicator& world, const CompileRequest& request, const CompiledModel& model)
+    : world_(world),
+      request_(request),
+      model_(model),
+      executor_(world, model.all(), model.named,
+                {.threads = request.threads, .reference_only = request.reference_only}) {
+  const Mesh& mesh = request.mesh;
+  const AxisList batch = live_axes(mesh, request.options.batch_axes),
+                 sequence = live_axes(mesh, request.options.sequence_axes);
+  data_ranks_ = mesh.count(batch);
+  data_rank_ = mesh.index(batch, world.rank());
+  rows_ = request.batch / data_ranks_;
+  slots_ = request.sequence / mesh.count(sequence);
+  const auto first = static_cast<std::int32_t>(mesh.index(sequence, world.rank()) * slots_);
+  order_ = contiguous_order(first, first + static_cast<std::int32_t>(slots_));
+  find_state();
+}
+
+void Session::find_state() {
+  const Mesh& mesh = request_.mesh;
+  for (const Program* program : model_.all())
+    for (const auto* bindings : {&program->graph.inputs, &program->graph.outputs})
+      for (const auto& binding : *bindings) {
+        const Value& value = program->graph[binding.value];
+        Role role = value.role;
+        if (binding.name.starts_with("gradient.")) role = Role::accumulator;
+        if (!is_state(role) || binding.name.starts_with("accumulator.")) continue;
+        const auto known = std::find_if(state_.begin(), state_.end(),
+                                        [&](const StateTensor& tensor) { return tensor.name == binding.name; });
+        if (known != state_.end()) continue;
+        StateTensor tensor;
+        tensor.name = binding.name;
+        tensor.shape = value.shape;
+        tensor.dtype = value.dtype;
+        tensor.role = role;
+        tensor.whole = value.layout.flat.empty();
+        LONGHAUL_CHECK(value.layout.partial == 0 && (!tensor.whole || value.layout.is_whole()), "state {} is {}",
+                       binding.name, value.layout.text(mesh));
+        const std::int64_t count = element_count(value.shape);
+        tensor.end = count;
+        if (!tensor.whole) {
+          const std::int64_t chunk = local_count(value.shape, value.layout, mesh);
+          tensor.begin = std::min(count, chunk * mesh.index(value.layout.flat, world_.rank()));
+          tensor.end = std::min(count, tensor.begin + chunk);
+        }
+        tensor.data = executor_.buffer(binding.name);
+        state_.push_back(std::move(tensor));
+      }
+}
+
+const StateTensor& Session::state(std::string_view name) const {
+  for (const auto& tensor : state_)
+    if (tensor.name == name) return tensor;
+  LONGHAUL_CHECK(false, "no state {}", name);
+}
+
+void Session::set_parameters(const ParameterSource& source) {
+  for (const auto& tensor : state_) {
+    if (tensor.role == Role::parameter) source(tensor.name, tensor.begin, tensor.end, tensor.dtype, tensor.data);
+    if (tensor.role == Role::first_moment || tensor.role == Role::second_moment)
+      std::memset(tensor.data, 0, static_cast<std::size_t>(tensor.end - tensor.begin) * size_of(tensor.dtype));
+  }
+  refresh_compute_copies(source);
+}
+
+void Session::refresh_compute_copies(const ParameterSource& source) {
+  std::vector<char> master;
+  for (const auto& tensor : state_) {
+    if (tensor.role != Role::compute_parameter) continue;
+    const DType dtype = master_dtype(request_.options.dtype);
+    // In pieces: a whole copy in the master dtype would double the memory of the largest tensor.
+    constexpr std::int64_t piece = 1 << 20;
+    for (std::int64_t begin = tensor.begin; begin < tensor.end; begin += piece) {
+      const std::int64_t end = std::min(tensor.end, begin + piece);
+      master.resize(static_cast<std::size_t>(end - begin) * size_of(dtype));
+      source(tensor.name.substr(8), begin, end, dtype, master.data());  // without "compute."
+      dispatch_floating(tensor.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        T* target = static_cast<T*>(tensor.data) + (begin - tensor.begin);
+        const auto* from = reinterpret_cast<const float*>(master.data());
+        for (std::int64_t i = 0; i < end - begin; ++i) target[i] = static_cast<T>(from[i]);
+      });
+    }
+  }
+}
+
+void Session::initialise(std::uint64_t seed) {
+  const auto all = parameters(request_.spec);
+  set_parameters([&](const std::string& name, std::int64_t begin, std::int64_t end, DType dtype, void* target) {
+    const auto parameter = std::find_if(all.begin(), all.end(), [&](const Parameter& one) { return one.name == name; });
+    LONGHAUL_CHECK(parameter != all.end(), "no parameter {}", name);
+    if (dtype == DType::float64)
+      longhaul::initialise(*parameter, seed, begin, end, static_cast<double*>(target));
+    else
+      longhaul::initialise(*parameter, seed, begin, end, static_cast<float*>(target));
+  });
+}
+
+MicroBatch Session::micro_batch() {
+  const auto at = [&](const char* name) { return static_cast<std::int32_t*>(executor_.buffer(name)); };
+  return {at("tokens"), at("labels"), at("index"), at("key_start"), at("position")};
+}
+
+double Session::count(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill) {
+  double valid = 0;
+  for (std::int64_t i = 0; i < micro_batches; ++i) {
+    fill(i);
+    executor_.run(model_.index(ProgramKind::count));
+    valid += executor_.scalar("valid_tokens");
+  }
+  return valid;
+}
+
+StepResult Session::accumulate(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill) {
+  StepResult result;
+  result.valid_tokens = count(micro_batches, fill);
+  // A step without any valid token has loss 0 and gradients 0, not NaN.
+  executor_.set_scalar("inverse_count", 1 / std::max(1.0, result.valid_tokens));
+  for (std::int64_t i = 0; i < micro_batches; ++i) {
+    if (micro_batches > 1) fill(i);  // one micro-batch is still in its buffers
+    executor_.run(model_.index(accumulate_kind(i, micro_batches)));
+    result.loss += executor_.scalar("loss");
+  }
+  return result;
+}
+
+double Session::update(std::int64_t step, double learning_rate) {
+  executor_.set_scalar("step", static_cast<double>(step));
+  executor_.set_scalar("learning_rate", learning_rate);
+  executor_.run(model_.index(ProgramKind::update));
+  return executor_.scalar("grad_norm");
+}
+
+StepResult Session::step(std::int64_t step, double learning_rate, std::int64_t micro_batches,
+                         const std::function<void(std::int64_t)>& fill) {
+  StepResult result = accumulate(micro_batches, fill);
+  result.grad_norm = update(step, learning_rate);
+  return result;
+}
+
+std::pair<double, double> Session::evaluate() {
+  executor_.run(model_.index(ProgramKind::evaluate));
+  return {executor_.scalar("loss_sum"), executor_.scalar("valid_tokens")};
+}
+
+std::vector<double> Session::gather(const StateTensor& tensor) {
+  const std::int64_t count = element_count(tensor.shape);
+  const std::size_t size = size_of(tensor.dtype);
+  std::vector<char> bytes;
+  const char* from = static_cast<const char*>(tensor.data);
+  if (!tensor.whole) {
+    const std::int64_t chunk = (count + world_.size() - 1) / world_.size();
+    std::vector<char> mine(static_cast<std::size_t>(chunk) * size, 0);
+    std::memcpy(mine.data(), from, static_cast<std::size_t>(tensor.end - tensor.begin) * size);
+    bytes.resize(mine.size() * static_cast<std::size_t>(world_.size()));
+    world_.all_gather({}, mine.data(), bytes.data(), mine.size()).wait();
+    from = bytes.data();
+  }
+  std::vector<double> values(static_cast<std::size_t>(count));
+  dispatch_floating(tensor.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    for (std::int64_t i = 0; i < count; ++i) {
+      T element;
+      std::memcpy(&element, from + static_cast<std::size_t>(i) * size, size);
+      values[static_cast<std::size_t>(i)] = static_cast<double>(static_cast<accumulate_t<T>>(element));
+    }
+  });
+  return values;
+}
+
+}  // namespace longhaul

@@ -1,0 +1,94 @@
+// One rank's live run: compiled programs in their executor, the state that outlives them, and how micro-batches go in.
+// The trainer, verify and the tests all drive this.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "data/loader.h"
+#include "model/parameters.h"
+#include "runtime/cpu/executor.h"
+#include "train/compile.h"
+
+namespace longhaul {
+
+/// A state tensor and the part of it that this rank holds.
+struct StateTensor {
+  std::string name;
+  Shape shape;  // of the whole tensor
+  DType dtype = DType::float32;
+  Role role = Role::parameter;
+  std::int64_t begin = 0, end = 0;  // flat elements of the whole tensor held here
+  bool whole = true;                // every rank holds all of it
+  void* data = nullptr;             // end - begin elements (a flat shard's padding follows)
+};
+
+/// Fills elements [begin, end) of a parameter, given in the master dtype (float or double).
+using ParameterSource =
+    std::function<void(const std::string& name, std::int64_t begin, std::int64_t end, DType dtype, void* target)>;
+
+struct StepResult {
+  double loss = 0;          // mean over the step's valid tokens
+  double grad_norm = 0;     // before clipping
+  double valid_tokens = 0;  // of the step
+};
+
+class Session {
+ public:
+  /// Collective over `world`. `request` and `model` must outlive the session.
+  Session(Communicator& world, const CompileRequest& request, const CompiledModel& model);
+
+  /// Sets every parameter (and its compute copy) from a source and zeroes the moments.
+  void set_parameters(const ParameterSource& source);
+  /// The counter-based random initialisation of the spec.
+  void initialise(std::uint64_t seed);
+
+  /// Buffers of the micro-batch to fill: rows() × slots() int32 each.
+  MicroBatch micro_batch();
+  std::int64_t rows() const { return rows_; }
+  std::int64_t slots() const { return slots_; }
+  /// Global indices of this rank's slots in the padded sequence.
+  const std::vector<std::int32_t>& order() const { return order_; }
+  /// This rank's place among those that hold different sequences, and their number.
+  int data_rank() const { return data_rank_; }
+  int data_ranks() const { return data_ranks_; }
+
+  /// One optimizer step of `micro_batches`; fill(i) fills micro_batch() with the i-th (called twice for each unless
+  /// there is one only: once to count, once to train). `step` counts from 1.
+  StepResult step(std::int64_t step, double learning_rate, std::int64_t micro_batches,
+                  const std::function<void(std::int64_t)>& fill);
+  /// Everything of a step but the update: gradients stay in their buffers.
+  StepResult accumulate(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill);
+  /// Runs the update on the gradients that accumulate left.
+  double update(std::int64_t step, double learning_rate);
+  /// Sum of losses and count of valid tokens of the micro-batch in the buffers, over all ranks.
+  std::pair<double, double> evaluate();
+
+  /// Masters and moments (what a checkpoint holds), compute copies and gradients.
+  const std::vector<StateTensor>& state() const { return state_; }
+  const StateTensor& state(std::string_view name) const;
+  /// The whole tensor gathered from the ranks, as doubles; collective.
+  std::vector<double> gather(const StateTensor& tensor);
+  /// After masters were changed from outside (a checkpoint was read): makes the compute copies again from `source`.
+  void refresh_compute_copies(const ParameterSource& source);
+
+  CpuExecutor& executor() { return executor_; }
+  Communicator& world() { return world_; }
+
+ private:
+  void find_state();
+  double count(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill);
+
+  Communicator& world_;
+  const CompileRequest& request_;
+  const CompiledModel& model_;
+  CpuExecutor executor_;
+  std::vector<StateTensor> state_;
+  std::int64_t rows_ = 0, slots_ = 0;
+  std::vector<std::int32_t> order_;
+  int data_rank_ = 0, data_ranks_ = 1;
+};
+
+}  // namespace longhaul

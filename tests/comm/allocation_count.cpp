@@ -1,0 +1,43 @@
+#include "allocation_count.h"
+
+#include <cstdlib>
+#include <new>
+
+namespace {
+thread_local std::size_t allocations = 0;
+
+void* allocate(std::size_t bytes, std::size_t alignment) {
+  ++allocations;
+  void* result = nullptr;
+  if (alignment <= alignof(std::max_align_t))
+    result = std::malloc(bytes ? bytes : 1);
+  else if (posix_memalign(&result, alignment, bytes) != 0)
+    result = nullptr;
+  if (!result) throw std::bad_alloc();
+  return result;
+}
+}  // namespace
+
+std::size_t longhaul::allocation_count() {
+  return allocations;
+}
+
+// The array forms call these.
+void* operator new(std::size_t bytes) {
+  return allocate(bytes, 0);
+}
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  return allocate(bytes, static_cast<std::size_t>(alignment));
+}
+void operator delete(void* pointer) noexcept {
+  std::free(pointer);
+}
+void operator delete(void* pointer, std::size_t) noexcept {
+  std::free(pointer);
+}
+void operator delete(void* pointer, std::align_val_t) noexcept {
+  std::free(pointer);
+}
+void operator delete(void* pointer, std::size_t, std::align_val_t) noexcept {
+  std::free(pointer);
+}
