@@ -1,0 +1,31 @@
+#include "cli/command.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "comm/launch.h"
+
+namespace longhaul::cli {
+
+const std::vector<Command>& commands() {
+  static const std::vector<Command> table = {
+      {"train", "train an experiment, or resume it", add_train},
+  };
+  return table;
+}
+
+void add_experiment_arguments(CLI::App& app, ExperimentArguments& arguments) {
+  app.add_option("experiment", arguments.file, "experiment file (YAML or JSON)")->required();
+  app.add_option("--ranks", arguments.ranks, "run N ranks as threads of this process, without MPI")
+      ->check(CLI::Range(1, 4096));
+  app.allow_extras();
+  app.footer(
+      "Any further argument overrides a key of the experiment: section.key=value or --section.key=value.\nEvery key: "
+      "docs/experiment.md.");
+}
+
+int run_ranks(int ranks, const std::function<int(Communicator&)>& body) {
+  if (ranks == 0 && under_launcher()) return run_mpi(body);
+  return run_threads(ranks == 0 ? 1 : ranks, body);
+}
+
+}  // namespace longhaul::cli

@@ -1,0 +1,36 @@
+// The command line: one file a subcommand, each entered in the table of commands().
+#pragma once
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+
+namespace longhaul::cli {
+
+/// One subcommand: adds its arguments to `app` and returns what runs them (its result is the exit code).
+struct Command {
+  const char* name;
+  const char* summary;
+  std::function<int()> (*add)(CLI::App& app);
+};
+const std::vector<Command>& commands();
+
+/// An experiment file, overrides and the number of ranks: what most commands take.
+struct ExperimentArguments {
+  std::filesystem::path file;
+  std::vector<std::string> overrides;
+  int ranks = 0;  // 0: as launched (one process, or the MPI launcher's)
+};
+void add_experiment_arguments(CLI::App& app, ExperimentArguments& arguments);
+
+/// Runs body on the ranks asked for: threads of this process for --ranks N, the launcher's processes under MPI, else
+/// one rank. A body that throws ends all of them with a nonzero code.
+int run_ranks(int ranks, const std::function<int(Communicator&)>& body);
+
+// ---- the subcommands
+std::function<int()> add_train(CLI::App& app);
+
+}  // namespace longhaul::cli

@@ -1,0 +1,60 @@
+// The longhaul program. The only place that turns exceptions into exit codes: 0 done, 1 a failed run or check, 2 a
+// wrong command line, 3 a defect of ours.
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "base/environment.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/version.h"
+
+namespace {
+
+// OpenMP (under oneDNN and OpenBLAS) reads its wait policy when it is loaded, and its default spins: milliseconds lost
+// at every region when cores are shared. So set it, and start again.
+void make_openmp_passive(char** argv) {
+  if (std::getenv("OMP_WAIT_POLICY")) return;
+  setenv("OMP_WAIT_POLICY", "passive", 1);
+  execv("/proc/self/exe", argv);  // returns only when it failed: then all still works, only slower
+}
+
+int run(int argc, char** argv) {
+  using namespace longhaul;
+  CLI::App app{"Longhaul trains long-context transformers on many devices from a model config and an experiment file."};
+  app.set_version_flag("--version", cli::version());
+  app.require_subcommand(1);
+  app.failure_message(CLI::FailureMessage::help);
+  std::vector<std::pair<CLI::App*, std::function<int()>>> subcommands;
+  for (const auto& command : cli::commands()) {
+    CLI::App* sub = app.add_subcommand(command.name, command.summary);
+    subcommands.emplace_back(sub, command.add(*sub));
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  refuse_unknown_environment();
+  initialise_logging();
+  for (auto& [sub, body] : subcommands)
+    if (sub->parsed()) return body();
+  return 2;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  make_openmp_passive(argv);
+  try {
+    return run(argc, argv);
+  } catch (const longhaul::Error& error) {
+    std::fprintf(stderr, "longhaul: %s\n", error.what());
+    return 1;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "longhaul: internal error, please report it: %s\n", error.what());
+    return 3;
+  }
+}

@@ -1,0 +1,134 @@
+#include "train/checkpointing.h"
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace longhaul {
+namespace {
+
+bool is_saved(Role role) {
+  return role == Role::parameter || role == Role::first_moment || role == Role::second_moment;
+}
+
+// Every rank's text to rank 0; collective.
+std::vector<std::string> gather_texts(Communicator& world, const std::string& mine) {
+  std::int64_t length = static_cast<std::int64_t>(mine.size());
+  std::vector<std::int64_t> lengths(static_cast<std::size_t>(world.size()));
+  world.all_gather({}, &length, lengths.data(), sizeof length).wait();
+  std::int64_t longest = 0;
+  for (std::int64_t one : lengths) longest = std::max(longest, one);
+  std::vector<char> padded(static_cast<std::size_t>(longest) + 1), all(padded.size() * lengths.size());
+  std::memcpy(padded.data(), mine.data(), mine.size());
+  world.all_gather({}, padded.data(), all.data(), padded.size()).wait();
+  std::vector<std::string> texts;
+  for (std::size_t rank = 0; rank < lengths.size(); ++rank)
+    texts.emplace_back(all.data() + rank * padded.size(), static_cast<std::size_t>(lengths[rank]));
+  return texts;
+}
+
+// Runs one rank's part of a phase and lets all ranks know how it went.
+template <typename Function>
+void agreed(Communicator& world, Function&& function) {
+  std::string failure;
+  try {
+    function();
+  } catch (const PeerFailure&) {
+    throw;
+  } catch (const std::exception& error) {
+    failure = error.what();
+    if (failure.empty()) failure = "unknown failure";
+  }
+  agree(world, failure);
+}
+
+}  // namespace
+
+void save_checkpoint(Session& session, CheckpointStore& store, const TrainerState& state) {
+  Communicator& world = session.world();
+  try {
+    agreed(world, [&] {
+      if (world.rank() == 0) store.begin(state.step);
+    });
+    std::string fragment;
+    agreed(world, [&] {
+      std::vector<ShardEntry> entries;
+      for (const auto& tensor : session.state()) {
+        if (!is_saved(tensor.role) || tensor.begin == tensor.end) continue;
+        if (tensor.whole) {
+          if (world.rank() == 0)
+            entries.push_back(ShardEntry::whole(tensor.name, tensor.dtype, tensor.shape, tensor.data));
+        } else {
+          entries.push_back({tensor.name, tensor.dtype, tensor.shape, {{tensor.begin, tensor.end}}, tensor.data});
+        }
+      }
+      fragment = store.write_shard(state.step, world.rank(), entries);
+    });
+    const std::vector<std::string> fragments = gather_texts(world, fragment);
+    agreed(world, [&] {
+      if (world.rank() != 0) return;
+      nlohmann::ordered_json json;
+      json["step"] = state.step;
+      json["cursor"] = {{"epoch", state.cursor.epoch}, {"position", state.cursor.position}};
+      json["data_seed"] = state.data_seed;
+      json["init_seed"] = state.init_seed;
+      json["experiment"] = state.experiment;
+      store.commit(state.step, fragments, json.dump());
+    });
+  } catch (const PeerFailure&) {
+    throw;
+  } catch (const Error&) {
+    if (world.rank() == 0) store.abandon(state.step);
+    throw;
+  }
+}
+
+TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint) {
+  TrainerState state;
+  agreed(session.world(), [&] {
+    for (const auto& tensor : session.state())
+      if (is_saved(tensor.role))
+        checkpoint.read(tensor.name, tensor.dtype, tensor.shape, tensor.begin, tensor.end, tensor.data);
+    session.refresh_compute_copies(
+        [&](const std::string& name, std::int64_t begin, std::int64_t end, DType dtype, void* target) {
+          checkpoint.read(name, dtype, session.state(name).shape, begin, end, target);
+        });
+    const auto json = nlohmann::json::parse(checkpoint.state(), nullptr, false);
+    if (json.is_discarded()) fail("{}: the trainer's state is garbled", checkpoint.path());
+    try {
+      state.step = json.at("step");
+      state.cursor.epoch = json.at("cursor").at("epoch");
+      state.cursor.position = json.at("cursor").at("position");
+      state.data_seed = json.at("data_seed");
+      state.init_seed = json.at("init_seed");
+      state.experiment = json.at("experiment");
+    } catch (const nlohmann::json::exception& error) {
+      fail("{}: the trainer's state is garbled: {}", checkpoint.path(), error.what());
+    }
+  });
+  return state;
+}
+
+std::int64_t newest_valid_step(Communicator& world, const std::string& folder, std::vector<std::string>& skipped) {
+  std::vector<CheckpointLocation> found;
+  agreed(world, [&] { found = list_checkpoints(folder); });
+  for (const auto& location : found) {
+    std::string problem;
+    try {
+      const Checkpoint checkpoint(location.path);
+      checkpoint.verify(world.rank(), world.size());
+    } catch (const Error& error) {
+      problem = error.what();
+    }
+    std::string first;
+    for (const std::string& text : gather_texts(world, problem))
+      if (first.empty()) first = text;
+    if (first.empty()) return location.step;
+    skipped.push_back(fmt::format("{}: {}", location.path, first));
+  }
+  return -1;
+}
+
+}  // namespace longhaul

@@ -1,0 +1,32 @@
+// A session's state into the checkpoint store and back, for any number of ranks and any ZeRO stage.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/sampler.h"
+#include "io/checkpoint.h"
+#include "train/session.h"
+
+namespace longhaul {
+
+/// What a checkpoint holds besides tensors.
+struct TrainerState {
+  std::int64_t step = 0;  // finished steps
+  DataCursor cursor;
+  std::uint64_t data_seed = 0;
+  std::uint64_t init_seed = 0;
+  std::string experiment;  // resolved, as YAML, for people
+};
+
+/// Collective. On failure every rank throws and earlier checkpoints are as they were.
+void save_checkpoint(Session& session, CheckpointStore& store, const TrainerState& state);
+
+/// Reads masters and moments (each rank its own ranges) and makes the compute copies; collective.
+TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint);
+
+/// The newest checkpoint that is whole and whose checksums hold, its step agreed by all ranks (each verifies a share of
+/// the bytes), and the reasons why newer ones were skipped; -1 when there is none. Collective.
+std::int64_t newest_valid_step(Communicator& world, const std::string& folder, std::vector<std::string>& skipped);
+
+}  // namespace longhaul

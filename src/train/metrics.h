@@ -1,0 +1,46 @@
+// What a run reports: metrics.jsonl at full precision, a console line, a progress bar on a terminal.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <string>
+
+namespace longhaul {
+
+struct StepMetrics {
+  std::int64_t step = 0;
+  double loss = 0;
+  std::optional<double> validation_loss;
+  double grad_norm = 0;
+  double learning_rate = 0;
+  double tokens_per_second = 0;
+  double mfu = 0;  ///< model FLOPs (causal) over the measured FMA peak of the cores that the ranks use, 0..1
+  double valid_tokens = 0;
+  double step_seconds = 0;
+  std::int64_t peak_memory_bytes = 0;  ///< of a rank's arena
+};
+
+/// Rank 0's report. Every step goes to metrics.jsonl; every log_freq-th, the first and the last to standard output.
+class MetricsReport {
+ public:
+  /// Opens `file` for appending. `resumed_step` > 0: lines past that step are removed first.
+  MetricsReport(const std::filesystem::path& file, std::int64_t resumed_step, std::int64_t steps,
+                std::int64_t log_freq);
+
+  void report(const StepMetrics& metrics);
+  /// A line above the progress bar.
+  void say(const std::string& line);
+
+ private:
+  void draw_bar(std::int64_t step);
+  void clear_bar();
+  std::filesystem::path file_;
+  std::ofstream stream_;
+  std::int64_t first_step_, steps_, log_freq_;
+  bool terminal_;
+  std::chrono::steady_clock::time_point begin_;
+};
+
+}  // namespace longhaul

@@ -1,0 +1,103 @@
+#include "train/setup.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+
+#include "base/environment.h"
+#include "base/error.h"
+#include "comm/communicator.h"
+#include "model/parameters.h"
+
+namespace longhaul {
+namespace {
+
+bool reference_kernels() {
+  const std::string kernels = environment("LONGHAUL_KERNELS");
+  if (!kernels.empty() && kernels != "reference")
+    fail("LONGHAUL_KERNELS is '{}'; allowed are 'reference' or unset", kernels);
+  return kernels == "reference";
+}
+
+int resolve_threads(const Experiment& experiment, int ranks_on_host) {
+  if (experiment.training.threads) return static_cast<int>(*experiment.training.threads);
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / std::max(1, ranks_on_host));
+}
+
+}  // namespace
+
+int count_ranks_on_host(Communicator& world) {
+  char mine[64] = {};
+  if (gethostname(mine, sizeof mine - 1) != 0) return world.size();
+  std::vector<char> all(sizeof mine * static_cast<std::size_t>(world.size()));
+  world.all_gather({}, mine, all.data(), sizeof mine).wait();
+  int count = 0;
+  for (int rank = 0; rank < world.size(); ++rank)
+    count += std::memcmp(all.data() + static_cast<std::size_t>(rank) * sizeof mine, mine, sizeof mine) == 0;
+  return count;
+}
+
+RunSetup prepare_run(const Experiment& experiment, int world, int ranks_on_host) {
+  RunSetup setup;
+  setup.experiment = experiment;
+  if (experiment.device.type != DeviceType::cpu)
+    fail("device.type is {}: this build has no such executor; allowed is cpu", value_of(experiment, "device.type"));
+  setup.model = load_model(experiment.model.config);
+  const TransformerSpec& spec = setup.model.spec;
+  setup.decisions = setup.model.notes;
+  setup.parallel = resolve_parallelism(experiment, world, spec.query_heads());
+
+  CompileRequest& request = setup.request;
+  request.spec = spec;
+  const int data = static_cast<int>(setup.parallel.data), ranks = static_cast<int>(setup.parallel.sequence);
+  request.mesh = Mesh({{"dp", data}, {"ring", 1}, {"ulysses", ranks}});
+  request.batch = experiment.training.micro_batch_size * data;
+  setup.sequence = experiment.training.seq_len;
+  request.sequence = (setup.sequence + ranks - 1) / ranks * ranks;
+  request.kinds = step_kinds(setup.parallel.accumulation_steps, !experiment.data.validation_files.empty());
+  request.threads = resolve_threads(experiment, ranks_on_host);
+  request.reference_only = reference_kernels();
+  request.dump = environment("LONGHAUL_DUMP");
+
+  CompileOptions& options = request.options;
+  options.logits_scale = spec.logits_scale;
+  options.logits_soft_cap = spec.logits_soft_cap;
+  for (const auto& parameter : parameters(spec))
+    options.parameters.push_back({parameter.name, parameter.shape, decays(experiment, parameter.name)});
+  options.max_norm = experiment.training.max_norm;
+  options.beta1 = experiment.optimizer.betas[0];
+  options.beta2 = experiment.optimizer.betas[1];
+  options.epsilon = experiment.optimizer.eps;
+  options.weight_decay = experiment.optimizer.weight_decay;
+  options.dtype = experiment.training.dtype;
+  options.gradient_dtype = gradient_dtype_of(experiment);
+  options.gradient_reduce_dtype = gradient_reduce_dtype_of(experiment);
+  options.zero_stage = static_cast<int>(setup.parallel.zero_stage);
+  options.fault = environment("LONGHAUL_FAULT");
+
+  if (spec.learned_positions && setup.sequence > spec.max_positions)
+    fail("training.seq_len is {}, but {} has a table of {} learned positions; use at most that", setup.sequence,
+         setup.model.file.string(), spec.max_positions);
+  if (!spec.learned_positions && spec.max_positions > 0 && setup.sequence > spec.max_positions)
+    setup.decisions.push_back(
+        fmt::format("training.seq_len {} is beyond the {} positions that the model was made for; RoPE extrapolates",
+                    setup.sequence, spec.max_positions));
+  setup.decisions.push_back(fmt::format(
+      "parallelism: {} ranks = data {} x sequence {}, zero_stage {}; {} micro-batches of {} sequences a step; {} "
+      "threads a rank",
+      world, data, ranks, options.zero_stage, setup.parallel.accumulation_steps, request.batch, request.threads));
+  if (request.sequence != setup.sequence)
+    setup.decisions.push_back(
+        fmt::format("sequences of {} tokens are padded to {} with ignored tokens, so that they divide over {} ranks",
+                    setup.sequence, request.sequence, ranks));
+  if (request.reference_only)
+    setup.decisions.push_back("LONGHAUL_KERNELS=reference: every op runs the plain-loop reference kernel");
+  if (!options.fault.empty())
+    setup.decisions.push_back(
+        fmt::format("LONGHAUL_FAULT={}: a fault is planted; results are wrong on purpose", options.fault));
+  return setup;
+}
+
+}  // namespace longhaul

@@ -1,0 +1,308 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <thread>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "config/schedule.h"
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "data/sampler.h"
+#include "io/file.h"
+#include "kernels/cpu/peak.h"
+#include "model/flops.h"
+#include "train/checkpointing.h"
+#include "train/metrics.h"
+#include "train/session.h"
+#include "train/setup.h"
+
+namespace longhaul {
+namespace {
+
+namespace fs = std::filesystem;
+
+template <typename Function>
+void phase(Communicator& world, Function&& function) {
+  std::string failure;
+  try {
+    function();
+  } catch (const PeerFailure&) {
+    throw;
+  } catch (const std::exception& error) {
+    failure = *error.what() ? error.what() : "unknown failure";
+  }
+  agree(world, failure);
+}
+
+// A dataset, checked by the ranks together, cut into samples.
+struct Source {
+  std::unique_ptr<TokenDataset> dataset;
+  std::unique_ptr<Sampler> sampler;
+  std::unique_ptr<SequenceLoader> loader;
+};
+
+Source open_source(Communicator& world, const RunSetup& setup, const std::vector<fs::path>& files, bool shuffle) {
+  const Experiment& experiment = setup.experiment;
+  Source source;
+  DatasetOptions options;
+  for (const auto& file : files) options.files.push_back(file.string());
+  options.format = value_of(experiment, "data.format");
+  options.vocabulary = setup.model.spec.vocabulary;
+  options.eos_token = experiment.data.eos_token;
+  source.dataset = std::make_unique<TokenDataset>(options);
+  const std::int64_t size = source.dataset->size();
+  source.dataset->validate(size * world.rank() / world.size(), size * (world.rank() + 1) / world.size());
+  source.sampler =
+      std::make_unique<Sampler>(size, setup.sequence, static_cast<std::uint64_t>(experiment.training.seed), shuffle);
+  source.loader = std::make_unique<SequenceLoader>(*source.dataset, setup.sequence);
+  return source;
+}
+
+class Trainer {
+ public:
+  Trainer(Communicator& world, const Experiment& experiment) : world_(world) {
+    const int ranks_on_host = count_ranks_on_host(world);
+    phase(world, [&] { setup_ = prepare_run(experiment, world.size(), ranks_on_host); });
+    folder_ = setup_.experiment.job.folder;
+    for (const auto& decision : setup_.decisions) log_info("{}", decision);
+    cores_ = static_cast<double>(std::min<std::int64_t>(
+        std::int64_t{world.size()} * setup_.request.threads,
+        std::int64_t{std::thread::hardware_concurrency()} * world.size() / std::max(1, ranks_on_host)));
+  }
+
+  int run() {
+    find_resume_point();
+    if (finished()) return 0;
+    phase(world_, [&] { open_data(); });
+    report_data();
+    phase(world_, [&] {
+      model_ = compile_model(setup_.request);
+      if (!experiment().model.weights.empty()) fail("model.weights: reading weights is not built yet");
+    });
+    log_info("memory: {} bytes a rank, of which {} are kept between programs", model_.arena_bytes, model_.named.bytes);
+    session_ = std::make_unique<Session>(world_, setup_.request, model_);
+    start_state();
+    open_report();
+    measure_peak();
+    loop();
+    return 0;
+  }
+
+ private:
+  const Experiment& experiment() const { return setup_.experiment; }
+  std::int64_t steps() const { return experiment().training.steps; }
+  bool first() const { return world_.rank() == 0; }
+
+  void find_resume_point() {
+    const fs::path checkpoints = folder_ / "checkpoints";
+    bool used = false;
+    phase(world_,
+          [&] { used = fs::exists(folder_ / "metrics.jsonl") || !list_checkpoints(checkpoints.string()).empty(); });
+    if (experiment().checkpoint.resume == ResumeMode::off) {
+      if (used)
+        fail(
+            "job.folder {} already holds a run, and checkpoint.resume is off; use another folder, remove it, or set "
+            "checkpoint.resume=auto",
+            folder_.string());
+      return;
+    }
+    std::vector<std::string> skipped;
+    resume_step_ = newest_valid_step(world_, checkpoints.string(), skipped);
+    for (const auto& reason : skipped) log_warn("skipped checkpoint {}", reason);
+    if (resume_step_ >= 0) log_info("resuming from step {} in {}", resume_step_, checkpoints.string());
+    if (resume_step_ < 0 && used)
+      log_warn("{} holds metrics of an earlier run but no whole checkpoint: starting at step 0 and replacing them",
+               folder_.string());
+  }
+
+  bool finished() {
+    if (resume_step_ < steps()) return false;
+    log_info("this run is finished: step {} of {} is in {}; set training.steps higher to go on", resume_step_, steps(),
+             folder_.string());
+    return true;
+  }
+
+  void open_data() {
+    training_ = open_source(world_, setup_, experiment().data.files, true);
+    if (!experiment().data.validation_files.empty())
+      validation_ = open_source(world_, setup_, experiment().data.validation_files, false);
+  }
+
+  void report_data() {
+    const auto describe = [&](const char* what, const Source& source) {
+      log_info(
+          "{}: {} tokens, {} samples of {}{}", what, source.dataset->size(), source.sampler->samples(), setup_.sequence,
+          source.sampler->dropped_tokens()
+              ? fmt::format("; the last {} tokens fill no sample and are left out", source.sampler->dropped_tokens())
+              : "");
+    };
+    describe("training data", training_);
+    if (validation_.dataset) describe("validation data", validation_);
+  }
+
+  void start_state() {
+    if (resume_step_ >= 0) {
+      std::unique_ptr<Checkpoint> checkpoint;
+      phase(world_, [&] {
+        for (const auto& location : list_checkpoints((folder_ / "checkpoints").string()))
+          if (location.step == resume_step_) checkpoint = std::make_unique<Checkpoint>(location.path);
+        LONGHAUL_CHECK(checkpoint, "checkpoint {} is gone", resume_step_);
+      });
+      state_ = load_checkpoint(*session_, *checkpoint);
+      if (state_.data_seed != static_cast<std::uint64_t>(experiment().training.seed))
+        log_warn("training.seed is {}, but the checkpoint was made with {}: the order of the data changes here",
+                 experiment().training.seed, state_.data_seed);
+      return;
+    }
+    phase(world_, [&] {
+      if (weights_)
+        session_->set_parameters(weights_);
+      else
+        session_->initialise(static_cast<std::uint64_t>(experiment().model.init_seed));
+    });
+    if (weights_) log_info("weights read from {}", experiment().model.weights.string());
+    state_.data_seed = static_cast<std::uint64_t>(experiment().training.seed);
+    state_.init_seed = static_cast<std::uint64_t>(experiment().model.init_seed);
+  }
+
+  void open_report() {
+    phase(world_, [&] {
+      if (!first()) return;
+      fs::create_directories(folder_);
+      write_text_atomically((folder_ / "experiment.yaml").string(), to_yaml(experiment()));
+      report_ = std::make_unique<MetricsReport>(folder_ / "metrics.jsonl", state_.step, steps(),
+                                                experiment().metrics.log_freq);
+    });
+    state_.experiment = to_yaml(experiment());
+  }
+
+  void measure_peak() {
+    const bool low = experiment().training.dtype == DType::bfloat16;
+    double one = 0;
+    for (int i = 0; i < 3; ++i) {
+      const double bf16 = low ? cpu::measure_bfloat16_peak() : 0;
+      one = std::max(one, bf16 > 0 ? bf16 : cpu::measure_float32_peak());
+    }
+    if (experiment().training.dtype == DType::float64) one /= 2;
+    peak_flops_ = one * cores_;
+  }
+
+  void fill_training(const std::vector<std::int64_t>& samples, std::int64_t micro_batch) {
+    const std::int64_t rows = session_->rows();
+    const auto begin =
+        static_cast<std::size_t>(micro_batch * rows * session_->data_ranks() + session_->data_rank() * rows);
+    training_.loader->fill({samples.data() + begin, static_cast<std::size_t>(rows)}, session_->order(),
+                           session_->micro_batch());
+  }
+
+  double validate() {
+    const std::int64_t available = validation_.sampler->samples(), rows = session_->rows(),
+                       batch = rows * session_->data_ranks();
+    std::int64_t wanted = experiment().validation.steps > 0
+                              ? experiment().validation.steps * setup_.parallel.global_batch_size
+                              : available;
+    wanted = std::min(wanted, available);
+    double loss = 0, valid = 0;
+    std::vector<std::int64_t> samples(static_cast<std::size_t>(rows));
+    for (std::int64_t begin = 0; begin < wanted; begin += batch) {
+      for (std::int64_t r = 0; r < rows; ++r)
+        samples[static_cast<std::size_t>(r)] = std::min(begin + session_->data_rank() * rows + r, wanted - 1);
+      const MicroBatch buffers = session_->micro_batch();
+      validation_.loader->fill(samples, session_->order(), buffers);
+      for (std::int64_t r = 0; r < rows; ++r)  // rows past the end repeat the last sample, and do not count
+        if (begin + session_->data_rank() * rows + r >= wanted)
+          std::fill_n(buffers.labels + r * session_->slots(), session_->slots(), ignored_label);
+      const auto [sum, count] = session_->evaluate();
+      loss += sum;
+      valid += count;
+    }
+    return loss / std::max(1.0, valid);
+  }
+
+  void loop() {
+    CheckpointStore store((folder_ / "checkpoints").string(), static_cast<int>(experiment().checkpoint.keep_latest_k));
+    const std::int64_t batch = setup_.parallel.global_batch_size, micro_batches = setup_.parallel.accumulation_steps;
+    const double flops = flops_per_token(setup_.model.spec, setup_.sequence).causal();
+    std::vector<std::int64_t> samples(static_cast<std::size_t>(batch));
+    for (std::int64_t step = state_.step + 1; step <= steps(); ++step) {
+      const auto begin = std::chrono::steady_clock::now();
+      training_.sampler->take(state_.cursor, samples);
+      const auto fill = [&](std::int64_t i) { fill_training(samples, i); };
+      const double rate = learning_rate(experiment(), step);
+      StepResult result = session_->accumulate(micro_batches, fill);
+      if (!std::isfinite(result.loss))
+        fail("step {}: the loss is {}; the run stops before it spoils the parameters (last checkpoint: {})", step,
+             result.loss, last_checkpoint());
+      result.grad_norm = session_->update(step, rate);
+      if (!std::isfinite(result.grad_norm))
+        fail("step {}: the gradient norm is {}; the run stops (last checkpoint: {})", step, result.grad_norm,
+             last_checkpoint());
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      state_.step = step;
+
+      StepMetrics metrics;
+      metrics.step = step;
+      metrics.loss = result.loss;
+      metrics.grad_norm = result.grad_norm;
+      metrics.learning_rate = rate;
+      metrics.valid_tokens = result.valid_tokens;
+      metrics.step_seconds = seconds;
+      metrics.tokens_per_second = static_cast<double>(batch * setup_.sequence) / seconds;
+      metrics.mfu = metrics.tokens_per_second * flops / peak_flops_;
+      metrics.peak_memory_bytes = static_cast<std::int64_t>(session_->executor().arena_bytes());
+      const std::int64_t freq = experiment().validation.freq;
+      if (validation_.dataset && (step == steps() || (freq > 0 && step % freq == 0)))
+        metrics.validation_loss = validate();
+      phase_if(step, [&] {
+        if (report_) report_->report(metrics);
+      });
+      const std::int64_t interval = experiment().checkpoint.interval;
+      if (interval > 0 && (step % interval == 0 || step == steps())) {
+        save_checkpoint(*session_, store, state_);
+        last_saved_ = step;
+      }
+    }
+  }
+
+  // Agreement costs a collective: rank 0's failure to write a metrics line reaches the others at log steps and the end,
+  // otherwise by its exception.
+  template <typename Function>
+  void phase_if(std::int64_t step, Function&& function) {
+    if (step == steps())
+      phase(world_, function);
+    else
+      function();
+  }
+
+  std::string last_checkpoint() const {
+    const std::int64_t step = std::max(last_saved_, resume_step_);
+    return step >= 0 ? fmt::format("step {}", step) : "none";
+  }
+
+  Communicator& world_;
+  RunSetup setup_;
+  fs::path folder_;
+  double cores_ = 1, peak_flops_ = 1;
+  std::int64_t resume_step_ = -1, last_saved_ = -1;
+  Source training_, validation_;
+  CompiledModel model_;
+  ParameterSource weights_;
+  std::unique_ptr<Session> session_;
+  TrainerState state_;
+  std::unique_ptr<MetricsReport> report_;
+};
+
+}  // namespace
+
+int train(Communicator& world, const Experiment& experiment) {
+  return Trainer(world, experiment).run();
+}
+
+}  // namespace longhaul
