@@ -9,6 +9,7 @@ namespace longhaul::cli {
 const std::vector<Command>& commands() {
   static const std::vector<Command> table = {
       {"train", "train an experiment, or resume it", add_train},
+      {"bench", "time steps of an experiment", add_bench},
   };
   return table;
 }

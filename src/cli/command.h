@@ -32,5 +32,6 @@ int run_ranks(int ranks, const std::function<int(Communicator&)>& body);
 
 // ---- the subcommands
 std::function<int()> add_train(CLI::App& app);
+std::function<int()> add_bench(CLI::App& app);
 
 }  // namespace longhaul::cli

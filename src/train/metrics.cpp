@@ -1,5 +1,6 @@
 #include "train/metrics.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cmath>
@@ -30,6 +31,12 @@ void drop_later_lines(const std::filesystem::path& file, std::int64_t last) {
   std::filesystem::rename(temporary, file);
 }
 
+// A terminal that somebody looks at: MPI launchers give ranks a pseudo-terminal without a size.
+bool is_terminal() {
+  winsize size{};
+  return isatty(STDOUT_FILENO) != 0 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+}
+
 std::string bytes_text(std::int64_t bytes) {
   return bytes < (std::int64_t{1} << 30) ? fmt::format("{:.1f}MiB", static_cast<double>(bytes) / (1 << 20))
                                          : fmt::format("{:.2f}GiB", static_cast<double>(bytes) / (1 << 30));
@@ -43,7 +50,7 @@ MetricsReport::MetricsReport(const std::filesystem::path& file, std::int64_t res
       first_step_(resumed_step + 1),
       steps_(steps),
       log_freq_(log_freq),
-      terminal_(isatty(STDOUT_FILENO) != 0),
+      terminal_(is_terminal()),
       begin_(std::chrono::steady_clock::now()) {
   drop_later_lines(file, resumed_step);
   stream_.open(file, std::ios::app);

@@ -1,0 +1,26 @@
+// longhaul bench
+#include <memory>
+
+#include "cli/command.h"
+#include "train/bench_step.h"
+
+namespace longhaul::cli {
+
+std::function<int()> add_bench(CLI::App& app) {
+  app.require_subcommand(1);
+  CLI::App* step = app.add_subcommand("step", "time whole optimizer steps of an experiment; writes nothing");
+  auto arguments = std::make_shared<ExperimentArguments>();
+  auto options = std::make_shared<BenchStepOptions>();
+  add_experiment_arguments(*step, *arguments);
+  step->add_option("--steps", options->steps, "steps to time (default 5)")->check(CLI::Range(1, 1000000));
+  step->add_option("--warmup", options->warmup, "steps before them (default 1)")->check(CLI::Range(0, 1000000));
+  return [arguments, options, step] {
+    const Experiment experiment = load_experiment(arguments->file, step->remaining());
+    return run_ranks(arguments->ranks, [&](Communicator& world) {
+      bench_step(world, experiment, *options);
+      return 0;
+    });
+  };
+}
+
+}  // namespace longhaul::cli

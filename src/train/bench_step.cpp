@@ -1,0 +1,150 @@
+#include "train/bench_step.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "config/schedule.h"
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "data/sampler.h"
+#include "kernels/cpu/peak.h"
+#include "model/flops.h"
+#include "model/initialise.h"
+#include "train/session.h"
+#include "train/setup.h"
+
+namespace longhaul {
+namespace {
+
+double cpu_seconds() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const std::size_t n = values.size();
+  return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+// Tokens from a counter-based stream, where the experiment names no files that exist.
+class RandomTokens : public TokenSource {
+ public:
+  RandomTokens(std::int64_t size, std::int64_t vocabulary) : size_(size), vocabulary_(vocabulary) {}
+  std::int64_t size() const override { return size_; }
+  void read(std::int64_t begin, std::int64_t count, std::int32_t* tokens) const override {
+    for (std::int64_t i = 0; i < count; ++i)
+      tokens[i] = static_cast<std::int32_t>(philox({static_cast<std::uint32_t>(begin + i), 0, 0, 0}, {3, 4})[0] %
+                                            static_cast<std::uint32_t>(vocabulary_));
+  }
+
+ private:
+  std::int64_t size_, vocabulary_;
+};
+
+}  // namespace
+
+void bench_step(Communicator& world, const Experiment& experiment, const BenchStepOptions& options) {
+  RunSetup setup = prepare_run(experiment, world.size(), count_ranks_on_host(world));
+  setup.request.kinds = step_kinds(setup.parallel.accumulation_steps, false);
+  for (const auto& decision : setup.decisions) log_info("{}", decision);
+  const CompiledModel model = compile_model(setup.request);
+  Session session(world, setup.request, model);
+  session.initialise(static_cast<std::uint64_t>(experiment.model.init_seed));
+
+  const std::int64_t batch = setup.parallel.global_batch_size, total = options.steps + options.warmup;
+  std::unique_ptr<TokenSource> source;
+  bool files = !experiment.data.files.empty();
+  for (const auto& file : experiment.data.files) files &= std::filesystem::exists(file);
+  if (files) {
+    DatasetOptions data;
+    for (const auto& file : experiment.data.files) data.files.push_back(file.string());
+    data.format = value_of(experiment, "data.format");
+    data.vocabulary = setup.model.spec.vocabulary;
+    data.eos_token = experiment.data.eos_token;
+    source = std::make_unique<TokenDataset>(data);
+  } else {
+    log_info("data.files do not exist: random tokens");
+    source = std::make_unique<RandomTokens>(batch * total * setup.sequence + 1, setup.model.spec.vocabulary);
+  }
+  const Sampler sampler(source->size(), setup.sequence, static_cast<std::uint64_t>(experiment.training.seed));
+  SequenceLoader loader(*source, setup.sequence);
+  DataCursor cursor;
+  std::vector<std::int64_t> samples(static_cast<std::size_t>(batch));
+
+  std::vector<double> seconds, losses, fractions;
+  const double flops =
+      flops_per_token(setup.model.spec, setup.sequence).causal() * static_cast<double>(batch * setup.sequence);
+  const int cores = world.size() * setup.request.threads;
+  double busy = 0, wall = 0;
+  for (std::int64_t step = 1; step <= total; ++step) {
+    if (step == options.warmup + 1) session.executor().profile(true);
+    sampler.take(cursor, samples);
+    const auto fill = [&](std::int64_t i) {
+      const std::int64_t rows = session.rows();
+      const auto begin = static_cast<std::size_t>(i * rows * session.data_ranks() + session.data_rank() * rows);
+      loader.fill({samples.data() + begin, static_cast<std::size_t>(rows)}, session.order(), session.micro_batch());
+    };
+    world.barrier();
+    double peak = 0;
+    for (int i = 0; i < 3; ++i) {
+      const double low = experiment.training.dtype == DType::bfloat16 ? cpu::measure_bfloat16_peak() : 0;
+      peak = std::max(peak, low > 0 ? low : cpu::measure_float32_peak());
+    }
+    world.barrier();
+    const double cpu_begin = cpu_seconds();
+    const auto begin = std::chrono::steady_clock::now();
+    losses.push_back(session.step(step, learning_rate(experiment, step), setup.parallel.accumulation_steps, fill).loss);
+    world.barrier();
+    const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    if (step <= options.warmup) continue;
+    seconds.push_back(elapsed);
+    fractions.push_back(flops / elapsed / (peak * cores));
+    busy += cpu_seconds() - cpu_begin;
+    wall += elapsed;
+  }
+  if (world.rank() != 0) return;
+
+  const auto list = [](const std::vector<double>& values, int digits) {
+    std::string text;
+    for (double value : values) text += fmt::format("{}{:.{}f}", text.empty() ? "" : " ", value, digits);
+    return text;
+  };
+  std::printf("losses            %s\n", list(losses, 6).c_str());
+  std::printf("seconds a step    %s\n", list(seconds, 4).c_str());
+  std::printf("                  minimum %.4f, median %.4f\n", *std::min_element(seconds.begin(), seconds.end()),
+              median(seconds));
+  std::printf("tokens/s          %.0f (median)\n", static_cast<double>(batch * setup.sequence) / median(seconds));
+  std::printf(
+      "fraction of peak  %.1f%% median, %.1f%% best (model FLOPs, causal, over the %s FMA peak of %d core%s measured "
+      "between the steps)\n",
+      100 * median(fractions), 100 * *std::max_element(fractions.begin(), fractions.end()),
+      experiment.training.dtype == DType::bfloat16 ? "bf16" : "fp32", cores, cores == 1 ? "" : "s");
+  std::printf("CPU time / wall   %.2f in this process\n", busy / wall);
+  std::printf("memory            %zu bytes a rank\n\n", session.executor().arena_bytes());
+  std::vector<std::pair<double, std::string>> rows;
+  double sum = 0;
+  for (const auto& [name, row] : session.executor().profile()) {
+    rows.emplace_back(row.seconds, name);
+    sum += row.seconds;
+  }
+  std::sort(rows.rbegin(), rows.rend());
+  std::printf("%-28s %7s %10s %8s %10s\n", "op", "share", "ms a step", "calls", "GFLOP/s");
+  for (const auto& [time, name] : rows) {
+    const auto& row = session.executor().profile().at(name);
+    std::printf("%-28s %6.1f%% %10.2f %8lld %10s\n", name.c_str(), 100 * time / sum,
+                1e3 * time / static_cast<double>(options.steps), static_cast<long long>(row.calls / options.steps),
+                row.flops > 0 ? fmt::format("{:.1f}", row.flops / row.seconds * 1e-9).c_str() : "");
+  }
+}
+
+}  // namespace longhaul

@@ -1,0 +1,22 @@
+// Times whole optimizer steps and says where the time goes.
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "comm/communicator.h"
+#include "config/experiment.h"
+
+namespace longhaul {
+
+struct BenchStepOptions {
+  std::int64_t steps = 5;   ///< timed
+  std::int64_t warmup = 1;  ///< before them; the first step also touches memory
+};
+
+/// Trains the experiment's first steps without writing anything: its own model, weights and data (random tokens when
+/// data.files do not exist). Rank 0 prints seconds a step (all, minimum, median), the losses, model FLOPs as a fraction
+/// of the FMA peak measured in bursts between the steps in this process, CPU time over wall time, and the share of each
+/// op. Collective.
+void bench_step(Communicator& world, const Experiment& experiment, const BenchStepOptions& options);
+
+}  // namespace longhaul
