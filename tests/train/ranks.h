@@ -1,0 +1,150 @@
+// One cell of the equivalence matrix: a small model on some ranks, and the same by the specification.
+#pragma once
+#include <mutex>
+#include <string>
+
+#include <fmt/format.h>
+
+#include "small_models.h"
+
+namespace longhaul::testing {
+
+struct Cell {
+  TransformerSpec spec;
+  int data = 1, sequence_ranks = 1, zero_stage = 0;
+  std::int64_t micro_batches = 1, rows = 2, sequence = 16;
+  Masking masking = Masking::plain;
+  DType dtype = DType::float64;
+  int threads = 1;
+
+  int world() const { return data * sequence_ranks; }
+  std::string text() const {
+    return fmt::format("heads {}:{} dp {} sp {} zero {} micro-batches {} rows {} S {} masking {} {}",
+                       spec.layers[0].layer.attention.heads, spec.layers[0].layer.attention.kv_heads, data,
+                       sequence_ranks, zero_stage, micro_batches, rows, sequence, static_cast<int>(masking),
+                       name_of(dtype));
+  }
+};
+
+struct Outcome {
+  StepResult first, second;
+  Tensors gradients, parameters;
+};
+
+inline CompileRequest request_for(const Cell& cell) {
+  CompileRequest request;
+  request.spec = cell.spec;
+  request.options = options_for(cell.spec, cell.dtype, cell.zero_stage);
+  request.mesh = Mesh({{"dp", cell.data}, {"ring", 1}, {"ulysses", cell.sequence_ranks}});
+  request.batch = cell.rows;
+  request.sequence = (cell.sequence + cell.sequence_ranks - 1) / cell.sequence_ranks * cell.sequence_ranks;
+  request.kinds = step_kinds(cell.micro_batches, false);
+  request.threads = cell.threads;
+  return request;
+}
+
+/// Two steps on this rank; collective. Also checks, on every rank, that what was sent is what the programs predict and
+/// that the arena is as planned.
+inline Outcome run_rank(Communicator& world, const Cell& cell, const CompileRequest& request,
+                        const CompiledModel& model, std::string& problem) {
+  Session session(world, request, model);
+  session.set_parameters(random_parameters(cell.spec, 11));
+  const auto fill = [&](int step) {
+    return [&, step](std::int64_t i) {
+      fill_slice(session,
+                 make_batch(cell.spec, cell.rows, cell.sequence, static_cast<int>(step * 10 + i), cell.masking),
+                 cell.sequence);
+    };
+  };
+  Outcome outcome;
+  outcome.first = session.accumulate(cell.micro_batches, fill(0));
+  for (const auto& tensor : session.state())
+    if (tensor.name.starts_with("gradient.")) outcome.gradients[tensor.name] = session.gather(tensor);
+  outcome.first.grad_norm = session.update(1, 1e-2);
+  session.executor().reset_traffic();
+  outcome.second = session.step(2, 1e-2, cell.micro_batches, fill(1));
+  const Traffic sent = session.executor().traffic();
+  for (const auto& tensor : session.state())
+    if (tensor.role == Role::parameter) outcome.parameters[tensor.name] = session.gather(tensor);
+
+  std::map<std::string, std::int64_t> predicted;
+  const auto predict = [&](ProgramKind kind) {
+    for (const auto& row : predicted_traffic("", model.program(kind), world.rank()))
+      predicted[row.collective] += row.bytes_sent;
+  };
+  for (std::int64_t i = 0; i < cell.micro_batches; ++i) {
+    predict(ProgramKind::count);
+    predict(accumulate_kind(i, cell.micro_batches));
+  }
+  predict(ProgramKind::update);
+  for (int k = 0; k < static_cast<int>(Collective::count_); ++k) {
+    const auto kind = static_cast<Collective>(k);
+    const std::string name(kind == Collective::send_receive ? "shift" : name_of(kind));
+    if (sent[kind].bytes_sent != predicted[name])
+      problem = fmt::format("rank {} sent {} bytes by {}, predicted {}", world.rank(), sent[kind].bytes_sent, name,
+                            predicted[name]);
+  }
+  if (static_cast<std::int64_t>(session.executor().arena_bytes()) != model.arena_bytes)
+    problem = fmt::format("the arena has {} bytes, planned {}", session.executor().arena_bytes(), model.arena_bytes);
+  return outcome;
+}
+
+/// On threads. Replicas must be bitwise equal: the outcome of every rank is compared with rank 0's.
+inline Outcome run_ranks(const Cell& cell, std::string& problem) {
+  const CompileRequest request = request_for(cell);
+  const CompiledModel model = compile_model(request);
+  std::vector<Outcome> outcomes(static_cast<std::size_t>(cell.world()));
+  std::mutex mutex;
+  run_threads(cell.world(), [&](Communicator& world) {
+    std::string mine;
+    outcomes[static_cast<std::size_t>(world.rank())] = run_rank(world, cell, request, model, mine);
+    const std::lock_guard lock(mutex);
+    if (!mine.empty()) problem = mine;
+    return 0;
+  });
+  for (const auto& outcome : outcomes)
+    if (outcome.parameters != outcomes[0].parameters || outcome.gradients != outcomes[0].gradients ||
+        outcome.first.loss != outcomes[0].first.loss)
+      problem = "replicas differ between ranks";
+  return outcomes[0];
+}
+
+inline Outcome run_reference(const Cell& cell) {
+  const CompileRequest request = request_for(cell);
+  ReferenceRun reference(request, cell.sequence);
+  reference.set_parameters(random_parameters(cell.spec, 11));
+  const auto batches = [&](int step) {
+    std::vector<GlobalBatch> list;
+    for (std::int64_t i = 0; i < cell.micro_batches; ++i)
+      list.push_back(make_batch(cell.spec, cell.rows, cell.sequence, static_cast<int>(step * 10 + i), cell.masking));
+    return list;
+  };
+  Outcome outcome;
+  outcome.first = reference.accumulate(batches(0));
+  for (const auto& [name, tensor] : reference.state())
+    if (name.starts_with("gradient.")) outcome.gradients[name] = reference.values(name);
+  outcome.first.grad_norm = reference.update(1, 1e-2);
+  outcome.second = reference.step(2, 1e-2, batches(1));
+  for (const auto& parameter : parameters(cell.spec))
+    outcome.parameters[parameter.name] = reference.values(parameter.name);
+  return outcome;
+}
+
+/// Empty when equal within the float64 tolerance, else the first difference.
+inline std::string difference(const Outcome& ranks, const Outcome& reference, double limit) {
+  const auto far = [&](double a, double b) { return !(std::abs(a - b) <= limit * std::abs(b)); };
+  if (far(ranks.first.loss, reference.first.loss))
+    return fmt::format("loss {} for {}", ranks.first.loss, reference.first.loss);
+  if (far(ranks.second.loss, reference.second.loss))
+    return fmt::format("second loss {} for {}", ranks.second.loss, reference.second.loss);
+  if (ranks.first.valid_tokens != reference.first.valid_tokens) return "valid tokens differ";
+  if (far(ranks.first.grad_norm, reference.first.grad_norm))
+    return fmt::format("norm {} for {}", ranks.first.grad_norm, reference.first.grad_norm);
+  for (const auto& [name, error] : tensor_errors(ranks.gradients, reference.gradients))
+    if (!(error <= limit)) return fmt::format("{}: error {}", name, error);
+  for (const auto& [name, error] : tensor_errors(ranks.parameters, reference.parameters))
+    if (!(error <= limit)) return fmt::format("{} after two steps: error {}", name, error);
+  return "";
+}
+
+}  // namespace longhaul::testing
