@@ -1,0 +1,67 @@
+// Each cell of the matrix once under mpirun: the [mpi] case starts this program again on real processes.
+#ifdef LONGHAUL_WITH_MPI
+#include <sys/wait.h>
+
+#include <catch2/catch.hpp>
+#include <cstdlib>
+#include <filesystem>
+
+#include "base/error.h"
+#include "ranks.h"
+
+namespace longhaul {
+namespace {
+
+using namespace testing;
+
+int launch(int ranks) {
+  const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
+  std::string environment;
+#ifdef __SANITIZE_ADDRESS__
+  environment = "ASAN_OPTIONS=detect_leaks=0 ";  // MPI libraries leak by design
+#endif
+  const int status = std::system(
+      fmt::format(
+          "env {}timeout -k 5 300 mpirun --oversubscribe --allow-run-as-root -n {} '{}' 'mpi child matrix' < /dev/null",
+          environment, ranks, self)
+          .c_str());
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+}  // namespace
+
+TEST_CASE("mpi child matrix", "[.mpi-child]") {
+  if (!under_launcher()) return;
+  const int result = run_mpi([](Communicator& world) {
+    for (const auto& spec : {small_llama(), small_gpt2(), small_qwen3()})
+      for (const int data : {1, 2, 4}) {
+        if (world.size() % data) continue;
+        Cell cell{.spec = spec,
+                  .data = data,
+                  .sequence_ranks = world.size() / data,
+                  .micro_batches = 2,
+                  .rows = 4,
+                  .sequence = 15,
+                  .masking = Masking::uneven};
+        const Outcome reference = world.rank() == 0 ? run_reference(cell) : Outcome();
+        for (cell.zero_stage = 0; cell.zero_stage <= 3; ++cell.zero_stage) {
+          const CompileRequest request = request_for(cell);
+          const CompiledModel model = compile_model(request);
+          std::string problem;
+          const Outcome outcome = run_rank(world, cell, request, model, problem);
+          if (problem.empty() && world.rank() == 0) problem = difference(outcome, reference, tolerance::float64);
+          if (!problem.empty()) fail("{}: {}", cell.text(), problem);
+        }
+      }
+    return 0;
+  });
+  CHECK(result == 0);
+}
+
+TEST_CASE("the matrix under mpirun", "[mpi]") {
+  CHECK(launch(2) == 0);
+  CHECK(launch(4) == 0);
+}
+
+}  // namespace longhaul
+#endif
