@@ -94,6 +94,18 @@ struct Backward {
       std::fill_n(dq() + (batch * p.queries + queries.first) * p.heads * p.head_dim, rows, 0.f);
   }
 
+  struct Tile {
+    std::int64_t head;
+    int query_block;
+  };
+  /// The next head and query block that see the key block; a head beyond the group when there is none.
+  Tile next_tile(std::int64_t batch, int block, std::int64_t kv_head, Tile tile) const {
+    do {
+      if (++tile.query_block == plan.query_blocks()) tile = {tile.head + 1, 0};
+    } while (tile.head < (kv_head + 1) * group && !plan.visible(batch, tile.query_block, block));
+    return tile;
+  }
+
   void run_block(const Workspace& w, std::int64_t batch, std::int64_t kv_head, int block) const {
     const AttentionPlan::Block keys = plan.key_block(block);
     const HeadRows rows = key_rows(p, a.dtype);
@@ -108,15 +120,20 @@ struct Backward {
     kernels.pack_panels(w.staged, keys.padded_rows, widths, w.k_panels);
     std::fill_n(w.dk, keys.padded_rows * widths.padded_dim, 0.f);
     std::fill_n(w.dv, keys.padded_rows * widths.padded_dim, 0.f);
-    for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
-      for (int query = 0; query < plan.query_blocks(); ++query)
-        if (plan.visible(batch, query, block)) run_tile(w, batch, head, query, block);
+    Tile tile = next_tile(batch, block, kv_head, {kv_head * group, -1});
+    while (tile.head < (kv_head + 1) * group) {
+      const Tile next = next_tile(batch, block, kv_head, tile);
+      run_tile(w, batch, block, tile, next.head < (kv_head + 1) * group ? next : Tile{-1, -1});
+      tile = next;
+    }
     write_keys(w.dk, static_cast<float>(p.scale), a.dk, batch, kv_head, keys);
     write_keys(w.dv, 1, a.dv, batch, kv_head, keys);
   }
 
-  void run_tile(const Workspace& w, std::int64_t batch, std::int64_t head, int query_block, int block) const {
-    const AttentionPlan::Block queries = plan.query_block(query_block);
+  /// `next` comes after it; head -1: none does.
+  void run_tile(const Workspace& w, std::int64_t batch, int block, const Tile& position, const Tile& next) const {
+    const std::int64_t head = position.head;
+    const AttentionPlan::Block queries = plan.query_block(position.query_block);
     const HeadRows in = query_rows(p, a.dtype);
     const auto stage = [&](const void* array, WordStorage* rows, WordStorage* panels) {
       kernels.stage(in.at(array, batch, queries.first, head), in.stride(), queries.rows, queries.padded_rows, widths,
@@ -126,25 +143,33 @@ struct Backward {
     stage(a.q, w.q, w.q_panels);
     stage(a.dout, w.dout, w.dout_panels);
     const std::int64_t row0 = (batch * p.heads + head) * plan.padded_queries() + queries.first;
-    kernels.backward_tile({.widths = widths,
-                           .mask = plan.tile(batch, queries, plan.key_block(block)),
-                           .scale = static_cast<float>(p.scale),
-                           .q = w.q,
-                           .dout = w.dout,
-                           .q_panels = w.q_panels,
-                           .dout_panels = w.dout_panels,
-                           .k_transposed = w.k_transposed,
-                           .v_transposed = w.v_transposed,
-                           .k_panels = w.k_panels,
-                           .negative_log_sum_exp = shared.negative_log_sum_exp + row0,
-                           .negative_delta = shared.negative_delta + row0,
-                           .dq = w.dq,
-                           .dk = w.dk,
-                           .dv = w.dv,
-                           .weights = w.weights,
-                           .dlogits = w.dlogits,
-                           .dlogit_rows = w.dlogit_rows});
-    add_dq(w, batch, head, query_block, block, queries);
+    BackwardTile tile = {.widths = widths,
+                         .mask = plan.tile(batch, queries, plan.key_block(block)),
+                         .scale = static_cast<float>(p.scale),
+                         .q = w.q,
+                         .dout = w.dout,
+                         .q_panels = w.q_panels,
+                         .dout_panels = w.dout_panels,
+                         .k_transposed = w.k_transposed,
+                         .v_transposed = w.v_transposed,
+                         .k_panels = w.k_panels,
+                         .negative_log_sum_exp = shared.negative_log_sum_exp + row0,
+                         .negative_delta = shared.negative_delta + row0,
+                         .dq = w.dq,
+                         .dk = w.dk,
+                         .dv = w.dv,
+                         .weights = w.weights,
+                         .dlogits = w.dlogits,
+                         .dlogit_rows = w.dlogit_rows,
+                         .prefetch = {}};
+    tile.prefetch[0] = query_rows(p, DType::float32).prefetch(dq(), batch, queries.first, head, queries.rows);
+    if (next.head >= 0) {
+      const AttentionPlan::Block after = plan.query_block(next.query_block);
+      tile.prefetch[1] = in.prefetch(a.q, batch, after.first, next.head, after.rows);
+      tile.prefetch[2] = in.prefetch(a.dout, batch, after.first, next.head, after.rows);
+    }
+    kernels.backward_tile(tile);
+    add_dq(w, batch, head, position.query_block, block, queries);
   }
 
   /// Waits for the key blocks before `block` and adds this one's part.

@@ -62,8 +62,10 @@ struct Forward {
       std::fill_n(w.maximum + row, queries.padded_rows, lowest_logit);
       std::fill_n(w.sum + row, queries.padded_rows, 0.f);
     }
-    for (int key = plan.next_visible(batch, block, 0); key < plan.key_blocks();
-         key = plan.next_visible(batch, block, key + 1)) {
+    int next = plan.next_visible(batch, block, 0);
+    while (next < plan.key_blocks()) {
+      const int key = next;
+      next = plan.next_visible(batch, block, key + 1);
       const AttentionPlan::Block keys = plan.key_block(key);
       const auto stage = [&](const void* array) {
         kernels.stage(k_rows.at(array, batch, keys.first, kv_head), k_rows.stride(), keys.rows, keys.padded_rows,
@@ -75,17 +77,24 @@ struct Forward {
       kernels.pack_panels(w.staged, keys.padded_rows, widths, w.v_panels);
       for (std::int64_t head = 0; head < group; ++head) {
         const std::int64_t row = head * query_block;
-        kernels.forward_tile({.widths = widths,
-                              .mask = plan.tile(batch, queries, keys),
-                              .scale = static_cast<float>(p.scale),
-                              .q = w.q + row * widths.staged_words,
-                              .k_transposed = w.k_transposed,
-                              .v_panels = w.v_panels,
-                              .out = w.out + row * widths.padded_dim,
-                              .maximum = w.maximum + row,
-                              .sum = w.sum + row,
-                              .logits = w.logits,
-                              .weights = w.weights});
+        ForwardTile tile = {.widths = widths,
+                            .mask = plan.tile(batch, queries, keys),
+                            .scale = static_cast<float>(p.scale),
+                            .q = w.q + row * widths.staged_words,
+                            .k_transposed = w.k_transposed,
+                            .v_panels = w.v_panels,
+                            .out = w.out + row * widths.padded_dim,
+                            .maximum = w.maximum + row,
+                            .sum = w.sum + row,
+                            .logits = w.logits,
+                            .weights = w.weights,
+                            .prefetch = {}};
+        if (head == group - 1 && next < plan.key_blocks()) {
+          const AttentionPlan::Block after = plan.key_block(next);
+          tile.prefetch[0] = k_rows.prefetch(a.k, batch, after.first, kv_head, after.rows);
+          tile.prefetch[1] = k_rows.prefetch(a.v, batch, after.first, kv_head, after.rows);
+        }
+        kernels.forward_tile(tile);
       }
     }
     for (std::int64_t head = 0; head < group; ++head) finish_head(w, batch, kv_head * group + head, head, queries);

@@ -126,6 +126,17 @@ struct AttentionTile {
     bool empty() const { return end == 0; }
   };
 
+  /// Asks for part `part` of `parts` of the rows, as far as the second-level cache.
+  template <int arrays>
+  LONGHAUL_INLINE void prefetch_part(const RowPrefetch (&prefetch)[arrays], int part, int parts) {
+    for (const RowPrefetch& array : prefetch) {
+      if (!array.rows) continue;
+      for (int row = array.count * part / parts; row < array.count * (part + 1) / parts; ++row)
+        for (int byte = 0; byte < array.bytes; byte += 64)
+          __builtin_prefetch(static_cast<const char*>(array.rows) + row * array.stride + byte, 0, 2);
+    }
+  }
+
   // ---- forward ------------------------------------------------------------------------------------------------------
 
   /// Logits (before the scale) of one strip and one panel, and the running maximum of each lane.
@@ -181,7 +192,9 @@ struct AttentionTile {
 
     alignas(64) float lane_maximum[query_group * lanes];
     for (int i = 0; i < query_group * lanes; ++i) lane_maximum[i] = lowest_logit;
-    for (int p = 0; p < t.mask.panel_count; ++p)
+    for (int p = 0; p < t.mask.panel_count; ++p) {
+      prefetch_part(t.prefetch, first / group_strips * t.mask.panel_count + p,
+                    t.mask.strip_count / group_strips * t.mask.panel_count);
       for (int strip = 0; strip < group_strips; ++strip) {
         if (p < keys[strip].begin || p >= keys[strip].end) continue;
         float* logits = t.logits + strip * rows * key_block + p * panel;
@@ -191,6 +204,7 @@ struct AttentionTile {
         else
           logits_piece<true>(t, first + strip, p, logits, maximum);
       }
+    }
 
     const int first_row = first * rows;
     const float c = t.scale * 1.44269504f;
@@ -295,6 +309,7 @@ struct AttentionTile {
     Extent queries[key_block / panel];         // of a panel, in strips
     for (int p = 0; p < t.mask.panel_count; ++p)
       for (int strip = 0; strip < t.mask.strip_count; ++strip) {
+        prefetch_part(t.prefetch, p * t.mask.strip_count + strip, t.mask.panel_count * t.mask.strip_count);
         const Piece kind = piece(t.mask, strip, p);
         if (kind != Piece::hidden) keys[strip].add(p), queries[p].add(strip);
         if (kind == Piece::full)

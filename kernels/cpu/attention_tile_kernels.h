@@ -39,6 +39,15 @@ struct TileMask {
   int panel_count;
 };
 
+/// Rows that will be wanted after a tile: its kernel asks for them bit by bit between its products. Rows of a head lie
+/// far apart, often at a stride that uses few sets of the caches, and no hardware prefetcher guesses them.
+struct RowPrefetch {
+  const void* rows = nullptr;  ///< null: nothing
+  std::int64_t stride = 0;     ///< bytes
+  int count = 0;
+  int bytes = 0;  ///< of a row
+};
+
 /// One block of queries of one head against one block of keys, the running softmax updated.
 struct ForwardTile {
   TileWidths widths;
@@ -52,6 +61,7 @@ struct ForwardTile {
   float* sum;                ///< [queries]
   float* logits;             ///< scratch [query_group][key_block]
   void* weights;             ///< scratch [query_group][key_block] elements of words; may be `logits` for floats
+  RowPrefetch prefetch[2];
 };
 
 /// One block of queries of one head against one block of keys: dq is written, dk and dv are added to; dq and dk lack
@@ -71,6 +81,7 @@ struct BackwardTile {
   void* dlogits;      ///< the same
   void* dlogit_rows;  ///< scratch [queries][key_block / elements of a word] words, paired over keys; may be `dlogits`
                       ///< for floats
+  RowPrefetch prefetch[3];
 };
 
 /// Where finished rows go: to[row * stride + d] = or += tile[row][d] * factor (* row_factor[row] when given).

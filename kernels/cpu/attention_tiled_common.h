@@ -29,6 +29,10 @@ struct HeadRows {
   const void* at(const void* array, std::int64_t batch, std::int64_t token, std::int64_t head) const {
     return static_cast<const std::byte*>(array) + offset(batch, token, head);
   }
+  RowPrefetch prefetch(const void* array, std::int64_t batch, std::int64_t token, std::int64_t head, int count) const {
+    return {at(array, batch, token, head), stride() * static_cast<std::int64_t>(element), count,
+            static_cast<int>(head_dim) * static_cast<int>(element)};
+  }
   void* at(void* array, std::int64_t batch, std::int64_t token, std::int64_t head) const {
     return static_cast<std::byte*>(array) + offset(batch, token, head);
   }
