@@ -47,7 +47,7 @@ LONGHAUL_INLINE void with_kind(ActivationKind kind, Function function) {
 }
 
 template <typename T>
-void activation_range(const Activation& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void activation_range(const Activation& p, std::int64_t begin, std::int64_t end) {
   using A = accumulate_t<T>;
   const T* x = static_cast<const T*>(p.x) + begin;
   T* y = static_cast<T*>(p.y) + begin;
@@ -60,7 +60,7 @@ void activation_range(const Activation& p, std::int64_t begin, std::int64_t end)
 }
 
 template <typename T>
-void activation_gradient_range(const ActivationGradient& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void activation_gradient_range(const ActivationGradient& p, std::int64_t begin, std::int64_t end) {
   using A = accumulate_t<T>;
   const T* x = static_cast<const T*>(p.x) + begin;
   const T* dy = static_cast<const T*>(p.dy) + begin;
@@ -74,7 +74,7 @@ void activation_gradient_range(const ActivationGradient& p, std::int64_t begin, 
 }
 
 template <typename T>
-void gated_activation_range(const GatedActivation& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void gated_activation_range(const GatedActivation& p, std::int64_t begin, std::int64_t end) {
   using A = accumulate_t<T>;
   const std::int64_t stride = p.input_stride ? p.input_stride : p.width;
   with_kind(
@@ -91,7 +91,8 @@ void gated_activation_range(const GatedActivation& p, std::int64_t begin, std::i
 }
 
 template <typename T>
-void gated_activation_gradient_range(const GatedActivationGradient& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void gated_activation_gradient_range(const GatedActivationGradient& p, std::int64_t begin,
+                                                   std::int64_t end) {
   using A = accumulate_t<T>;
   const std::int64_t stride = p.input_stride ? p.input_stride : p.width;
   with_kind(

@@ -19,7 +19,7 @@ LONGHAUL_INLINE Lanes<A> square_root(Lanes<A> v) {
 }
 
 template <typename P, typename G>
-void adamw_elements(const AdamW& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void adamw_elements(const AdamW& p, std::int64_t begin, std::int64_t end) {
   const double rate = *p.learning_rate, step = *p.step;
   // Corrections in double: 1 - beta2^step loses its digits in float when beta2 is near 1.
   const double correction1 = 1 - __builtin_pow(p.beta1, step), correction2 = 1 - __builtin_pow(p.beta2, step);
@@ -51,7 +51,7 @@ void adamw_elements(const AdamW& p, std::int64_t begin, std::int64_t end) {
     sweep(std::false_type{});
 }
 template <typename G>
-void adamw_range(const AdamW& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void adamw_range(const AdamW& p, std::int64_t begin, std::int64_t end) {
   p.type == DType::float64 ? adamw_elements<double, G>(p, begin, end) : adamw_elements<float, G>(p, begin, end);
 }
 

@@ -15,7 +15,7 @@ LONGHAUL_INLINE Lanes<A> transformed(Lanes<A> raw, A factor, A cap) {
 }
 
 template <typename T, typename O, bool capped>
-void cross_entropy_rows(const CrossEntropy& p, std::int64_t begin, std::int64_t end, double* losses) {
+LONGHAUL_LOOP void cross_entropy_rows(const CrossEntropy& p, std::int64_t begin, std::int64_t end, double* losses) {
   using A = accumulate_t<T>;
   const A factor = static_cast<A>(p.transform.logits_scale), cap = static_cast<A>(p.transform.soft_cap);
   for (std::int64_t row = begin; row < end; ++row) {
@@ -69,7 +69,7 @@ void cross_entropy_rows(const CrossEntropy& p, std::int64_t begin, std::int64_t 
 }
 
 template <typename T>
-void cross_entropy_range(const CrossEntropy& p, std::int64_t begin, std::int64_t end, void* out) {
+LONGHAUL_LOOP void cross_entropy_range(const CrossEntropy& p, std::int64_t begin, std::int64_t end, void* out) {
   double* losses = static_cast<double*>(out);
   const bool capped = p.transform.soft_cap > 0;
   const auto with_output = [&](auto output) {

@@ -8,7 +8,7 @@ namespace longhaul::cpu {
 namespace {
 
 template <typename T>
-void add_range(const Add& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void add_range(const Add& p, std::int64_t begin, std::int64_t end) {
   using A = accumulate_t<T>;
   T* y = static_cast<T*>(p.y);
   if (p.operands == 2) {
@@ -28,7 +28,7 @@ void add_range(const Add& p, std::int64_t begin, std::int64_t end) {
 }
 
 template <typename T>
-void scale_range(const Scale& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void scale_range(const Scale& p, std::int64_t begin, std::int64_t end) {
   using A = accumulate_t<T>;
   const A factor = static_cast<A>(p.factor * (p.factor_pointer ? *p.factor_pointer : 1.0));
   const T* x = static_cast<const T*>(p.x) + begin;
@@ -37,7 +37,7 @@ void scale_range(const Scale& p, std::int64_t begin, std::int64_t end) {
 }
 
 template <typename T, typename W>
-void add_bias_rows(const AddBias& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void add_bias_rows(const AddBias& p, std::int64_t begin, std::int64_t end) {
   using A = accumulate_t<T>;
   const W* bias = static_cast<const W*>(p.bias);
   for (std::int64_t row = begin; row < end; ++row) {
@@ -48,12 +48,12 @@ void add_bias_rows(const AddBias& p, std::int64_t begin, std::int64_t end) {
   }
 }
 template <typename T>
-void add_bias_range(const AddBias& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void add_bias_range(const AddBias& p, std::int64_t begin, std::int64_t end) {
   p.bias_type == p.type ? add_bias_rows<T, T>(p, begin, end) : add_bias_rows<T, float>(p, begin, end);
 }
 
 template <typename T>
-void sum_rows_range(const SumRows& p, std::int64_t begin, std::int64_t end, void* out) {
+LONGHAUL_LOOP void sum_rows_range(const SumRows& p, std::int64_t begin, std::int64_t end, void* out) {
   using A = accumulate_t<T>;
   A* sum = static_cast<A*>(out);
   for (std::int64_t i = 0; i < p.d; ++i) sum[i] = 0;
@@ -74,13 +74,13 @@ void sum_rows_range(const SumRows& p, std::int64_t begin, std::int64_t end, void
 }
 
 template <typename From, typename To>
-void cast_elements(const From* x, To* y, std::int64_t count) {
+LONGHAUL_LOOP void cast_elements(const From* x, To* y, std::int64_t count) {
   // Vectors are counted in the wider arithmetic type, so that double to float rounds once.
   using A = std::conditional_t<std::is_same_v<From, double> || std::is_same_v<To, double>, double, float>;
   each_vector<A>(count, [&](std::int64_t i, auto part) { store_as<A>(y + i, load_as<A>(x + i, part), part); });
 }
 template <typename T>
-void cast_range(const Cast& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void cast_range(const Cast& p, std::int64_t begin, std::int64_t end) {
   const T* x = static_cast<const T*>(p.x) + begin;
   if (p.to == DType::float64)
     cast_elements(x, static_cast<double*>(p.y) + begin, end - begin);
@@ -91,7 +91,7 @@ void cast_range(const Cast& p, std::int64_t begin, std::int64_t end) {
 }
 
 template <typename T>
-void sum_of_squares_range(const SumOfSquares& p, std::int64_t begin, std::int64_t end, void* out) {
+LONGHAUL_LOOP void sum_of_squares_range(const SumOfSquares& p, std::int64_t begin, std::int64_t end, void* out) {
   using A = accumulate_t<T>;
   const T* x = static_cast<const T*>(p.x);
   double total = 0;
@@ -108,20 +108,23 @@ void sum_of_squares_range(const SumOfSquares& p, std::int64_t begin, std::int64_
 
 /// Used by embedding_gradient: see VectorTable.
 template <typename T>
-void sum_gathered_range(const void* rows, std::int64_t row_stride, const std::int32_t* indices, std::int64_t count,
-                        std::int64_t begin, std::int64_t end, void* out) {
+LONGHAUL_LOOP void sum_gathered_range(const void* rows, std::int64_t row_stride, const std::int32_t* indices,
+                                      std::int64_t count, std::int64_t begin, std::int64_t end, void* out) {
   using A = accumulate_t<T>;
   const T* from = static_cast<const T*>(rows) + begin;
   A* sum = static_cast<A*>(out);
-  constexpr std::int64_t step = 4 * lanes_in<A>;
+  constexpr int vectors = vector_bytes == 64 ? 16 : 8;  // of sums, held in registers
+  constexpr std::int64_t step = vectors * lanes_in<A>;
   std::int64_t j = 0;
-  for (; j + step <= end - begin; j += step) {  // four vectors of sums in registers, all occurrences in order
-    Lanes<A> sums[4] = {};
+  for (; j + step <= end - begin; j += step) {
+    Lanes<A> sums[vectors] = {};
     for (std::int64_t occurrence = 0; occurrence < count; ++occurrence) {
       const T* row = from + indices[occurrence] * row_stride + j;
-      for (int k = 0; k < 4; ++k) sums[k] += load(row + k * lanes_in<A>, Full{});
+#pragma GCC unroll 16
+      for (int k = 0; k < vectors; ++k) sums[k] += load(row + k * lanes_in<A>, Full{});
     }
-    for (int k = 0; k < 4; ++k) store(sum + j + k * lanes_in<A>, sums[k], Full{});
+#pragma GCC unroll 16
+    for (int k = 0; k < vectors; ++k) store(sum + j + k * lanes_in<A>, sums[k], Full{});
   }
   each_vector<A>(end - begin - j, [&](std::int64_t i, auto part) {
     Lanes<A> one = {};

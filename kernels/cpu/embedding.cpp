@@ -19,7 +19,7 @@ namespace {
 std::size_t starts_bytes(std::int64_t v) {
   return round_to_line(static_cast<std::size_t>(v + 2) * sizeof(std::int32_t));
 }
-constexpr std::int64_t strip = 256;  // columns that a task takes
+constexpr std::int64_t strip = 1024;  // columns that a task takes
 }  // namespace
 
 std::size_t embedding_gradient_scratch_bytes(std::int64_t n, std::int64_t v) {

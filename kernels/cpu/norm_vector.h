@@ -30,7 +30,7 @@ LONGHAUL_INLINE const T* input_row(const Problem& p, std::int64_t row) {
 }
 
 template <typename T, typename W>
-void rms_norm_rows(const RmsNorm& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void rms_norm_rows(const RmsNorm& p, std::int64_t begin, std::int64_t end) {
   using A = accumulate_t<T>;
   const W* w = static_cast<const W*>(p.weight);
   for (std::int64_t row = begin; row < end; ++row) {
@@ -49,7 +49,7 @@ void rms_norm_rows(const RmsNorm& p, std::int64_t begin, std::int64_t end) {
 }
 
 template <typename T, typename W>
-void rms_norm_gradient_rows(const RmsNormGradient& p, std::int64_t begin, std::int64_t end, void* out) {
+LONGHAUL_LOOP void rms_norm_gradient_rows(const RmsNormGradient& p, std::int64_t begin, std::int64_t end, void* out) {
   using A = accumulate_t<T>;
   const W* w = static_cast<const W*>(p.weight);
   A* dweight = static_cast<A*>(out);
@@ -103,7 +103,7 @@ LONGHAUL_INLINE Moments<accumulate_t<T>> moments(const T* s, std::int64_t d, dou
 }
 
 template <typename T, typename W>
-void layer_norm_rows(const LayerNorm& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void layer_norm_rows(const LayerNorm& p, std::int64_t begin, std::int64_t end) {
   using A = accumulate_t<T>;
   const W* w = static_cast<const W*>(p.weight);
   const W* bias = static_cast<const W*>(p.bias);
@@ -119,7 +119,8 @@ void layer_norm_rows(const LayerNorm& p, std::int64_t begin, std::int64_t end) {
 }
 
 template <typename T, typename W>
-void layer_norm_gradient_rows(const LayerNormGradient& p, std::int64_t begin, std::int64_t end, void* out) {
+LONGHAUL_LOOP void layer_norm_gradient_rows(const LayerNormGradient& p, std::int64_t begin, std::int64_t end,
+                                            void* out) {
   using A = accumulate_t<T>;
   const W* w = static_cast<const W*>(p.weight);
   constexpr std::int64_t line = 64 / sizeof(A);
@@ -159,20 +160,21 @@ void layer_norm_gradient_rows(const LayerNormGradient& p, std::int64_t begin, st
 
 // The weight's type is the activations' or float32.
 template <typename T>
-void rms_norm_range(const RmsNorm& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void rms_norm_range(const RmsNorm& p, std::int64_t begin, std::int64_t end) {
   p.weight_type == p.type ? rms_norm_rows<T, T>(p, begin, end) : rms_norm_rows<T, float>(p, begin, end);
 }
 template <typename T>
-void rms_norm_gradient_range(const RmsNormGradient& p, std::int64_t begin, std::int64_t end, void* out) {
+LONGHAUL_LOOP void rms_norm_gradient_range(const RmsNormGradient& p, std::int64_t begin, std::int64_t end, void* out) {
   p.weight_type == p.type ? rms_norm_gradient_rows<T, T>(p, begin, end, out)
                           : rms_norm_gradient_rows<T, float>(p, begin, end, out);
 }
 template <typename T>
-void layer_norm_range(const LayerNorm& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void layer_norm_range(const LayerNorm& p, std::int64_t begin, std::int64_t end) {
   p.weight_type == p.type ? layer_norm_rows<T, T>(p, begin, end) : layer_norm_rows<T, float>(p, begin, end);
 }
 template <typename T>
-void layer_norm_gradient_range(const LayerNormGradient& p, std::int64_t begin, std::int64_t end, void* out) {
+LONGHAUL_LOOP void layer_norm_gradient_range(const LayerNormGradient& p, std::int64_t begin, std::int64_t end,
+                                             void* out) {
   p.weight_type == p.type ? layer_norm_gradient_rows<T, T>(p, begin, end, out)
                           : layer_norm_gradient_rows<T, float>(p, begin, end, out);
 }

@@ -7,7 +7,7 @@ namespace longhaul::cpu {
 namespace {
 
 template <typename T>
-void rope_range(const Rope& p, std::int64_t begin, std::int64_t end) {
+LONGHAUL_LOOP void rope_range(const Rope& p, std::int64_t begin, std::int64_t end) {
   using A = accumulate_t<T>;
   const std::int64_t half = p.rotary_dim / 2;
   const std::int64_t x_stride = p.x_stride ? p.x_stride : p.heads * p.head_dim;

@@ -5,12 +5,17 @@
 #pragma once
 #include <cstdint>
 #include <type_traits>
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #include "base/dtype.h"
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed between functions of this file only
 
 #define LONGHAUL_INLINE inline __attribute__((always_inline))
+/// An inner loop: everything it calls is inlined, or the sums that its lambdas hold by reference live in memory.
+#define LONGHAUL_LOOP __attribute__((flatten))
 
 namespace longhaul::cpu {
 namespace {
@@ -52,16 +57,38 @@ LONGHAUL_INLINE Lanes<A> broadcast(A value) {
   return Lanes<A>{} + value;
 }
 
+// GCC 12 splits these two conversions into several instructions where one exists (and warns of the unmasked
+// intrinsics).
+LONGHAUL_INLINE Bits widen(HalfWords words) {
+#if defined(__AVX512F__)
+  return (Bits)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)words);
+#elif defined(__AVX2__)
+  return (Bits)_mm256_cvtepu16_epi32((__m128i)words);
+#else
+  return __builtin_convertvector(words, Bits);
+#endif
+}
+LONGHAUL_INLINE HalfWords narrow(Bits bits) {
+#if defined(__AVX512F__)
+  return (HalfWords)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)bits);
+#elif defined(__AVX2__)
+  const __m256i packed = _mm256_packus_epi32((__m256i)bits, (__m256i)bits);  // every value is below 2^16
+  return (HalfWords)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+#else
+  return __builtin_convertvector(bits, HalfWords);
+#endif
+}
+
 LONGHAUL_INLINE Lanes<float> from_bfloat16(HalfWords words) {
-  return (Lanes<float>)(__builtin_convertvector(words, Bits) << 16);
+  return (Lanes<float>)(widen(words) << 16);
 }
 /// Rounds to nearest even; NaN stays NaN.
 LONGHAUL_INLINE HalfWords to_bfloat16(Lanes<float> value) {
   const Bits word = (Bits)value;
   const Bits rounded = (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;
   const Bits quiet = (word >> 16) | 0x40u;
-  const Integers is_nan = (Integers)(word & 0x7fffffffu) > 0x7f800000;
-  return __builtin_convertvector(is_nan ? quiet : rounded, HalfWords);
+  const Integers is_nan = value != value;
+  return narrow(is_nan ? quiet : rounded);
 }
 
 /// Reads lanes_in<A> elements of storage type T into arithmetic type A (T's own, or a conversion between float and
