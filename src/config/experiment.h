@@ -115,6 +115,9 @@ Experiment parse_experiment(const std::string& text, const std::filesystem::path
 /// again after changing an experiment in code.
 void check_experiment(const Experiment& experiment);
 
+/// Throws Error when data.files is empty; for commands that read data.
+void require_data_files(const Experiment& experiment);
+
 /// The resolved experiment as YAML with every key; parse_experiment of it gives the same experiment again.
 std::string to_yaml(const Experiment& experiment);
 

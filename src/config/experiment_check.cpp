@@ -73,6 +73,10 @@ void check_experiment(const Experiment& e) {
         *e.lr_scheduler.decay_ratio);
 }
 
+void require_data_files(const Experiment& e) {
+  if (e.data.files.empty()) fail("data.files is empty; name at least one file to train on, as data.files: [a.txt]");
+}
+
 DType gradient_dtype_of(const Experiment& e) {
   return e.training.gradient_dtype.value_or(e.training.dtype == DType::float64 ? DType::float64 : DType::float32);
 }

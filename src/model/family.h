@@ -21,6 +21,8 @@ class ConfigReader {
   /// At least 1, unless `minimum` says otherwise.
   std::int64_t integer(const char* key, std::optional<std::int64_t> fallback, std::int64_t minimum = 1);
   std::optional<std::int64_t> optional_integer(const char* key);
+  /// From 1 to the number of layers that a spec may have, checked before anything is repeated that often.
+  std::int64_t layer_count(const char* key, std::int64_t fallback);
   double number(const char* key, double fallback);
   bool boolean(const char* key, bool fallback);
   std::string text(const char* key, const char* fallback);

@@ -18,7 +18,7 @@ TransformerSpec read_decoder(ConfigReader& config, const DecoderDefaults& defaul
   spec.tied_head = config.boolean("tie_word_embeddings", false);
 
   LayerGroup group;
-  group.repeat = config.integer("num_hidden_layers", defaults.layers);
+  group.repeat = config.layer_count("num_hidden_layers", defaults.layers);
   LayerSpec& layer = group.layer;
   AttentionSpec& attention = layer.attention;
   attention.heads = config.integer("num_attention_heads", defaults.heads);

@@ -40,7 +40,7 @@ class Gpt2 : public Family {
                  config.integer("n_inner", 4 * spec.hidden_size), true};
     spec.final_norm = layer.norm;
     const bool by_index = config.boolean("scale_attn_by_inverse_layer_idx", false);
-    const std::int64_t count = config.integer("n_layer", 12);
+    const std::int64_t count = config.layer_count("n_layer", 12);
     const double scale = attention.scale;
     for (std::int64_t i = 0; i < count; ++i) {
       if (by_index) attention.scale = scale / static_cast<double>(i + 1);

@@ -5,6 +5,7 @@
 #include "base/nearest_name.h"
 #include "model/family.h"
 #include "model/rope.h"
+#include "model/spec_fields.h"
 
 namespace longhaul {
 
@@ -59,6 +60,13 @@ std::int64_t ConfigReader::integer(const char* key, std::optional<std::int64_t> 
   const std::int64_t result = value ? *value : *fallback;
   if (result < minimum) refuse(fmt::format("{} must be at least {}; it is {}", key, minimum, result));
   return result;
+}
+
+std::int64_t ConfigReader::layer_count(const char* key, std::int64_t fallback) {
+  const std::int64_t count = integer(key, fallback);
+  if (count > spec_fields::most_layers)
+    refuse(fmt::format("{} is {}; at most {} layers are supported", key, count, spec_fields::most_layers));
+  return count;
 }
 
 double ConfigReader::number(const char* key, double fallback) {

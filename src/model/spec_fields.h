@@ -32,14 +32,16 @@ constexpr Range size_up_to(double maximum) {
   return {1, maximum, false};
 }
 constexpr double largest_index = 2147483647;
+// With these limits the number of parameters fits 63 bits.
+constexpr std::int64_t most_layers = 4096;
 constexpr Range positive = {0, std::numeric_limits<double>::infinity(), true};
 constexpr Range not_negative = {0, std::numeric_limits<double>::infinity(), false};
 
 template <typename Visitor>
 void describe(Visitor& v, AttentionSpec& s) {
-  v.integer("heads", s.heads, {}, size_up_to(65536), "Query heads.");
-  v.integer("kv_heads", s.kv_heads, {}, size_up_to(65536), "Key and value heads; divides heads.");
-  v.integer("head_dim", s.head_dim, {}, size_up_to(65536), "Size of a head; need not be hidden_size / heads.");
+  v.integer("heads", s.heads, {}, size_up_to(16384), "Query heads.");
+  v.integer("kv_heads", s.kv_heads, {}, size_up_to(16384), "Key and value heads; divides heads.");
+  v.integer("head_dim", s.head_dim, {}, size_up_to(4096), "Size of a head; need not be hidden_size / heads.");
   v.boolean("q_bias", s.q_bias, false, "The query projection has a bias.");
   v.boolean("k_bias", s.k_bias, false, "The key projection has a bias.");
   v.boolean("v_bias", s.v_bias, false, "The value projection has a bias.");
@@ -60,7 +62,7 @@ void describe(Visitor& v, RopeSpec& s) {
            "waves divided by factor, short ones kept.");
   const bool llama3 = s.kind == RopeKind::llama3, yarn = s.kind == RopeKind::yarn;
   v.number("theta", s.theta, 10000, {1, std::numeric_limits<double>::infinity(), true}, "Base of the wavelengths.");
-  v.integer("rotary_dim", s.rotary_dim, computed_integer, {2, 65536, false},
+  v.integer("rotary_dim", s.rotary_dim, computed_integer, {2, 4096, false},
             "Even; the first dimensions of each head, which turn in pairs (i, i + rotary_dim / 2); default head_dim.");
   if (llama3 || yarn || s.kind == RopeKind::linear || v.shows_all())
     v.number("factor", s.factor, {}, positive, "linear, llama3, yarn: how far positions are stretched.");
@@ -96,13 +98,13 @@ void describe(Visitor& v, MlpSpec& s) {
   v.boolean("gated", s.gated, {}, "true: down(activation(gate(x)) x up(x)); false: down(activation(up(x))).");
   v.choice("activation", s.activation, activation_names, {},
            "gelu: exact, by erf; gelu_tanh: its approximation by tanh.");
-  v.integer("size", s.size, {}, size_up_to(1 << 28), "Intermediate size.");
+  v.integer("size", s.size, {}, size_up_to(1 << 24), "Intermediate size.");
   v.boolean("bias", s.bias, false, "gate, up and down have biases.");
 }
 
 template <typename Visitor>
 void describe(Visitor& v, LayerGroup& s) {
-  v.integer("repeat", s.repeat, 1, size_up_to(65536), "Equal layers in this group.");
+  v.integer("repeat", s.repeat, 1, size_up_to(most_layers), "Equal layers in this group.");
   v.object("attention", s.layer.attention, "Self-attention.");
   v.optional_object("rope", s.layer.rope, "Rotary position embedding of queries and keys; null: none.");
   v.object("norm", s.layer.norm, "The norms before attention and before the MLP.");
@@ -117,7 +119,7 @@ template <typename Visitor>
 void describe(Visitor& v, TransformerSpec& s) {
   v.constant("model_type", "longhaul", "Marks our own spec; other values are Hugging Face families.");
   v.integer("vocabulary", s.vocabulary, {}, size_up_to(largest_index), "Token ids are 0 to vocabulary - 1.");
-  v.integer("hidden_size", s.hidden_size, {}, size_up_to(1 << 24), "Size of the residual stream.");
+  v.integer("hidden_size", s.hidden_size, {}, size_up_to(1 << 20), "Size of the residual stream.");
   v.integer("max_positions", s.max_positions, {}, size_up_to(largest_index),
             "Rows of the learned position table, or the length that RoPE is meant for.");
   v.boolean("learned_positions", s.learned_positions, false,

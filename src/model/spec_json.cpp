@@ -197,6 +197,9 @@ void finish_defaults(TransformerSpec& spec) {
 
 /// What no single field can tell.
 void check_combinations(const TransformerSpec& spec, const std::string& origin) {
+  if (spec.layer_count() > spec_fields::most_layers)
+    fail("{}: the groups of layers make {} layers together; at most {} are supported", origin, spec.layer_count(),
+         spec_fields::most_layers);
   for (std::size_t g = 0; g < spec.layers.size(); ++g) {
     const LayerSpec& layer = spec.layers[g].layer;
     const AttentionSpec& attention = layer.attention;

@@ -228,3 +228,39 @@ TEST_CASE("auto parallelism takes the largest divisor of the ranks that divides 
   CHECK_THROWS_WITH(resolve("training: {global_batch_size: 3}\nparallelism: {sequence: 1}", 2, {4}),
                     Contains("1 x 2 = 2"));
 }
+
+TEST_CASE("garbled experiment files are refused as user errors, never as crashes") {
+  const std::string good = to_yaml(yaml(minimal));
+  std::uint64_t state = 1;
+  const auto next = [&](std::size_t bound) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<std::size_t>(state >> 33) % bound;
+  };
+  const std::string pieces = "{}[],:\"'019-.eE\n ntf\\/&*!|>%@#?\t\xff";
+  std::size_t refused = 0, accepted = 0;
+  for (int i = 0; i < 1000; ++i) {
+    std::string text = good;
+    for (std::size_t edits = 1 + next(3); edits > 0; --edits) {
+      const std::size_t at = next(text.size());
+      if (next(2))
+        text[at] = pieces[next(pieces.size())];
+      else
+        text.erase(at, 1 + next(4));
+    }
+    try {
+      parse_experiment(text, "/somewhere/run.yaml");
+      ++accepted;
+    } catch (const Error&) {
+      ++refused;
+    }
+  }
+  CHECK(refused > 300);
+  CHECK(accepted > 20);
+  CHECK_THAT(message(std::string(100000, '[')), Contains("not valid YAML"));
+  CHECK_THAT(message("a: &x [*x]\n"), Contains("run.yaml"));
+}
+
+TEST_CASE("training needs data files, other commands do not") {
+  CHECK_THROWS_WITH(require_data_files(yaml(minimal)), Contains("data.files is empty"));
+  require_data_files(yaml(minimal + "data: {files: a.txt}"));
+}

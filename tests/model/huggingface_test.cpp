@@ -233,6 +233,7 @@ TEST_CASE("what is ignored is noted, what is unsupported refused with what is su
   CHECK_THAT(changed("llama", "hidden_size", 30), Contains("multiple of num_attention_heads"));
   CHECK_THAT(changed("llama", "hidden_size", "big"), Contains("hidden_size must be an integer"));
   CHECK_THAT(changed("llama", "num_hidden_layers", 0), Contains("at least 1"));
+  CHECK_THAT(changed("gpt2", "n_layer", 1000000000000), Contains("at most 4096 layers"));
   CHECK_THAT(changed("gpt2", "n_head", 5), Contains("multiple of n_head"));
   CHECK_THAT(changed("gpt2", "add_cross_attention", true), Contains("add_cross_attention"));
   CHECK_THROWS_WITH(load_model("/nowhere/config.json"), Contains("no such file"));
@@ -366,4 +367,35 @@ TEST_CASE("tensor names, shapes and transposition are those of the families") {
   CHECK(is_ignored_tensor("transformer.h.0.attn.masked_bias", gpt2, "gpt2"));
   CHECK_FALSE(is_ignored_tensor("h.0.attn.c_attn.bias", gpt2, "gpt2"));
   CHECK(is_ignored_tensor("model.layers.0.self_attn.rotary_emb.inv_freq", load(config_of("llama")).spec, "llama"));
+}
+
+TEST_CASE("garbled model files are refused as user errors, never as crashes") {
+  std::uint64_t state = 1;
+  const auto next = [&](std::size_t bound) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<std::size_t>(state >> 33) % bound;
+  };
+  std::size_t refused = 0, accepted = 0;
+  const std::string pieces = "{}[],:\"019-.eE\n ntf\\/\xff";
+  for (const std::string& family : hub_families) {
+    const std::string good = config_of(family).dump(1);
+    for (int i = 0; i < 300; ++i) {
+      std::string text = good;
+      for (std::size_t edits = 1 + next(3); edits > 0; --edits) {
+        const std::size_t at = next(text.size());
+        if (next(2))
+          text[at] = pieces[next(pieces.size())];
+        else
+          text.erase(at, 1 + next(4));
+      }
+      try {
+        parse_model(text, "config.json");
+        ++accepted;
+      } catch (const Error&) {
+        ++refused;
+      }
+    }
+  }
+  CHECK(refused > 500);
+  CHECK(accepted > 50);
 }

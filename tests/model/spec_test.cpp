@@ -83,6 +83,10 @@ TEST_CASE("a spec that is wrong names the field, the value and what is supported
   CHECK_THAT(message(edited("/layers/0/rope/rotary_dim", 18)), Contains("at most attention.head_dim"));
   CHECK_THAT(message(edited("/layers/0/rope/rotary_dim", 7)), Contains("must be even"));
   CHECK_THAT(message(edited("/layers", json::array())), Contains("at least one object"));
+  CHECK_THAT(message(edited("/layers/0/repeat", 5000)), Contains("from 1 to 4096"));
+  json many = edited("/layers/0/repeat", 4096);
+  many["layers"].push_back(many["layers"][0]);
+  CHECK_THAT(message(many), Contains("8192 layers"));
   CHECK_THAT(message(edited("/final_norm", 3)), Contains("final_norm must be an object"));
   CHECK_THAT(message(edited("/initializer_range", -0.1)), Contains("of at least 0"));
   json missing = json::parse(small);
