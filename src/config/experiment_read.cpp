@@ -90,6 +90,15 @@ Value from_json(const json& node, bool inside_list = false) {
   return value;
 }
 
+bool is_utf8(const std::string& text) {
+  try {
+    json(text).dump();  // strict by default
+    return true;
+  } catch (const json::type_error&) {
+    return false;
+  }
+}
+
 std::string at(const std::string& origin, int line) {
   return line > 0 ? fmt::format("{}:{}", origin, line) : origin;
 }
@@ -209,6 +218,7 @@ struct Assigner {
     if (given.kind == Value::Kind::list || given.kind == Value::Kind::map || given.kind == Value::Kind::null) refuse();
     if (given.kind != Value::Kind::text) refuse(" (to mean a text, write it in quotes)");
     if (given.text.find('\0') != std::string::npos) refuse(" (it holds a zero byte)");
+    if (!is_utf8(given.text)) refuse(" (it is not UTF-8, so the resolved experiment could not repeat it)");
     return given.text;
   }
   std::filesystem::path path(const Value& given) const {

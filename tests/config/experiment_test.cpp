@@ -178,6 +178,7 @@ TEST_CASE("impossible combinations are refused") {
 
 TEST_CASE("files that are no experiment are refused") {
   CHECK_THAT(message("- a\n"), Contains("mapping of sections"));
+  CHECK_THAT(message("model: {config: a\xff.json}\n"), Contains("model.config") && Contains("not UTF-8"));
   CHECK_THAT(message("model: 3\n"), Contains("run.yaml:1") && Contains("section"));
   CHECK_THAT(message("model: {config: [\n"), Contains("not valid YAML") && Contains("run.yaml:"));
   CHECK_THAT(message(minimal + "---\n" + minimal), Contains("2 YAML documents"));
