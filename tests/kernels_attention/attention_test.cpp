@@ -168,6 +168,60 @@ TEST_CASE("bfloat16 in, float32 out and gradients, overwritten or added to") {
   }
 }
 
+TEST_CASE("the exponential is accurate to 2e-7") {
+  // Two keys whose logits are 0 and -x: log_sum_exp is log(1 + exp(-x)). Over x < ln 2 the power of two passes through
+  // the whole range of its polynomial, and x and its product with 1 are exact in bfloat16 too.
+  const Shape shape{1, 356, 2, 1, 1, 8, 0, Order::natural, Documents::one};
+  Problem p(shape);
+  p.problem.scale = 1;
+  p.query_index.assign(p.query_index.size(), 1);
+  p.key_start.assign(p.key_start.size(), 0);
+  Inputs<bfloat16> in(p);
+  for (auto* array : {&in.q, &in.k}) array->assign(array->size(), bfloat16(0));
+  for (std::size_t q = 0; q < 356; ++q) in.q[q * 8] = bfloat16(static_cast<float>(q % 178) / 256);
+  in.k[8] = bfloat16(-1);
+  const Inputs<float> widened(in);
+  ThreadPool pool(1);
+  auto check = [&](std::string_view name, const std::vector<float>& log_sum_exp) {
+    double worst = 0;
+    for (std::size_t q = 0; q < 356; ++q) {
+      const double x = cast<double>(in.q[q * 8]), weight = std::exp(-x);
+      // The larger weight must be exactly 1. An error e of the other moves log_sum_exp by e weight / (1 + weight).
+      worst = std::max(worst, std::abs(log_sum_exp[q] - std::log1p(weight)) * (1 + weight) / weight);
+    }
+    INFO(name);
+    // Besides, the sum (below 2) and its logarithm (below 1) are rounded to float: 2^-24 and 2^-25, times up to 2
+    // and 3.
+    CHECK(worst < 2e-7 + 3.5 * 0x1p-24);
+  };
+  for (const auto* one : fast<float>(p)) check(one->name, Forward<float>(*one, p, widened, pool).log_sum_exp);
+  for (const auto* one : fast<bfloat16>(p)) check(one->name, Forward<bfloat16>(*one, p, in, pool).log_sum_exp);
+}
+
+TEST_CASE("tiles outside the visible interval are not read") {
+  // Two documents that meet at a boundary of every kind of tile; the first is all NaN. Zero weights times NaN would
+  // show.
+  const std::size_t S = 1000, boundary = 576, D = 64;
+  Problem p({1, 1000, 1000, 1, 1, 64, 0, Order::natural, Documents::one});
+  for (std::size_t q = boundary; q < S; ++q) p.key_start[q] = boundary;
+  Inputs<float> in(p);
+  for (auto* array : {&in.q, &in.k, &in.v, &in.dout})
+    std::fill(array->begin(), array->begin() + boundary * D, std::nanf(""));
+  ThreadPool pool(1);
+  auto finite_after_boundary = [&](const std::vector<float>& x) {
+    return std::isnan(x[5]) && std::all_of(x.begin() + boundary * D, x.end(), [](float y) { return std::isfinite(y); });
+  };
+  for (const auto* one : fast<float>(p)) {
+    INFO(one->name);
+    const Forward<float> forward(*one, p, in, pool);
+    const Backward<float> backward(*one, p, in, forward, pool);
+    CHECK(finite_after_boundary(forward.out));
+    CHECK(finite_after_boundary(backward.dq));
+    CHECK(finite_after_boundary(backward.dk));
+    CHECK(finite_after_boundary(backward.dv));
+  }
+}
+
 TEMPLATE_TEST_CASE("threads do not change a bit", "[threads]", float, bfloat16) {
   for (const Shape& shape : {Shape{1, 900, 900, 1, 1, 64, 0, Order::natural, Documents::one},
                              Shape{2, 333, 410, 4, 2, 40, 50, Order::zigzag, Documents::random},
