@@ -92,6 +92,36 @@ TEST_CASE("blocked attention is as exact as the reference kernel of its dtype") 
   }
 }
 
+TEST_CASE("each row sees the keys of its interval and no other") {
+  for (const Shape& shape : shapes) {
+    const Problem p(shape);
+    Inputs<float> in(p);
+    std::fill(in.q.begin(), in.q.end(), 0.f);  // equal logits: log_sum_exp is the logarithm of the number of keys
+    ThreadPool pool(1);
+    for (const auto& one : attention_implementations()) {
+      if (!one.refusal(p.problem, DType::float32).empty()) continue;
+      const Forward<float> forward(one, p, in, pool);
+      std::int64_t wrong = 0;
+      for (std::int64_t b = 0; b < shape.batch; ++b)
+        for (std::int64_t q = 0; q < shape.queries; ++q) {
+          const std::int64_t at = p.query_index[static_cast<std::size_t>(b * shape.queries + q)];
+          const std::int64_t start = p.key_start[static_cast<std::size_t>(b * shape.queries + q)];
+          std::int64_t count = 0;
+          for (std::int64_t k = 0; k < shape.keys; ++k) {
+            const std::int64_t index = p.key_index[static_cast<std::size_t>(b * shape.keys + k)];
+            count += index <= at && index >= std::max(start, shape.window ? at - shape.window + 1 : 0);
+          }
+          for (std::int64_t h = 0; h < shape.heads; ++h) {
+            const float got = forward.log_sum_exp[static_cast<std::size_t>((b * shape.heads + h) * shape.queries + q)];
+            wrong += std::llround(std::exp(static_cast<double>(got))) != count;
+          }
+        }
+      INFO(one.name << " " << shape);
+      CHECK(wrong == 0);
+    }
+  }
+}
+
 TEST_CASE("rows that see nothing give 0, -infinity and no gradient") {
   const Shape shape{1, 60, 70, 2, 1, 32, 0, Order::blind, Documents::one};
   const Problem p(shape);
