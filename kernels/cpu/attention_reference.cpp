@@ -62,6 +62,7 @@ bool visible(const AttentionProblem& p, std::int64_t batch, std::int64_t query, 
   return index >= 0 && index >= start && index <= at && (p.window == 0 || index > at - p.window);
 }
 
+/// `weights` [keys] and `values` [head_dim] are scratch.
 template <typename T, typename Out>
 void forward_row(const AttentionProblem& p, const AttentionForward& a, std::int64_t batch, std::int64_t head,
                  std::int64_t query, accumulate_t<T>* weights, accumulate_t<T>* values) {
