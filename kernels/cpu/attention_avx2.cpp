@@ -51,18 +51,16 @@ struct Avx2 {
     return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
   }
 
-  /// 2^x, relative error below 2e-7 (the polynomial of the AVX-512 version); 0 below 2^-126, infinity from 2^128 on.
+  /// 2^x, relative error below 2e-7, exact at 0; 0 below 2^-126, infinity from 2^128 on.
   LONGHAUL_INLINE Vector exp2(Vector x) {
     // The operand that may be NaN comes second, so that NaN stays.
     const Vector bounded = _mm256_max_ps(_mm256_set1_ps(-126), _mm256_min_ps(_mm256_set1_ps(128), x));
     const Vector whole = _mm256_round_ps(bounded, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const Vector part = _mm256_sub_ps(bounded, whole);
-    Vector p = _mm256_set1_ps(1.32764686e-3f);
-    p = _mm256_fmadd_ps(p, part, _mm256_set1_ps(9.67554135e-3f));
-    p = _mm256_fmadd_ps(p, part, _mm256_set1_ps(.0555071329f));
-    p = _mm256_fmadd_ps(p, part, _mm256_set1_ps(.240221197f));
-    p = _mm256_fmadd_ps(p, part, _mm256_set1_ps(.693146967f));
-    p = _mm256_fmadd_ps(p, part, _mm256_set1_ps(1.00000007f));
+    Vector p = fill(exp2_coefficients[4]);
+    LONGHAUL_UNROLL
+    for (int i = 3; i >= 0; --i) p = fused(p, part, fill(exp2_coefficients[i]));
+    p = fused(p, part, fill(1));
     // Two factors, for 2^128 alone is no finite float.
     const __m256i exponent = _mm256_cvtps_epi32(whole), half = _mm256_srai_epi32(exponent, 1);
     const auto power = [](__m256i e) __attribute__((always_inline)) {

@@ -55,10 +55,11 @@ A dot(const T* a, const T* b, std::int64_t n) {
   return sum;
 }
 
+/// The definition, written out here on its own: an oracle shares nothing with what it checks.
 bool visible(const AttentionProblem& p, std::int64_t batch, std::int64_t query, std::int64_t key) {
-  const std::int64_t q = batch * p.queries + query;
-  const std::int32_t index = p.key_index[batch * p.keys + key];
-  return index >= first_visible(p, q) && index <= p.query_index[q];
+  const std::int64_t at = p.query_index[batch * p.queries + query], index = p.key_index[batch * p.keys + key];
+  const std::int64_t start = p.key_start[batch * p.queries + query];
+  return index >= 0 && index >= start && index <= at && (p.window == 0 || index > at - p.window);
 }
 
 /// `weights` [keys] and `values` [head_dim] are scratch.

@@ -22,6 +22,10 @@
 namespace longhaul::cpu {
 namespace {
 
+/// 2^x = 1 + x (c[0] + x (c[1] + ...)) for |x| <= 1/2: minimax of degree 5 among the polynomials that are 1 at 0, so
+/// that the largest weight of a row is exact. Relative error 0.9e-7, and below 1.6e-7 when evaluated in float32.
+constexpr float exp2_coefficients[] = {.693147004f, .240222424f, .0555073358f, 9.67151392e-3f, 1.32647285e-3f};
+
 enum class Piece { hidden, compared, full };
 
 template <class Isa>

@@ -92,6 +92,36 @@ TEST_CASE("blocked attention is as exact as the reference kernel of its dtype") 
   }
 }
 
+TEST_CASE("each row sees the keys of its interval and no other") {
+  for (const Shape& shape : shapes) {
+    const Problem p(shape);
+    Inputs<float> in(p);
+    std::fill(in.q.begin(), in.q.end(), 0.f);  // equal logits: log_sum_exp is the logarithm of the number of keys
+    ThreadPool pool(1);
+    for (const auto& one : attention_implementations()) {
+      if (!one.refusal(p.problem, DType::float32).empty()) continue;
+      const Forward<float> forward(one, p, in, pool);
+      std::int64_t wrong = 0;
+      for (std::int64_t b = 0; b < shape.batch; ++b)
+        for (std::int64_t q = 0; q < shape.queries; ++q) {
+          const std::int64_t at = p.query_index[static_cast<std::size_t>(b * shape.queries + q)];
+          const std::int64_t start = p.key_start[static_cast<std::size_t>(b * shape.queries + q)];
+          std::int64_t count = 0;
+          for (std::int64_t k = 0; k < shape.keys; ++k) {
+            const std::int64_t index = p.key_index[static_cast<std::size_t>(b * shape.keys + k)];
+            count += index <= at && index >= std::max(start, shape.window ? at - shape.window + 1 : 0);
+          }
+          for (std::int64_t h = 0; h < shape.heads; ++h) {
+            const float got = forward.log_sum_exp[static_cast<std::size_t>((b * shape.heads + h) * shape.queries + q)];
+            wrong += std::llround(std::exp(static_cast<double>(got))) != count;
+          }
+        }
+      INFO(one.name << " " << shape);
+      CHECK(wrong == 0);
+    }
+  }
+}
+
 TEST_CASE("rows that see nothing give 0, -infinity and no gradient") {
   const Shape shape{1, 60, 70, 2, 1, 32, 0, Order::blind, Documents::one};
   const Problem p(shape);
@@ -165,6 +195,60 @@ TEST_CASE("bfloat16 in, float32 out and gradients, overwritten or added to") {
     CHECK(error(sums.dq, exact_sum.dq) < tolerance);
     CHECK(error(sums.dk, exact_sum.dk) < tolerance);
     CHECK(error(sums.dv, exact_sum.dv) < tolerance);
+  }
+}
+
+TEST_CASE("the exponential is accurate to 2e-7") {
+  // Two keys whose logits are 0 and -x: log_sum_exp is log(1 + exp(-x)). Over x < ln 2 the power of two passes through
+  // the whole range of its polynomial, and x and its product with 1 are exact in bfloat16 too.
+  const Shape shape{1, 356, 2, 1, 1, 8, 0, Order::natural, Documents::one};
+  Problem p(shape);
+  p.problem.scale = 1;
+  p.query_index.assign(p.query_index.size(), 1);
+  p.key_start.assign(p.key_start.size(), 0);
+  Inputs<bfloat16> in(p);
+  for (auto* array : {&in.q, &in.k}) array->assign(array->size(), bfloat16(0));
+  for (std::size_t q = 0; q < 356; ++q) in.q[q * 8] = bfloat16(static_cast<float>(q % 178) / 256);
+  in.k[8] = bfloat16(-1);
+  const Inputs<float> widened(in);
+  ThreadPool pool(1);
+  auto check = [&](std::string_view name, const std::vector<float>& log_sum_exp) {
+    double worst = 0;
+    for (std::size_t q = 0; q < 356; ++q) {
+      const double x = cast<double>(in.q[q * 8]), weight = std::exp(-x);
+      // The larger weight must be exactly 1. An error e of the other moves log_sum_exp by e weight / (1 + weight).
+      worst = std::max(worst, std::abs(log_sum_exp[q] - std::log1p(weight)) * (1 + weight) / weight);
+    }
+    INFO(name);
+    // Besides, the sum (below 2) and its logarithm (below 1) are rounded to float: 2^-24 and 2^-25, times up to 2
+    // and 3.
+    CHECK(worst < 2e-7 + 3.5 * 0x1p-24);
+  };
+  for (const auto* one : fast<float>(p)) check(one->name, Forward<float>(*one, p, widened, pool).log_sum_exp);
+  for (const auto* one : fast<bfloat16>(p)) check(one->name, Forward<bfloat16>(*one, p, in, pool).log_sum_exp);
+}
+
+TEST_CASE("tiles outside the visible interval are not read") {
+  // Two documents that meet at a boundary of every kind of tile; the first is all NaN. Zero weights times NaN would
+  // show.
+  const std::size_t S = 1000, boundary = 576, D = 64;
+  Problem p({1, 1000, 1000, 1, 1, 64, 0, Order::natural, Documents::one});
+  for (std::size_t q = boundary; q < S; ++q) p.key_start[q] = boundary;
+  Inputs<float> in(p);
+  for (auto* array : {&in.q, &in.k, &in.v, &in.dout})
+    std::fill(array->begin(), array->begin() + boundary * D, std::nanf(""));
+  ThreadPool pool(1);
+  auto finite_after_boundary = [&](const std::vector<float>& x) {
+    return std::isnan(x[5]) && std::all_of(x.begin() + boundary * D, x.end(), [](float y) { return std::isfinite(y); });
+  };
+  for (const auto* one : fast<float>(p)) {
+    INFO(one->name);
+    const Forward<float> forward(*one, p, in, pool);
+    const Backward<float> backward(*one, p, in, forward, pool);
+    CHECK(finite_after_boundary(forward.out));
+    CHECK(finite_after_boundary(backward.dq));
+    CHECK(finite_after_boundary(backward.dk));
+    CHECK(finite_after_boundary(backward.dv));
   }
 }
 
