@@ -1,7 +1,11 @@
-// choose_attention: how each attention op gets whole key sequences when the sequence is split. Heads are independent,
-// so queries, keys and values are exchanged from split-by-sequence to split-by-head (Ulysses, arXiv 2309.14509):
-// partition turns that choice into all-to-alls. KV heads that do not divide by the ranks are repeated until they do;
-// their gradients are summed back.
+// choose_attention: how each attention op gets whole key sequences when the sequence is split. The mesh names the
+// strategies:
+//   ulysses (arXiv 2309.14509)  heads are independent: q, k, v are exchanged from split-by-sequence to split-by-head,
+//   the output back gather                      queries stay; keys and values are gathered; their gradients are partial
+//   sums, reduce-scattered in float32 ring (arXiv 2310.01889)     queries stay; keys and values pass round (expand_ring
+//   writes the steps)
+// Axes may be combined: ulysses inside, ring or gather outside. Partition turns the choice into collectives. KV heads
+// that do not divide by the ulysses ranks are repeated until they do; their gradients are summed back.
 #include "base/error.h"
 #include "ir/builder.h"
 #include "passes/pass.h"
@@ -19,10 +23,19 @@ std::int64_t copies_needed(std::int64_t heads, std::int64_t kv_heads, std::int64
 }  // namespace
 
 void choose_attention(Graph& graph, const PassContext& context) {
-  AxisList heads_over;
-  for (const auto& name : context.options.sequence_axes)
-    if (const int axis = graph.mesh.find(name); axis >= 0 && graph.mesh.size(axis) > 1) heads_over.push_back(axis);
-  if (heads_over.empty()) return;
+  AxisList heads_over, queries_over, keys_over;
+  for (const auto& name : context.options.sequence_axes) {
+    const int axis = graph.mesh.find(name);
+    if (axis < 0 || graph.mesh.size(axis) == 1) continue;
+    if (name == "ulysses")
+      heads_over.push_back(axis);
+    else {
+      queries_over.push_back(axis);
+      if (name == "ring") keys_over.push_back(axis);
+    }
+  }
+  if (heads_over.empty() && queries_over.empty()) return;
+  LONGHAUL_CHECK(keys_over.empty() || keys_over == queries_over, "ring and gather of one attention");
   const std::int64_t ranks = graph.mesh.count(heads_over);
 
   std::vector<Op> ops;
@@ -41,7 +54,9 @@ void choose_attention(Graph& graph, const PassContext& context) {
           "parallelism.sequence: layer {} has {} query heads, which do not divide over {} ranks; use a number that "
           "divides them",
           op.layer, heads, ranks);
-    op.attributes.set("head_axes", heads_over);
+    if (!heads_over.empty()) op.attributes.set("head_axes", heads_over);
+    if (!queries_over.empty()) op.attributes.set("query_axes", queries_over);
+    if (!keys_over.empty()) op.attributes.set("key_axes", keys_over);
     op.made_by = "choose_attention";
     builder.at(op);
     const std::int64_t copies = copies_needed(heads, kv_heads, ranks);
@@ -62,7 +77,23 @@ void choose_attention(Graph& graph, const PassContext& context) {
           reductions.push_back({op.results[i], gradient});
         }
       }
+    // Partial sums over the ranks that hold other queries: in float32 until they are whole.
+    std::vector<std::pair<ValueId, ValueId>> rounded;  // wide, narrow
+    if (backward && !queries_over.empty() && keys_over.empty())
+      for (const std::size_t i : {1u, 2u}) {
+        const Value narrow = graph[op.results[i]];
+        if (size_of(narrow.dtype) >= size_of(DType::float32)) continue;
+        const ValueId wide = graph.add_value(narrow.name, narrow.shape, DType::float32);
+        graph[wide].primal = narrow.primal;
+        rounded.push_back({wide, op.results[i]});
+        op.results[i] = wide;
+      }
     graph.ops.push_back(std::move(op));
+    for (const auto& [wide, narrow] : rounded) {
+      builder.one("cast", {wide}, {},
+                  {.signature = "", .result_shapes = {}, .result_types = {graph[narrow].dtype}, .name = ""});
+      graph.ops.back().results = {narrow};
+    }
     for (const auto& [copy_gradient, gradient] : reductions) {
       builder.one("reduce_heads", {copy_gradient}, {},
                   {.signature = "",

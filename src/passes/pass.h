@@ -39,6 +39,11 @@ struct ParameterInfo {
   bool decays = true;  // weight decay applies
 };
 
+/// Where the tokens of a padded sequence lie in the buffers: in order; in 2·n chunks of which rank i of n holds chunks
+/// i and 2·n − 1 − i, so that causal attention costs every rank the same; or by any permutation.
+enum class TokenOrder : std::uint8_t { contiguous, zigzag, permuted };
+std::string_view name_of(TokenOrder order);
+
 /// Everything that passes may decide by. Meaning (loss, optimizer) comes first, then placement.
 struct CompileOptions {
   // meaning
@@ -55,7 +60,8 @@ struct CompileOptions {
   int zero_stage = 1;
   /// Mesh axes over which batch and sequence are split, by name, major first.
   std::vector<std::string> batch_axes = {"dp"};
-  std::vector<std::string> sequence_axes = {"ring", "ulysses"};
+  std::vector<std::string> sequence_axes = {"ring", "gather", "ulysses"};
+  TokenOrder token_order = TokenOrder::contiguous;
   std::string fault;  // test hook: a planted fault (LONGHAUL_FAULT)
 };
 
@@ -99,6 +105,7 @@ void choose_attention(Graph&, const PassContext&);
 void shard_state(Graph&, const PassContext&);
 void partition(Graph&, const PassContext&);
 void common_subexpressions(Graph&, const PassContext&);
+void expand_ring(Graph&, const PassContext&);
 void fuse(Graph&, const PassContext&);
 void lower_reshards(Graph&, const PassContext&);
 void schedule(Graph&, const PassContext&);

@@ -10,6 +10,10 @@ std::string_view name_of(ProgramKind kind) {
   return names[static_cast<std::size_t>(kind)];
 }
 
+std::string_view name_of(TokenOrder order) {
+  return order == TokenOrder::contiguous ? "contiguous" : order == TokenOrder::zigzag ? "zigzag" : "permuted";
+}
+
 const std::vector<Pass>& pipeline() {
   static const std::vector<Pass> table = {
       // the specification
@@ -24,6 +28,7 @@ const std::vector<Pass>& pipeline() {
       {"partition", passes::partition, true},
       // expand
       {"cse", passes::common_subexpressions, true},
+      {"expand_ring", passes::expand_ring, true},
       {"fuse", passes::fuse, true},
       // schedule
       {"lower_reshards", passes::lower_reshards, true, true},

@@ -1,6 +1,7 @@
 // One cell of the equivalence matrix: a small model on some ranks, and the same by the specification.
 #pragma once
 #include <mutex>
+#include <numeric>
 #include <string>
 
 #include <fmt/format.h>
@@ -16,13 +17,21 @@ struct Cell {
   Masking masking = Masking::plain;
   DType dtype = DType::float64;
   int threads = 1;
+  int ring = 1, gather = 1;  // ranks outside the sequence_ranks of Ulysses
+  TokenOrder order = TokenOrder::contiguous;
 
-  int world() const { return data * sequence_ranks; }
+  int outer() const { return ring * gather; }
+  int world() const { return data * outer() * sequence_ranks; }
+  /// Padded so that every rank's chunks are full.
+  std::int64_t padded() const {
+    const std::int64_t unit = outer() * (order == TokenOrder::zigzag ? std::lcm(2, sequence_ranks) : sequence_ranks);
+    return (sequence + unit - 1) / unit * unit;
+  }
   std::string text() const {
-    return fmt::format("heads {}:{} dp {} sp {} zero {} micro-batches {} rows {} S {} masking {} {}",
-                       spec.layers[0].layer.attention.heads, spec.layers[0].layer.attention.kv_heads, data,
-                       sequence_ranks, zero_stage, micro_batches, rows, sequence, static_cast<int>(masking),
-                       name_of(dtype));
+    return fmt::format(
+        "heads {}:{} dp {} ring {} gather {} ulysses {} {} zero {} micro-batches {} rows {} S {} masking {} {}",
+        spec.layers[0].layer.attention.heads, spec.layers[0].layer.attention.kv_heads, data, sequence_ranks, zero_stage,
+        micro_batches, rows, sequence, static_cast<int>(masking), name_of(dtype));
   }
 };
 
@@ -35,9 +44,11 @@ inline CompileRequest request_for(const Cell& cell) {
   CompileRequest request;
   request.spec = cell.spec;
   request.options = options_for(cell.spec, cell.dtype, cell.zero_stage);
-  request.mesh = Mesh({{"dp", cell.data}, {"ring", 1}, {"ulysses", cell.sequence_ranks}});
+  request.mesh =
+      Mesh({{"dp", cell.data}, {"ring", cell.ring}, {"gather", cell.gather}, {"ulysses", cell.sequence_ranks}});
   request.batch = cell.rows;
-  request.sequence = (cell.sequence + cell.sequence_ranks - 1) / cell.sequence_ranks * cell.sequence_ranks;
+  request.sequence = cell.padded();
+  request.options.token_order = cell.order;
   request.kinds = step_kinds(cell.micro_batches, false);
   request.threads = cell.threads;
   return request;

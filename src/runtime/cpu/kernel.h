@@ -26,6 +26,7 @@ struct KernelProblem {
   std::vector<TensorType> operands;
   std::vector<TensorType> results;
   int threads = 1;
+  bool single_device = false;  // tensors are whole: ops whose meaning depends on blocks look at their attributes
 };
 
 struct KernelCall {
