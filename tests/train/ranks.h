@@ -28,9 +28,10 @@ struct Cell {
     return (sequence + unit - 1) / unit * unit;
   }
   std::string text() const {
+    const auto& attention = spec.layers[0].layer.attention;
     return fmt::format(
         "heads {}:{} dp {} ring {} gather {} ulysses {} {} zero {} micro-batches {} rows {} S {} masking {} {}",
-        spec.layers[0].layer.attention.heads, spec.layers[0].layer.attention.kv_heads, data, sequence_ranks, zero_stage,
+        attention.heads, attention.kv_heads, data, ring, gather, sequence_ranks, name_of(order), zero_stage,
         micro_batches, rows, sequence, static_cast<int>(masking), name_of(dtype));
   }
 };

@@ -104,7 +104,7 @@ TEST_CASE("float32 and bfloat16 under every split are as near to float64 as one 
 }
 
 TEST_CASE("a window moves only blocks that it reaches") {
-  Cell cell{.spec = mixed_layers(), .ring = 4, .rows = 1, .sequence = 32};
+  Cell cell{.spec = mixed_layers(), .rows = 1, .sequence = 32, .ring = 4};
   const auto shifted = [&](std::int64_t window) {
     for (auto& group : cell.spec.layers) group.layer.attention.window = window;
     const CompiledModel model = compile_model(request_for(cell));
