@@ -17,6 +17,7 @@
 #include "ir/verifier.h"
 #include "kernels/cpu/thread_pool.h"
 #include "runtime/communication.h"
+#include "tests/passes/shards.h"
 
 using namespace longhaul;
 
@@ -83,33 +84,6 @@ std::vector<Layout> rotated(const std::vector<Layout>& layouts) {
   return all;
 }
 
-// The global element (row-major) that each local element of a rank is, or -1 for padding.
-std::vector<std::int64_t> elements_of(const Shape& shape, const Layout& layout, int rank) {
-  std::vector<std::int64_t> elements;
-  if (!layout.flat.empty()) {
-    const std::int64_t n = element_count(shape), ranks = mesh.count(layout.flat), each = (n + ranks - 1) / ranks;
-    for (std::int64_t i = 0; i < each; ++i) {
-      const std::int64_t e = mesh.index(layout.flat, rank) * each + i;
-      elements.push_back(e < n ? e : -1);
-    }
-    return elements;
-  }
-  elements = {0};
-  for (std::size_t d = 0; d < shape.size(); ++d) {
-    const std::int64_t ranks = mesh.count(layout.dimensions[d].axes), each = (shape[d] + ranks - 1) / ranks;
-    const std::int64_t chunk =
-        (mesh.index(layout.dimensions[d].axes, rank) - layout.dimensions[d].rotation + ranks) % ranks;
-    std::vector<std::int64_t> more;
-    for (std::int64_t before : elements)
-      for (std::int64_t i = 0; i < each; ++i) {
-        const std::int64_t x = chunk * each + i;
-        more.push_back(before < 0 || x >= shape[d] ? -1 : before * shape[d] + x);
-      }
-    elements = more;
-  }
-  return elements;
-}
-
 // Integers, so that sums are exact in any order.
 double global_value(std::int64_t element) {
   return static_cast<double>(element * 37 % 101 - 50);
@@ -117,12 +91,10 @@ double global_value(std::int64_t element) {
 
 // What a rank holds of the global tensor: on the group of the partial axes the shares add up to it.
 std::vector<double> held(const Shape& shape, const Layout& layout, int rank, double padding) {
-  AxisList summed;
-  for (int axis = 0; axis < 3; ++axis)
-    if (layout.partial >> axis & 1) summed.push_back(axis);
+  const AxisList summed = test::list_of(layout.partial, mesh);
   const int share = mesh.index(summed, rank), shares = mesh.count(summed);
   std::vector<double> values;
-  for (std::int64_t e : elements_of(shape, layout, rank)) {
+  for (std::int64_t e : test::elements_of(shape, layout, mesh, rank)) {
     const auto other = [&](int k) { return static_cast<double>((e * 13 + k * 29) % 17 - 8); };
     double rest = global_value(e);
     for (int k = 1; k < shares; ++k) rest -= other(k);
@@ -207,12 +179,10 @@ void execute(const Shape& shape, const std::vector<Step>& steps) {
     for (std::size_t i = 0; i < steps.size(); ++i) {
       const Layout& after = steps[i].change.after;
       INFO(steps[i].from.text(mesh) << " " << steps[i].change.op << " " << after.text(mesh));
-      AxisList summed;
-      for (int axis = 0; axis < 3; ++axis)
-        if (after.partial >> axis & 1) summed.push_back(axis);
+      const AxisList summed = test::list_of(after.partial, mesh);
       int wrong = 0;
       for (int rank = 0; rank < 8; ++rank) {
-        const auto elements = elements_of(shape, after, rank);
+        const auto elements = test::elements_of(shape, after, mesh, rank);
         for (std::size_t k = 0; k < elements.size(); ++k) {
           double sum = 0;
           for (int member : mesh.group(summed, rank)) sum += results[static_cast<std::size_t>(member)][i][k];
