@@ -240,6 +240,9 @@ TEST_CASE("layout rule, point 4: flat shards and partial sums") {
   CHECK(one.result() == "[dp, -]");
   OneOp different("add", {"[4, 6] @[dp, -]sum(ring)", "[4, 6] @[dp, -]sum(ulysses)"}, "[4, 6] @[-, -]");
   CHECK(different.operand(0) == "[dp, -]");
+  OneOp nested("add", {"[4, 6] @[dp, -]sum(ring)", "[4, 6] @[dp, -]sum(ring.ulysses)"}, "[4, 6] @[-, -]");
+  CHECK(nested.operand(0) == "[dp, -]");
+  CHECK(nested.operand(1) == "[dp, -]");
   // not linear: never
   OneOp nonlinear("activation{kind=\"silu\"}", {"[4, 6] @[dp, -]sum(ring)"}, "[4, 6] @[-, -]");
   CHECK(nonlinear.operand(0) == "[dp, -]");

@@ -210,6 +210,26 @@ TEST_CASE("an old state that is read after its successor is made is copied at th
   CHECK(run(graph) == 0);
 }
 
+TEST_CASE("a result takes the place of an operand only where the op reads it nowhere else") {
+  const auto in_place = [](const std::string& operands) {
+    const Graph graph = parse_graph(
+        "graph \"g\" mesh(dp=1)\n"
+        "input %0 : float64[4, 4] @[-, -] parameter \"x\"\n"
+        "%1 : float64[4, 4] @[-, -] = scale(%0) {factor=2.0} forward\n"
+        "%2 : float64[4, 4] @[-, -] = einsum_add \"be,fe,bf->bf\"" +
+        operands +
+        " forward\n"
+        "%3 : float64[] @[] = sum_squares(%2) forward\n"
+        "output \"y\" %3\n");
+    const NamedBuffers named = plan_named_buffers({&graph});
+    const MemoryPlan plan = plan_memory(graph, named, no_scratch());
+    return plan.value_offset[1] == plan.value_offset[2];
+  };
+  CHECK(in_place("(%0, %0, %1)"));
+  CHECK_FALSE(in_place("(%1, %0, %1)"));  // the product still reads it
+  CHECK_FALSE(in_place("(%1, %0, %0)"));  // a factor, not the addend
+}
+
 TEST_CASE("outputs that are inputs of other names") {
   Graph graph = parse_graph(
       "graph \"g\" mesh(dp=1)\n"
