@@ -185,8 +185,11 @@ TEST_CASE("an old state that is read after its successor is made is copied at th
       "input %0 : float64[40] @[-] parameter \"x\"\n"
       "%1 : float64[40] @[-] = scale(%0) {factor=2.0} update\n"
       "%2 : float64[40] @[-] = scale(%0) {factor=3.0} update\n"
+      "%3 : float64[40] @[-] = scale(%2) {factor=2.0} update\n"  // must not take the place of y, which waits
+      "%4 : float64[] @[] = sum_squares(%3) update\n"
       "output \"x\" %1\n"
-      "output \"z\" %2\n");
+      "output \"z\" %2\n"
+      "output \"n\" %4\n");
   const auto run = [](const Graph& one) {
     Program program{one, {}};
     const NamedBuffers named = plan_named_buffers({&one});
