@@ -1,5 +1,6 @@
 #include <cctype>
 #include <charconv>
+#include <stdexcept>
 
 #include "base/error.h"
 #include "ir/graph.h"
@@ -95,16 +96,22 @@ class Parser {
       Line line(text.substr(0, end), ++number);
       text.remove_prefix(std::min(end + 1, text.size()));
       if (line.done() || line.accept("#")) continue;
-      if (line.accept("graph "))
+      if (line.accept("graph ")) {
+        if (has_header_) line.complain("a second header");
         header(line);
-      else if (line.accept("input "))
+        has_header_ = true;
+      } else if (!has_header_) {
+        line.complain("expected the header 'graph \"name\" mesh(...)'");
+      } else if (line.accept("input ")) {
         input(line);
-      else if (line.accept("output "))
+      } else if (line.accept("output ")) {
         output(line);
-      else
+      } else {
         op(line);
+      }
       if (!line.done()) line.complain("unexpected text");
     }
+    if (!has_header_) fail("IR text has no header");
     return std::move(graph_);
   }
 
@@ -118,7 +125,12 @@ class Parser {
       MeshAxis axis;
       axis.name = line.word();
       line.expect("=");
-      axis.size = static_cast<int>(line.integer());
+      const std::int64_t size = line.integer();
+      if (size < 1 || size > 1'000'000) line.complain(fmt::format("mesh axis {} of size {}", axis.name, size));
+      for (const auto& other : axes)
+        if (other.name == axis.name) line.complain(fmt::format("mesh axis {} twice", axis.name));
+      if (axes.size() == AxisList::capacity) line.complain("too many mesh axes");
+      axis.size = static_cast<int>(size);
       axes.push_back(axis);
     }
     graph_.mesh = Mesh(axes);
@@ -131,6 +143,7 @@ class Parser {
       const std::string name = line.word();
       const int axis = graph_.mesh.find(name);
       if (axis < 0) line.complain(fmt::format("no mesh axis '{}'", name));
+      if (list.contains(axis)) line.complain(fmt::format("mesh axis '{}' twice", name));
       list.push_back(axis);
     } while (line.accept("."));
     return list;
@@ -165,8 +178,18 @@ class Parser {
     return static_cast<ValueId>(id);
   }
 
+  // A reference to a value that an earlier line defines.
+  ValueId use(Line& line) {
+    const ValueId id = reference(line);
+    if (static_cast<std::size_t>(id) >= defined_.size() || !defined_[static_cast<std::size_t>(id)])
+      line.complain(fmt::format("%{} is not defined before this", id));
+    return id;
+  }
+
   ValueId value(Line& line) {
     const ValueId id = reference(line);
+    defined_.resize(graph_.values.size(), 0);
+    if (defined_[static_cast<std::size_t>(id)]++) line.complain(fmt::format("%{} is defined twice", id));
     Value value;
     line.expect(":");
     const std::string type = line.word();
@@ -201,7 +224,7 @@ class Parser {
   void output(Line& line) {
     Binding binding;
     binding.name = line.quoted();
-    binding.value = reference(line);
+    binding.value = use(line);
     graph_.outputs.push_back(binding);
   }
 
@@ -236,9 +259,16 @@ class Parser {
     line.expect("(");
     while (!line.accept(")")) {
       if (!op.operands.empty()) line.expect(",");
-      op.operands.push_back(reference(line));
+      op.operands.push_back(use(line));
     }
-    op.signature = graph_.signature(signature, op.operands);
+    try {
+      op.signature = graph_.signature(signature, op.operands);
+    } catch (const std::logic_error&) {
+      line.complain(fmt::format("signature '{}' does not fit these operands", signature));
+    }
+    if (op.signature->results.size() != op.results.size())
+      line.complain(fmt::format("signature '{}' has {} results, not {}", signature, op.signature->results.size(),
+                                op.results.size()));
     if (line.accept("{"))
       while (!line.accept("}")) {
         if (!op.attributes.all().empty()) line.expect(",");
@@ -254,6 +284,8 @@ class Parser {
   }
 
   Graph graph_;
+  bool has_header_ = false;
+  std::vector<char> defined_;
 };
 
 }  // namespace

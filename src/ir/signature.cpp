@@ -17,6 +17,18 @@ std::vector<std::string> split(std::string_view text) {
   return parts;
 }
 
+// Lower-case letters, none twice; `*` alone or `...` in front.
+void check_letters(std::string_view text, std::string_view part) {
+  if (part == "*") return;
+  if (part.starts_with("...")) part.remove_prefix(3);
+  for (std::size_t i = 0; i < part.size(); ++i) {
+    LONGHAUL_CHECK(part[i] >= 'a' && part[i] <= 'z', "signature '{}': '{}' holds more than lower-case letters", text,
+                   part);
+    LONGHAUL_CHECK(part.find(part[i], i + 1) == std::string_view::npos, "signature '{}': '{}' holds a letter twice",
+                   text, part);
+  }
+}
+
 // Letters that stand for the dimensions under `*` and `...`; definitions use lower case.
 std::string anonymous(std::size_t n) {
   LONGHAUL_CHECK(n <= 8, "a tensor of {} dimensions", n);
@@ -38,6 +50,8 @@ Signature Signature::parse(std::string_view text, const std::vector<std::size_t>
   }
   signature.operands = split(left);
   signature.results = split(text.substr(arrow + 2));
+  for (const auto* parts : {&signature.operands, &signature.results})
+    for (const auto& part : *parts) check_letters(text, part);
   if (ranks.empty() && signature.operands == std::vector<std::string>{""}) signature.operands.clear();
   if (repeat)
     while (signature.operands.size() < ranks.size()) signature.operands.push_back(signature.operands.back());

@@ -17,6 +17,9 @@ class Verifier {
       if (!valid(input.value)) return fmt::format("input {} has no value", input.name);
       if (defined_[index(input.value)]++)
         return fmt::format("input {}: value %{} is bound twice", input.name, input.value);
+      if (options_.layouts)
+        if (auto problem = check_layout(input.value, true); !problem.empty())
+          return fmt::format("input {}: {}", input.name, problem);
     }
     for (std::size_t i = 0; i < graph_.ops.size(); ++i) {
       std::string problem = check(graph_.ops[i]);
@@ -53,7 +56,9 @@ class Verifier {
       return "rounds a partial sum; only casts made for gradient_reduce_dtype may";
     if (!options_.layouts) return "";
     for (ValueId result : op.results)
-      if (auto problem = check_layout(op, result); !problem.empty()) return problem;
+      if (auto problem = check_layout(result, op.definition->communication || op.definition->pointwise);
+          !problem.empty())
+        return problem;
     return op.definition->communication ? check_communication(op) : check_rule(op);
   }
 
@@ -82,7 +87,7 @@ class Verifier {
     return "";
   }
 
-  std::string check_layout(const Op& op, ValueId id) const {
+  std::string check_layout(ValueId id, bool may_pad) const {
     const Value& value = graph_[id];
     const Layout& layout = value.layout;
     if (layout.dimensions.size() != value.shape.size())
@@ -96,9 +101,11 @@ class Verifier {
       const int ranks = graph_.mesh.count(dimension.axes);
       if (dimension.rotation < 0 || dimension.rotation >= std::max(1, ranks))
         return fmt::format("%{}: rotation out of range", id);
-      if (!op.definition->communication && !op.definition->pointwise && value.shape[d] % ranks)
+      if (!may_pad && value.shape[d] % ranks)
         return fmt::format("%{}: dimension {} of size {} does not divide over {} ranks", id, d, value.shape[d], ranks);
     }
+    if (!layout.flat.empty() && used != layout.flat.set())
+      return fmt::format("%{}: both flat and split by dimensions in {}", id, layout_text(layout));
     if (used & layout.partial)
       return fmt::format("%{}: an axis both splits it and sums it in {}", id, layout_text(layout));
     return "";

@@ -15,6 +15,8 @@ void loss(Graph& graph, const PassContext& context) {
   if (context.kind == ProgramKind::count) {
     graph.outputs = {{"valid_tokens", builder.one("count_valid", {labels})}};
     remove_dead_ops(graph);
+    // Parameters are none of its business.
+    std::erase_if(graph.inputs, [&](const Binding& input) { return graph[input.value].role != Role::data; });
     return;
   }
   const ValueId logits = graph.output("logits");

@@ -11,16 +11,22 @@ namespace {
 void accumulate(Graph& graph, const PassContext& context) {
   const bool adds = context.kind == ProgramKind::accumulate_middle || context.kind == ProgramKind::accumulate_last;
   const bool hands_over = context.kind == ProgramKind::accumulate_only || context.kind == ProgramKind::accumulate_last;
-  std::vector<std::vector<ValueId>> accumulator_of(graph.values.size());
-  for (auto& output : graph.outputs) {
+  // For each gradient: its outputs, and the accumulators that they are added to. Two parameters may share a gradient
+  // (those of a sum), never an accumulator.
+  struct Sum {
+    std::size_t output;
+    ValueId accumulator;
+  };
+  std::vector<std::vector<Sum>> sums(graph.values.size());
+  for (std::size_t i = 0; i < graph.outputs.size(); ++i) {
+    Binding& output = graph.outputs[i];
     if (!output.name.starts_with("gradient.")) continue;
     const std::string parameter = output.name.substr(9);
     if (adds) {
       const Shape shape = graph[output.value].shape;
       const ValueId accumulator =
           graph.add_input("accumulator." + parameter, shape, graph[output.value].dtype, Role::accumulator);
-      accumulator_of.resize(graph.values.size());
-      accumulator_of[static_cast<std::size_t>(output.value)].push_back(accumulator);
+      sums[static_cast<std::size_t>(output.value)].push_back({i, accumulator});
     }
     if (!hands_over) output.name = "accumulator." + parameter;
   }
@@ -30,18 +36,14 @@ void accumulate(Graph& graph, const PassContext& context) {
   std::vector<Op> ops;
   ops.swap(graph.ops);
   Builder builder(graph, "optimizer");
-  std::vector<ValueId> sum_of(accumulator_of.size(), no_value);
   for (Op& op : ops) {
     const std::vector<ValueId> results = op.results;
     builder.at(Phase::backward, op.layer);
     graph.ops.push_back(std::move(op));
     for (ValueId result : results)
-      if (static_cast<std::size_t>(result) < accumulator_of.size())
-        for (ValueId accumulator : accumulator_of[static_cast<std::size_t>(result)])
-          sum_of[static_cast<std::size_t>(result)] = builder.one("add", {accumulator, result});
+      for (const Sum& sum : sums[static_cast<std::size_t>(result)])
+        graph.outputs[sum.output].value = builder.one("add", {sum.accumulator, result});
   }
-  for (auto& output : graph.outputs)
-    if (output.name != "loss") output.value = sum_of[static_cast<std::size_t>(output.value)];
 }
 
 void update(Graph& graph, const PassContext& context) {

@@ -235,10 +235,22 @@ class Planner {
   }
 
   void finish_outputs() {
+    std::vector<MemoryPlan::Copy> copies;
     for (const auto& output : graph_.outputs) {
       const auto& slot = named_.slots.at(output.name);
       const std::int64_t from = plan_.value_offset[at(output.value)];
-      if (from != slot.offset) plan_.final_copies.push_back({from, slot.offset, bytes_of(graph_, output.value)});
+      if (from != slot.offset) copies.push_back({from, slot.offset, bytes_of(graph_, output.value)});
+    }
+    // Where one copy overwrites what another reads (outputs that are inputs of other names), the reader goes first.
+    while (!copies.empty()) {
+      const auto harmless = std::find_if(copies.begin(), copies.end(), [&](const MemoryPlan::Copy& copy) {
+        return std::none_of(copies.begin(), copies.end(), [&](const MemoryPlan::Copy& other) {
+          return &other != &copy && copy.to < other.from + other.bytes && other.from < copy.to + copy.bytes;
+        });
+      });
+      LONGHAUL_CHECK(harmless != copies.end(), "outputs of graph {} exchange the places of its inputs", graph_.name);
+      plan_.final_copies.push_back(*harmless);
+      copies.erase(harmless);
     }
   }
 

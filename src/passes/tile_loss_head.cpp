@@ -33,11 +33,19 @@ bool find(const Graph& graph, Pattern& pattern) {
         return false;
     }
     if (pattern.loss_gradient < 0) return true;
+    // Its gradient goes to the projection's input and weight, and nowhere else.
     const ValueId gradient = graph.ops[static_cast<std::size_t>(pattern.loss_gradient)].results[0];
+    for (const auto& output : graph.outputs)
+      if (output.value == gradient) return false;
     for (std::int32_t user : use[static_cast<std::size_t>(gradient)]) {
       const Op& op = graph.ops[static_cast<std::size_t>(user)];
       if (!op.is("einsum") || op.operands[0] != gradient) return false;
-      (op.signature->results[0] == "ve" ? pattern.weight_gradient : pattern.input_gradient) = user;
+      const bool weight = op.signature->text == "bsv,bse->ve" && op.operands[1] == projection.operands[0];
+      const bool input = op.signature->text == "bsv,ve->bse" && op.operands[1] == projection.operands[1];
+      if (!weight && !input) return false;
+      int& place = weight ? pattern.weight_gradient : pattern.input_gradient;
+      if (place >= 0) return false;
+      place = user;
     }
     return pattern.input_gradient >= 0 && pattern.weight_gradient >= 0;
   }

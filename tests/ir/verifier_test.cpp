@@ -1,0 +1,191 @@
+// Broken graphs: each is refused with a message that names the op and what is wrong.
+#include "ir/verifier.h"
+
+#include <catch2/catch.hpp>
+
+#include "ir/graph.h"
+#include "ir/op_definition.h"
+
+using namespace longhaul;
+
+namespace {
+
+const std::string header =
+    "graph \"g\" mesh(dp=2, sp=2)\n"
+    "input %0 : float64[4, 6, 8] @[dp, sp, -] data \"x\"\n"
+    "input %1 : float64[12, 8] @[-, -] parameter \"w\"\n"
+    "input %2 : float64[8] @[-] parameter \"norm\"\n"
+    "input %3 : float64[12, 8] @[-, -]flat(dp.sp) parameter \"shard\"\n"
+    "input %4 : float64[12, 8] @[-, -]sum(dp.sp) accumulator \"sum\"\n"
+    "input %5 : float64[4, 6, 12] @[dp, sp, -] data \"y\"\n"
+    "input %6 : float32[12, 8] @[-, -]sum(dp.sp) accumulator \"narrow\"\n";
+
+std::string problem(const std::string& lines, const VerifyOptions& options = {.layouts = true, .lowered = true}) {
+  return verify(parse_graph(header + lines), options);
+}
+
+void refused(const std::string& lines, const std::string& op, const std::string& reason,
+             const VerifyOptions& options = {.layouts = true, .lowered = true}) {
+  const std::string said = problem(lines, options);
+  INFO(lines << "\n" << said);
+  CHECK(said.find(op) != std::string::npos);
+  CHECK(said.find(reason) != std::string::npos);
+}
+
+}  // namespace
+
+TEST_CASE("a legal graph has no problem") {
+  CHECK(problem("%7 : float64[4, 6, 12] @[dp, sp, -] = einsum \"bse,fe->bsf\"(%0, %1) forward\n"
+                "%8 : float64[12, 8] @[-, -]sum(dp.sp) = einsum \"bsf,bse->fe\"(%5, %0) backward\n"
+                "%9 : float64[12, 8] @[-, -]sum(dp.sp) = add(%4, %8) backward\n"
+                "%10 : float64[12, 8] @[-, -]flat(dp.sp) = reduce_scatter(%9) {axes=<dp.sp>} backward\n"
+                "%11 : float64[12, 8] @[-, -] = all_gather(%10) {axes=<dp.sp>} backward\n"
+                "%12 : float64[4, 6, 8] @[dp, -, sp] = all_to_all(%0) {axes=<sp>, dimension=1, split=2} forward\n"
+                "output \"w\" %11\n") == "");
+}
+
+TEST_CASE("a missing reshard") {
+  refused("%7 : float64[4, 6, 12] @[dp, sp, -] = einsum \"bse,fe->bsf\"(%0, %3) forward\n", "op #0 %7",
+          "operand 1 is [-, -]flat(dp.sp), the rule needs [-, -]");
+}
+
+TEST_CASE("a partial sum consumed as if whole") {
+  refused("%7 : float64[12, 8] @[-, -] = rms_norm(%4, %2) {epsilon=0.1} forward\n", "rms_norm",
+          "operand 0 is [-, -]sum(dp.sp), the rule needs [-, -]");
+  refused("%7 : float64[4, 6, 12] @[dp, sp, -] = einsum \"bse,fe->bsf\"(%0, %4) forward\n", "einsum", "operand 1");
+  refused("%7 : float64[12, 8] @[-, -] = add(%4, %1) forward\n", "add", "operand 0");
+}
+
+TEST_CASE("a partial result that claims to be whole") {
+  refused("%7 : float64[12, 8] @[-, -] = einsum \"bsf,bse->fe\"(%5, %0) backward\n", "einsum",
+          "result 0 is [-, -], the rule gives [-, -]sum(dp.sp)");
+}
+
+TEST_CASE("the wrong axis") {
+  refused("%7 : float64[4, 6, 12] @[sp, dp, -] = einsum \"bse,fe->bsf\"(%0, %1) forward\n", "einsum",
+          "result 0 is [sp, dp, -], the rule gives [dp, sp, -]");
+}
+
+TEST_CASE("a nonlinear op on a partial sum") {
+  refused("%7 : float64[12, 8] @[-, -]sum(dp.sp) = activation(%4) {kind=\"silu\"} forward\n", "activation",
+          "operand 0");
+  refused("%7 : float64[] @[] = sum_squares(%4) update\n", "sum_squares", "operand 0");
+}
+
+TEST_CASE("rounding a partial sum") {
+  refused("%7 : bfloat16[12, 8] @[-, -]sum(dp.sp) = cast(%4) backward\n", "cast", "rounds a partial sum");
+  refused("%7 : bfloat16[12, 8] @[-, -]sum(dp.sp) = cast(%6) {for_reduction=0} backward\n", "cast",
+          "rounds a partial sum");
+  CHECK(problem("%7 : bfloat16[12, 8] @[-, -]sum(dp.sp) = cast(%4) {for_reduction=1} backward\n") == "");
+  CHECK(problem("%7 : float64[12, 8] @[-, -]sum(dp.sp) = cast(%6) backward\n") == "");  // widens
+}
+
+TEST_CASE("an addend on a split contraction") {
+  refused("%7 : float64[12, 8] @[-, -]sum(dp.sp) = einsum_add \"bsf,bse,fe->fe\"(%5, %0, %1) backward\n", "einsum_add",
+          "operand 0 is [dp, sp, -], the rule needs [-, -, -]");
+}
+
+TEST_CASE("a collective that does not lead where it says") {
+  const std::string reason = "does not lead from";
+  // another axis, dimension, kind, amount
+  refused("%7 : float64[4, 6, 8] @[dp, -, -] = all_gather(%0) {axes=<dp>, dimension=1} forward\n", "all_gather",
+          reason);
+  refused("%7 : float64[4, 6, 8] @[dp, -, -] = all_gather(%0) {axes=<sp>, dimension=0} forward\n", "all_gather",
+          reason);
+  refused("%7 : float64[4, 6, 8] @[dp, -, sp] = all_to_all(%0) {axes=<sp>, dimension=1, split=0} forward\n",
+          "all_to_all", reason);
+  refused("%7 : float64[12, 8] @[-, -] = all_gather(%4) {axes=<dp.sp>} backward\n", "all_gather", reason);
+  refused("%7 : float64[12, 8] @[-, -] = all_reduce(%4) {axes=<dp>} backward\n", "all_reduce", reason);
+  refused("%7 : float64[12, 8] @[-, -]flat(sp.dp) = reduce_scatter(%4) {axes=<dp.sp>} backward\n", "reduce_scatter",
+          reason);
+  refused("%7 : float64[4, 6, 8] @[dp, sp+1, -] = shift(%0) {axes=<sp>, by=0, dimension=1} forward\n", "shift", reason);
+  refused("%7 : float64[4, 6, 8] @[dp, sp, -] = slice(%0) {axes=<sp>, dimension=1} forward\n", "slice", reason);
+  // more than one collective at once
+  refused("%7 : float64[4, 6, 8] @[-, -, -] = all_gather(%0) {axes=<sp>, dimension=1} forward\n", "all_gather", reason);
+  // and a partial sum out of nothing
+  refused("%7 : float64[4, 6, 8] @[dp, -, -]sum(sp) = all_gather(%0) {axes=<sp>, dimension=1} forward\n", "all_gather",
+          "no collective makes the partial sum");
+  refused("%7 : float64[12, 8] @[-, -]sum(dp) = reshard(%1) forward\n", "reshard", "no collective makes",
+          {.layouts = true, .lowered = false});
+}
+
+TEST_CASE("a collective that changes the dtype or the shape") {
+  refused("%7 : float32[4, 6, 8] @[dp, -, -] = all_gather(%0) {axes=<sp>, dimension=1} forward\n", "all_gather",
+          "changes the dtype");
+  refused("%7 : float64[4, 8, 6] @[dp, -, -] = all_gather(%0) {axes=<sp>, dimension=1} forward\n", "all_gather",
+          "is both");
+}
+
+TEST_CASE("an axis used twice") {
+  refused("%7 : float64[4, 6, 12] @[dp, dp, -] = scale(%5) {factor=2.0} forward\n", "scale", "an axis splits it twice");
+  refused("%7 : float64[12, 8] @[dp, -]sum(dp) = cast(%4) backward\n", "cast", "both splits it and sums it");
+  refused("%7 : float64[12, 8] @[dp, -]flat(sp) = cast(%3) backward\n", "cast", "both flat and split");
+  refused("input %7 : float64[12, 8] @[dp, dp] data \"z\"\n", "input z", "an axis splits it twice");
+  refused("input %7 : float64[12, 8] @[dp, -]flat(sp) parameter \"z\"\n", "input z", "both flat and split");
+}
+
+TEST_CASE("a rotation out of range") {
+  refused("%7 : float64[4, 6, 8] @[dp, sp+2, -] = shift(%0) {axes=<sp>, by=2, dimension=1} forward\n", "shift",
+          "rotation out of range");
+  refused("input %7 : float64[12, 8] @[-+1, -] data \"z\"\n", "input z", "rotation out of range");
+}
+
+TEST_CASE("use before definition, and definition twice") {
+  Graph graph = parse_graph(header +
+                            "%7 : float64[4, 6, 8] @[dp, sp, -] = scale(%0) {factor=2.0} forward\n"
+                            "%8 : float64[4, 6, 8] @[dp, sp, -] = scale(%7) {factor=3.0} forward\n");
+  Graph swapped = graph;
+  std::swap(swapped.ops[0], swapped.ops[1]);
+  CHECK(verify(swapped, {}).find("op #0 %8") != std::string::npos);
+  CHECK(verify(swapped, {}).find("%7 is used before it is defined") != std::string::npos);
+  Graph twice = graph;
+  twice.ops[1].results = {7};
+  CHECK(verify(twice, {}).find("%7 is defined twice") != std::string::npos);
+  Graph input = graph;
+  input.ops[1].results = {0};
+  CHECK(verify(input, {}).find("%0 is defined twice") != std::string::npos);
+  Graph missing = graph;
+  missing.outputs = {{"y", no_value}};
+  CHECK(verify(missing, {}).find("output y is not defined") != std::string::npos);
+  Graph bound = graph;
+  bound.inputs.push_back({"again", 0});
+  CHECK(verify(bound, {}).find("input again") != std::string::npos);
+}
+
+TEST_CASE("shapes that do not fit") {
+  refused("%7 : float64[4, 6, 11] @[dp, sp, -] = einsum \"bse,fe->bsf\"(%0, %1) forward\n", "einsum",
+          "letter f is both 12 and 11");
+  refused("%7 : float64[4, 6] @[dp, sp] = einsum \"bse,fe->bsf\"(%0, %1) forward\n", "einsum", "has 2 dimensions");
+  refused("%7 : float64[4, 6, 12] @[dp, sp, -] = add(%0, %5) forward\n", "add", "is both 8 and 12");
+}
+
+TEST_CASE("a size that does not divide") {
+  refused(
+      "input %7 : float64[3, 6, 8] @[dp, sp, -] data \"z\"\n"
+      "%8 : float64[3, 6, 12] @[dp, sp, -] = einsum \"bse,fe->bsf\"(%7, %1) forward\n",
+      "einsum", "dimension 0 of size 3 does not divide over 2 ranks");
+}
+
+TEST_CASE("a reshard left after lowering") {
+  const std::string line = "%7 : float64[4, 6, 8] @[dp, -, -] = reshard(%0) forward\n";
+  CHECK(problem(line, {.layouts = true, .lowered = false}) == "");
+  refused(line, "reshard", "left after lowering");
+}
+
+TEST_CASE("an output that is not where it is pinned") {
+  refused(
+      "%7 : float64[12, 8] @[-, -] \"g\" pinned=@[-, -]flat(dp.sp) = scale(%1) {factor=2.0} backward\n"
+      "output \"gradient\" %7\n",
+      "output gradient", "is [-, -], pinned to [-, -]flat(dp.sp)");
+}
+
+TEST_CASE("attention whose heads are not where it was told") {
+  const std::string inputs =
+      "input %7 : float64[4, 6, 4, 2] @[dp, sp, -, -] data \"q\"\n"
+      "input %8 : float64[4, 6, 2, 2] @[dp, -, sp, -] data \"k\"\n"
+      "input %9 : int32[4, 6] @[dp, -] data \"index\"\n";
+  refused(inputs +
+              "%10 : float64[4, 6, 4, 2] @[dp, -, sp, -], %11 : float64[4, 4, 6] @[dp, sp, -] = "
+              "attention(%7, %8, %8, %9, %9, %9) {head_axes=<sp>} forward layer=3\n",
+          "layer=3", "operand 0 is [dp, sp, -, -], the rule needs [dp, -, sp, -]");
+}

@@ -1,0 +1,91 @@
+// choose_attention: heads over the sequence axes; KV heads repeated until they divide; heads that do not divide
+// refused.
+#include <catch2/catch.hpp>
+
+#include "base/error.h"
+#include "ir/verifier.h"
+#include "passes/pass.h"
+#include "tests/passes/pass_text.h"
+#include "tests/passes/small_models.h"
+
+using namespace longhaul;
+
+namespace {
+
+TransformerSpec with_heads(std::int64_t heads, std::int64_t kv_heads) {
+  TransformerSpec spec = test::llama_like(kv_heads);
+  spec.layers[0].layer.attention.heads = heads;
+  return spec;
+}
+
+// The joint graph right after choose_attention.
+Graph chosen(const TransformerSpec& spec, const Mesh& mesh, ProgramKind kind = ProgramKind::accumulate_only) {
+  const CompileRequest request = test::request(spec, mesh, 0);
+  Graph graph = specification(request, kind);
+  passes::choose_attention(graph, {request.options, kind});
+  REQUIRE(verify(graph, {}) == "");
+  return graph;
+}
+
+}  // namespace
+
+TEST_CASE("without a split sequence nothing changes") {
+  for (const Mesh& mesh : {test::mesh(1, 1), test::mesh(4, 1)}) {
+    const CompileRequest request = test::request(with_heads(4, 2), mesh, 0);
+    Graph graph = specification(request, ProgramKind::accumulate_only);
+    const std::string before = print(graph);
+    passes::choose_attention(graph, {request.options, ProgramKind::accumulate_only});
+    CHECK(print(graph) == before);
+  }
+}
+
+TEST_CASE("KV heads are repeated as often as the ranks ask, and no more") {
+  struct Row {
+    std::int64_t heads, kv_heads;
+    int ranks;
+    std::int64_t held;  // KV heads after repeating
+  };
+  for (const Row& row : {Row{4, 1, 2, 2}, Row{4, 2, 2, 2}, Row{12, 3, 2, 6}, Row{4, 1, 4, 4}, Row{4, 2, 4, 4},
+                         Row{8, 2, 4, 4}, Row{12, 3, 4, 12}, Row{4, 4, 4, 4}, Row{24, 6, 4, 12}}) {
+    INFO(row.heads << " heads, " << row.kv_heads << " KV heads over " << row.ranks << " ranks");
+    const Graph graph = chosen(with_heads(row.heads, row.kv_heads), test::mesh(2, row.ranks));
+    const bool repeats = row.held != row.kv_heads;
+    CHECK(test::count(graph, "expand_heads") == (repeats ? 4 : 0));  // k and v of two layers, once for both phases
+    CHECK(test::count(graph, "reduce_heads") == (repeats ? 4 : 0));
+    for (const Op& op : graph.ops) {
+      if (!op.is("attention") && !op.is("attention_gradient")) continue;
+      CHECK(op.attributes.axes("head_axes") == AxisList{2});
+      CHECK(graph[op.operands[0]].shape[2] == row.heads);
+      CHECK(graph[op.operands[1]].shape[2] == row.held);
+      CHECK(graph[op.operands[2]].shape[2] == row.held);
+      CHECK(row.held % row.ranks == 0);
+      CHECK(row.heads % row.held == 0);
+      if (op.is("attention_gradient")) {
+        CHECK(graph[op.results[1]].shape[2] == row.held);
+        CHECK(graph[op.results[1]].primal == op.operands[1]);
+      }
+    }
+  }
+}
+
+TEST_CASE("heads that do not divide are refused, with the layer") {
+  TransformerSpec spec = with_heads(8, 2);
+  LayerGroup odd = spec.layers[0];
+  odd.repeat = 1;
+  odd.layer.attention.heads = 6;
+  spec.layers.push_back(odd);
+  CHECK_NOTHROW(chosen(spec, test::mesh(2, 2)));
+  for (ProgramKind kind : {ProgramKind::evaluate, ProgramKind::accumulate_only}) {
+    try {
+      chosen(spec, test::mesh(2, 4), kind);
+      FAIL("not refused");
+    } catch (const Error& error) {
+      const std::string said = error.what();
+      INFO(said);
+      CHECK(said.find("layer 2") != std::string::npos);
+      CHECK(said.find("6 query heads") != std::string::npos);
+      CHECK(said.find("4 ranks") != std::string::npos);
+      CHECK(said.find("parallelism.sequence") != std::string::npos);
+    }
+  }
+}
