@@ -45,6 +45,7 @@ T load(const std::byte* from) {
 
 struct Entry {
   WeightMapping mapping;
+  std::string_view tensor;          // as the file names it
   const std::byte* data = nullptr;  // of the file's tensor
   Stored type = Stored::float32;
 };
@@ -115,7 +116,7 @@ Entry find_entry(const SafetensorsReader& reader, const std::string& path, const
   if (!type)
     fail("{}: tensor '{}' of shape {} has dtype {}; supported are F64, F32, BF16 and F16: convert it first",
          tensor->file, tensor->name, shape_text(tensor->shape), tensor->dtype);
-  return {mapping, tensor->data, *type};
+  return {mapping, tensor->name, tensor->data, *type};
 }
 
 }  // namespace
@@ -123,14 +124,14 @@ Entry find_entry(const SafetensorsReader& reader, const std::string& path, const
 ParameterSource weights_source(const std::filesystem::path& path, const TransformerSpec& spec,
                                std::string_view family) {
   const auto files = std::make_shared<WeightFiles>(WeightFiles{SafetensorsReader(path.string()), {}});
-  std::set<const std::byte*> used;
+  std::set<std::string_view> used;
   for (const WeightMapping& mapping : weight_mappings(spec, family)) {
     const Entry entry = find_entry(files->reader, path.string(), mapping, family);
-    used.insert(entry.data);
+    used.insert(entry.tensor);
     files->entries[mapping.parameter] = entry;
   }
   for (const auto& [name, tensor] : files->reader.tensors())
-    if (!used.contains(tensor.data) && !is_ignored_tensor(name, spec, family))
+    if (!used.contains(name) && !is_ignored_tensor(name, spec, family))
       fail(
           "{}: tensor '{}' of shape {} is none of the model's ({} family): the weights and the configuration do not "
           "belong together",

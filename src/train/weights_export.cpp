@@ -20,6 +20,8 @@ namespace fs = std::filesystem;
 // Both files are finished here, inside the target folder (so that they can be renamed), before one is moved.
 constexpr const char* temporary_name = ".export.partial";
 
+constexpr const char* exported_names[] = {"config.json", "model.safetensors"};
+
 // Elements of a piece: 4 MiB of float64 at most.
 constexpr std::int64_t piece_elements = 1 << 19;
 
@@ -129,6 +131,9 @@ class Exporter {
     if (world_.rank() != 0) return;
     const fs::path temporary = folder_ / temporary_name;
     made_folder_ = fs::create_directories(folder_);
+    for (const char* name : exported_names)
+      if (fs::exists(folder_ / name) && !fs::is_regular_file(folder_ / name))
+        fail("{} is not a regular file: an export cannot replace it", (folder_ / name).string());
     fs::remove_all(temporary);  // of a run that was killed
     fs::create_directory(temporary);
     writer_ = std::make_unique<SafetensorsWriter>((temporary / "model.safetensors").string(), declarations);
@@ -225,7 +230,7 @@ class Exporter {
   void finish() {
     writer_->finish();
     const fs::path temporary = folder_ / temporary_name;
-    for (const char* name : {"config.json", "model.safetensors"}) fs::rename(temporary / name, folder_ / name);
+    for (const char* name : exported_names) fs::rename(temporary / name, folder_ / name);
     flush_folder(folder_.string());
   }
 
