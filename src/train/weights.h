@@ -1,0 +1,49 @@
+// Weights in and out: a safetensors file or folder as the source of a run's parameters, and a run's parameters as a
+// model folder that Hugging Face transformers loads.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/dtype.h"
+#include "model/spec.h"
+#include "train/session.h"
+
+namespace longhaul {
+
+/// The parameters of a spec as a .safetensors file, an index or a folder holds them (what SafetensorsReader takes),
+/// under the names of `family` (own_family or a Hugging Face model_type). F64, F32, BF16 and F16 tensors are converted
+/// to the dtype that is asked for (float64 or float32).
+///
+/// Reads the headers and checks everything at once: throws Error when a tensor is missing, has another shape or another
+/// dtype, or when the files hold a tensor that is neither a parameter nor one that the family is known to carry
+/// besides. Messages name the file, the tensor, the shape found and the shape wanted.
+///
+/// The source may be copied and called from several threads; the files stay mapped as long as a copy lives. It reads
+/// only what it is asked for.
+ParameterSource weights_source(const std::filesystem::path& path, const TransformerSpec& spec, std::string_view family);
+
+struct ExportOptions {
+  std::string family;          ///< the family to write when it can express the spec: the one that was loaded
+  std::string source_config;   ///< the JSON text that the model was loaded from, for its token ids; empty: none
+  std::optional<DType> dtype;  ///< of the written tensors (a floating type); none: the masters' own
+};
+
+struct ExportedModel {
+  std::string family;      ///< own_family when no Hugging Face family can express the spec
+  std::int64_t bytes = 0;  ///< of model.safetensors
+};
+
+/// Writes config.json and model.safetensors into `folder` (made when missing; other files in it stay). Collective over
+/// the session's world, which must have been built for `spec`; from any ZeRO stage. Rank 0 writes; it holds pieces of
+/// at most 4 MiB, or one parameter where the file stores it transposed, and nobody gathers the model.
+///
+/// Both files are written and flushed under temporary names before either replaces an earlier one: when that fails (a
+/// full disk), every rank throws the same message and the earlier export is as it was. Logs where the model went, and
+/// why when it is written as our own family.
+ExportedModel export_model(Session& session, const TransformerSpec& spec, const std::filesystem::path& folder,
+                           const ExportOptions& options);
+
+}  // namespace longhaul
