@@ -22,7 +22,8 @@ const std::vector<EnvironmentVariable>& environment_variables() {
        "the widest instruction set that the CPU kernels may use: avx512bf16, avx512, avx2, generic (default: what the "
        "CPU has)"},
       {"LONGHAUL_FAULT",
-       "test hook: NAME of a planted fault, so that verify can be seen to fail; never set it in a real run"},
+       "test hook: the name of a fault to plant (that of a pass, plan_memory, averaged_gradient, norm_of_own_shard, "
+       "dropped_boundary_label, wrong_boundary_mask), so that verify can be seen to fail; never set it in a real run"},
       {"LONGHAUL_TEST_DATA", "set by ctest: the tests' folder"},
       {"LONGHAUL_SOURCE", "set by ctest: the source folder"},
       {"LONGHAUL_BINARY", "set by ctest: the longhaul program"},

@@ -9,6 +9,9 @@ namespace longhaul::cli {
 const std::vector<Command>& commands() {
   static const std::vector<Command> table = {
       {"train", "train an experiment, or resume it", add_train},
+      {"verify", "hold the ranks' programs against the specification on one rank: loss and every gradient", add_verify},
+      {"inspect", "what a model file became: spec, parameters, FLOPs per token, bytes of state", add_inspect},
+      {"compile", "compile an experiment without running it: decisions, memory, traffic", add_compile},
       {"bench", "time steps of an experiment", add_bench},
   };
   return table;

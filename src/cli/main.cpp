@@ -37,6 +37,16 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
+  for (const auto& [sub, body] : subcommands)
+    if (sub->parsed())
+      for (const auto& extra : sub->remaining())
+        if (extra.find('=') == std::string::npos) {
+          std::fprintf(
+              stderr,
+              "longhaul %s: '%s' is neither an option nor an override (section.key=value); see longhaul %s --help\n",
+              sub->get_name().c_str(), extra.c_str(), sub->get_name().c_str());
+          return 2;
+        }
   refuse_unknown_environment();
   initialise_logging();
   for (auto& [sub, body] : subcommands)

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "ir/op_definition.h"
 #include "model/graph.h"
+#include "passes/faults.h"
 #include "passes/plan_memory.h"
 
 namespace longhaul {
@@ -112,6 +113,7 @@ CompiledModel compile_model(const CompileRequest& request) {
   const ScratchBytes scratch = cpu_scratch_bytes(request.threads, request.reference_only);
   for (auto& program : model.programs) {
     program->plan = plan_memory(program->graph, model.named, scratch);
+    plant_in_plan(request.options, program->graph, model.named, program->plan);
     model.arena_bytes = std::max(model.arena_bytes, model.named.bytes + program->plan.transient_bytes);
   }
   if (!request.dump.empty()) {

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "ir/op_definition.h"
 #include "model/initialise.h"
+#include "passes/faults.h"
 
 namespace longhaul {
 namespace {
@@ -142,10 +143,16 @@ MicroBatch Session::micro_batch() {
   return {at("tokens"), at("labels"), at("index"), at("key_start"), at("position")};
 }
 
+void Session::load(const std::function<void(std::int64_t)>& fill, std::int64_t i) {
+  fill(i);
+  const MicroBatch batch = micro_batch();
+  plant_in_data(request_.options, rows_, slots_, batch.index, batch.labels, batch.key_start);
+}
+
 double Session::count(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill) {
   double valid = 0;
   for (std::int64_t i = 0; i < micro_batches; ++i) {
-    fill(i);
+    load(fill, i);
     executor_.run(model_.index(ProgramKind::count));
     valid += executor_.scalar("valid_tokens");
   }
@@ -158,7 +165,7 @@ StepResult Session::accumulate(std::int64_t micro_batches, const std::function<v
   // A step without any valid token has loss 0 and gradients 0, not NaN.
   executor_.set_scalar("inverse_count", 1 / std::max(1.0, result.valid_tokens));
   for (std::int64_t i = 0; i < micro_batches; ++i) {
-    if (micro_batches > 1) fill(i);  // one micro-batch is still in its buffers
+    if (micro_batches > 1) load(fill, i);  // one micro-batch is still in its buffers
     executor_.run(model_.index(accumulate_kind(i, micro_batches)));
     result.loss += executor_.scalar("loss");
   }

@@ -64,6 +64,9 @@ class Session {
                   const std::function<void(std::int64_t)>& fill);
   /// Everything of a step but the update: gradients stay in their buffers.
   StepResult accumulate(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill);
+  /// Fills micro_batch() with the i-th of a step, as accumulate() does (and plants a fault of the data, if one is asked
+  /// for).
+  void load(const std::function<void(std::int64_t)>& fill, std::int64_t i);
   /// Runs the update on the gradients that accumulate left.
   double update(std::int64_t step, double learning_rate);
   /// Sum of losses and count of valid tokens of the micro-batch in the buffers, over all ranks.

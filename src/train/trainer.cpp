@@ -22,48 +22,12 @@
 #include "train/metrics.h"
 #include "train/session.h"
 #include "train/setup.h"
+#include "train/source.h"
 
 namespace longhaul {
 namespace {
 
 namespace fs = std::filesystem;
-
-template <typename Function>
-void phase(Communicator& world, Function&& function) {
-  std::string failure;
-  try {
-    function();
-  } catch (const PeerFailure&) {
-    throw;
-  } catch (const std::exception& error) {
-    failure = *error.what() ? error.what() : "unknown failure";
-  }
-  agree(world, failure);
-}
-
-// A dataset, checked by the ranks together, cut into samples.
-struct Source {
-  std::unique_ptr<TokenDataset> dataset;
-  std::unique_ptr<Sampler> sampler;
-  std::unique_ptr<SequenceLoader> loader;
-};
-
-Source open_source(Communicator& world, const RunSetup& setup, const std::vector<fs::path>& files, bool shuffle) {
-  const Experiment& experiment = setup.experiment;
-  Source source;
-  DatasetOptions options;
-  for (const auto& file : files) options.files.push_back(file.string());
-  options.format = value_of(experiment, "data.format");
-  options.vocabulary = setup.model.spec.vocabulary;
-  options.eos_token = experiment.data.eos_token;
-  source.dataset = std::make_unique<TokenDataset>(options);
-  const std::int64_t size = source.dataset->size();
-  source.dataset->validate(size * world.rank() / world.size(), size * (world.rank() + 1) / world.size());
-  source.sampler =
-      std::make_unique<Sampler>(size, setup.sequence, static_cast<std::uint64_t>(experiment.training.seed), shuffle);
-  source.loader = std::make_unique<SequenceLoader>(*source.dataset, setup.sequence);
-  return source;
-}
 
 class Trainer {
  public:
@@ -136,7 +100,7 @@ class Trainer {
   }
 
   void report_data() {
-    const auto describe = [&](const char* what, const Source& source) {
+    const auto describe = [&](const char* what, const DataSource& source) {
       log_info(
           "{}: {} tokens, {} samples of {}{}", what, source.dataset->size(), source.sampler->samples(), setup_.sequence,
           source.sampler->dropped_tokens()
@@ -194,14 +158,6 @@ class Trainer {
     peak_flops_ = one * cores_;
   }
 
-  void fill_training(const std::vector<std::int64_t>& samples, std::int64_t micro_batch) {
-    const std::int64_t rows = session_->rows();
-    const auto begin =
-        static_cast<std::size_t>(micro_batch * rows * session_->data_ranks() + session_->data_rank() * rows);
-    training_.loader->fill({samples.data() + begin, static_cast<std::size_t>(rows)}, session_->order(),
-                           session_->micro_batch());
-  }
-
   double validate() {
     const std::int64_t available = validation_.sampler->samples(), rows = session_->rows(),
                        batch = rows * session_->data_ranks();
@@ -234,7 +190,7 @@ class Trainer {
     for (std::int64_t step = state_.step + 1; step <= steps(); ++step) {
       const auto begin = std::chrono::steady_clock::now();
       training_.sampler->take(state_.cursor, samples);
-      const auto fill = [&](std::int64_t i) { fill_training(samples, i); };
+      const auto fill = [&](std::int64_t i) { training_.fill(*session_, samples, i); };
       const double rate = learning_rate(experiment(), step);
       StepResult result = session_->accumulate(micro_batches, fill);
       if (!std::isfinite(result.loss))
@@ -291,7 +247,7 @@ class Trainer {
   fs::path folder_;
   double cores_ = 1, peak_flops_ = 1;
   std::int64_t resume_step_ = -1, last_saved_ = -1;
-  Source training_, validation_;
+  DataSource training_, validation_;
   CompiledModel model_;
   ParameterSource weights_;
   std::unique_ptr<Session> session_;

@@ -84,7 +84,11 @@ std::map<std::string, HostTensor> Interpreter::execute(const Graph& graph,
     std::vector<const void*> operands;
     std::vector<void*> results;
     std::vector<HostTensor*> tensors;
-    for (ValueId operand : op.operands) operands.push_back(at(operand).data());
+    for (ValueId operand : op.operands) {
+      LONGHAUL_CHECK(!at(operand).bytes.empty() || type(operand).bytes() == 0, "op #{} {} reads %{} before it is made", i,
+                     op.definition->name, operand);
+      operands.push_back(at(operand).data());
+    }
     for (ValueId result : op.results) {
       at(result) = HostTensor(type(result));
       // Poison: a kernel that leaves an element unwritten shows.

@@ -1,0 +1,31 @@
+// longhaul verify
+#include <cstdio>
+#include <memory>
+
+#include "cli/command.h"
+#include "train/verify.h"
+
+namespace longhaul::cli {
+
+std::function<int()> add_verify(CLI::App& app) {
+  auto arguments = std::make_shared<ExperimentArguments>();
+  auto options = std::make_shared<VerificationOptions>();
+  add_experiment_arguments(app, *arguments);
+  app.add_flag("--locate", options->locate,
+               "when something differs, name the first pass that moved the meaning, or the first op whose result on "
+               "the ranks differs (slow; keeps every value)");
+  app.add_flag("--force", options->force, "also when the reference run takes very long or much memory");
+  return [arguments, options, &app] {
+    const Experiment experiment = load_experiment(arguments->file, app.remaining());
+    return run_ranks(arguments->ranks, [&](Communicator& world) {
+      const VerificationReport report = verify_run(world, experiment, *options);
+      if (world.rank() == 0) {
+        std::fputs(report.text().c_str(), stdout);
+        std::fflush(stdout);
+      }
+      return report.differs ? 1 : 0;
+    });
+  };
+}
+
+}  // namespace longhaul::cli

@@ -1,0 +1,285 @@
+#include "passes/faults.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "ir/builder.h"
+#include "ir/memory_plan.h"
+
+namespace longhaul {
+namespace {
+
+std::size_t at(std::int32_t i) {
+  return static_cast<std::size_t>(i);
+}
+
+bool same_type(const Value& a, const Value& b) {
+  return a.shape == b.shape && a.dtype == b.dtype && a.layout == b.layout;
+}
+
+// Inserts an op behind every op that `wants` it, and gives its result to all later users and outputs.
+template <typename Wants, typename Make>
+bool insert_behind(Graph& graph, Wants&& wants, Make&& make, bool once) {
+  bool planted = false;
+  std::vector<Op> ops;
+  ops.swap(graph.ops);
+  std::vector<ValueId> replacement(graph.values.size(), no_value);
+  const auto follow = [&](ValueId& value) {
+    if (at(value) < replacement.size() && replacement[at(value)] != no_value) value = replacement[at(value)];
+  };
+  Builder builder(graph, "fault");
+  builder.place_results(true);
+  for (Op& op : ops) {
+    for (ValueId& operand : op.operands) follow(operand);
+    const Op before = op;
+    graph.ops.push_back(std::move(op));
+    if ((once && planted) || !wants(before)) continue;
+    builder.at(before);
+    replacement[at(before.results[0])] = make(builder, before.results[0]);
+    planted = true;
+  }
+  for (auto& output : graph.outputs) follow(output.value);
+  return planted;
+}
+
+template <typename Wants>
+Op* first_op(Graph& graph, Wants&& wants) {
+  const auto found = std::find_if(graph.ops.begin(), graph.ops.end(), wants);
+  return found == graph.ops.end() ? nullptr : &*found;
+}
+
+bool is_reduction(const Op& op) {
+  return op.is("all_reduce") || op.is("reduce_scatter");
+}
+
+// Becomes a copy of its own operand (of this rank's part of it): a reduction that adds nothing.
+void make_local(Op& op) {
+  if (op.is("all_reduce")) op.attributes = {{"axes", AxisList()}};
+  op.definition = find_op("slice");
+}
+
+// ---- of the specification
+
+bool scales_logits(Graph& graph, const PassContext&) {
+  Op* loss = first_op(graph, [](const Op& op) { return op.is("cross_entropy"); });
+  if (loss) loss->attributes.set("logits_scale", 1.01 * loss->attributes.number("logits_scale", 1));
+  return loss != nullptr;
+}
+
+bool loses_a_contribution(Graph& graph, const PassContext&) {
+  Op* sum = first_op(graph, [](const Op& op) { return op.is("add") && op.phase == Phase::backward; });
+  if (sum) sum->operands.back() = sum->operands.front();
+  return sum != nullptr;
+}
+
+bool norm_without_a_parameter(Graph& graph, const PassContext& context) {
+  if (context.kind != ProgramKind::update) return false;
+  Op* sum = first_op(graph, [](const Op& op) { return op.is("add"); });
+  if (sum) sum->operands.back() = sum->operands.front();
+  return sum != nullptr;
+}
+
+// ---- of placement
+
+bool rounds_an_activation(Graph& graph, const PassContext& context) {
+  if (!is_accumulate(context.kind)) return false;
+  const DType high = context.options.dtype, low = high == DType::float64 ? DType::float32 : DType::bfloat16;
+  if (high == low) return false;
+  return insert_behind(
+      graph, [](const Op& op) { return op.is("einsum") && op.phase == Phase::forward; },
+      [&](Builder& builder, ValueId value) {
+        const auto cast = [&](ValueId from, DType type) {
+          return builder.one("cast", {from}, {},
+                             {.signature = "", .result_shapes = {}, .result_types = {type}, .name = ""});
+        };
+        return cast(cast(value, low), high);
+      },
+      false);
+}
+
+bool scales_logits_of_the_head(Graph& graph, const PassContext&) {
+  Op* head = first_op(graph, [](const Op& op) { return op.is("loss_head"); });
+  if (head) head->attributes.set("logits_scale", 1.01 * head->attributes.number("logits_scale", 1));
+  return head != nullptr;
+}
+
+bool sees_half_the_keys(Graph& graph, const PassContext&) {
+  bool planted = false;
+  for (Op& op : graph.ops) {
+    if (!op.is("attention") && !op.is("attention_gradient")) continue;
+    op.attributes.set("window", std::max<std::int64_t>(1, graph[op.operands[1]].shape[1] / 2));
+    planted = true;
+  }
+  return planted;
+}
+
+bool takes_one_over_count_for_a_part(Graph& graph, const PassContext&) {
+  const ValueId scale = graph.input("inverse_count");
+  if (scale == no_value || graph.mesh.world() == 1) return false;
+  graph[scale].pinned = Layout{{}, {}, graph.mesh.live().set()};
+  return true;
+}
+
+bool confuses_two_copies(Graph& graph, const PassContext& context) {
+  if (!is_accumulate(context.kind)) return false;
+  for (std::size_t j = 0; j < graph.ops.size(); ++j)
+    for (std::size_t i = 0; i < j; ++i) {
+      Op &one = graph.ops[i], &other = graph.ops[j];
+      if (!one.is("reshard") || !other.is("reshard") || one.operands == other.operands ||
+          !is_floating(graph[one.operands[0]].dtype) || graph[one.operands[0]].layout.partial)
+        continue;
+      if (!same_type(graph[one.operands[0]], graph[other.operands[0]]) ||
+          !same_type(graph[one.results[0]], graph[other.results[0]]))
+        continue;
+      other.operands = one.operands;
+      return true;
+    }
+  return false;
+}
+
+// ---- of expansion and schedule
+
+bool merges_different_ops(Graph& graph, const PassContext& context) {
+  if (!is_accumulate(context.kind)) return false;
+  for (std::size_t j = 0; j < graph.ops.size(); ++j)
+    for (std::size_t i = 0; i < j; ++i) {
+      const Op &one = graph.ops[i], &other = graph.ops[j];
+      if (!one.is("einsum") || !other.is("einsum") || one.phase != Phase::forward || other.phase != Phase::forward ||
+          one.signature->text != other.signature->text || one.operands == other.operands ||
+          !same_type(graph[one.results[0]], graph[other.results[0]]))
+        continue;
+      std::vector<ValueId> substitution(graph.values.size(), no_value);
+      substitution[at(other.results[0])] = one.results[0];
+      substitute(graph, substitution);
+      return true;
+    }
+  return false;
+}
+
+bool loses_an_addend(Graph& graph, const PassContext&) {
+  Op* fused = first_op(graph, [](const Op& op) { return op.is("einsum_add"); });
+  if (!fused) return false;
+  fused->operands.pop_back();
+  fused->definition = find_op("einsum");
+  fused->signature = graph.signature(
+      fused->signature->operands[0] + "," + fused->signature->operands[1] + "->" + fused->signature->results[0],
+      fused->operands);
+  return true;
+}
+
+bool drops_a_reduction(Graph& graph, const PassContext& context) {
+  if (!is_accumulate(context.kind)) return false;
+  Op* reduction =
+      first_op(graph, [&](const Op& op) { return is_reduction(op) && !graph[op.results[0]].shape.empty(); });
+  if (reduction) make_local(*reduction);
+  return reduction != nullptr;
+}
+
+bool averages_gradients(Graph& graph, const PassContext& context) {
+  if (!is_accumulate(context.kind)) return false;
+  return insert_behind(
+      graph, [&](const Op& op) { return is_reduction(op) && !graph[op.results[0]].shape.empty(); },
+      [&](Builder& builder, ValueId value) {
+        return builder.one("scale", {value}, {{"factor", 1.0 / graph.mesh.world()}});
+      },
+      false);
+}
+
+bool norm_of_own_shard(Graph& graph, const PassContext& context) {
+  if (context.kind != ProgramKind::update) return false;
+  Op* reduction =
+      first_op(graph, [&](const Op& op) { return op.is("all_reduce") && graph[op.results[0]].shape.empty(); });
+  if (reduction) make_local(*reduction);
+  return reduction != nullptr;
+}
+
+bool runs_an_op_too_early(Graph& graph, const PassContext& context) {
+  if (!is_accumulate(context.kind)) return false;
+  for (std::size_t i = graph.ops.size(); i-- > 1;) {
+    const Op &before = graph.ops[i - 1], &op = graph.ops[i];
+    const bool reads = std::find(op.operands.begin(), op.operands.end(), before.results[0]) != op.operands.end();
+    if (!op.is("einsum") || !reads) continue;
+    std::swap(graph.ops[i - 1], graph.ops[i]);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+const std::vector<Fault>& faults() {
+  static const std::vector<Fault> table = {
+      {"loss", "loss", "logits are scaled by 1.01", scales_logits},
+      {"differentiate", "differentiate", "a gradient loses one of its contributions", loses_a_contribution},
+      {"optimizer", "optimizer", "one parameter's gradient is left out of the norm", norm_without_a_parameter},
+      {"assign_precision", "assign_precision", "activations are rounded to a lower precision", rounds_an_activation},
+      {"tile_loss_head", "tile_loss_head", "the tiled head scales logits by 1.01", scales_logits_of_the_head},
+      {"choose_attention", "choose_attention", "attention sees half of the keys", sees_half_the_keys},
+      {"shard_state", "shard_state", "1 / count counts as one part of a sum over ranks",
+       takes_one_over_count_for_a_part},
+      {"partition", "partition", "a copy in another layout is that of another value", confuses_two_copies},
+      {"cse", "cse", "two products of different operands are taken for one", merges_different_ops},
+      {"fuse", "fuse", "a fused product loses its addend", loses_an_addend},
+      {"lower_reshards", "lower_reshards", "a gradient's reduction takes this rank's own part only", drops_a_reduction},
+      {"schedule", "schedule", "an op runs before its operand is made", runs_an_op_too_early},
+      {"plan_memory", "plan_memory", "a result overwrites a value that is read later"},
+      {"averaged_gradient", "lower_reshards", "gradients are averaged over ranks, not summed", averages_gradients},
+      {"norm_of_own_shard", "schedule", "the gradient norm leaves out the other ranks' shards", norm_of_own_shard},
+      {"dropped_boundary_label", "data", "the last label of every rank's slice is ignored"},
+      {"wrong_boundary_mask", "data", "the first token of every rank's slice sees only itself"},
+  };
+  return table;
+}
+
+const Fault* find_fault(std::string_view name) {
+  if (name.empty()) return nullptr;
+  std::string names;
+  for (const Fault& fault : faults()) {
+    if (fault.name == name) return &fault;
+    names += (names.empty() ? "" : ", ") + std::string(fault.name);
+  }
+  fail("LONGHAUL_FAULT is '{}', which is no fault that can be planted; there are {}", name, names);
+}
+
+bool plant_after(const Pass& pass, Graph& graph, const PassContext& context) {
+  const Fault* fault = find_fault(context.options.fault);
+  if (!fault || !fault->plant || fault->after != pass.name || !fault->plant(graph, context)) return false;
+  log_debug("fault {} planted in program {}: {}", fault->name, name_of(context.kind), fault->meaning);
+  return true;
+}
+
+void plant_in_plan(const CompileOptions& options, const Graph& graph, const NamedBuffers& named, MemoryPlan& plan) {
+  const Fault* fault = find_fault(options.fault);
+  if (!fault || fault->after != "plan_memory") return;
+  const auto use = uses(graph);
+  const auto bytes = [&](ValueId id) {
+    return static_cast<std::int64_t>(size_of(graph[id].dtype)) *
+           local_count(graph[id].shape, graph[id].layout, graph.mesh);
+  };
+  for (std::size_t i = 0; i < graph.ops.size(); ++i)
+    for (ValueId result : graph.ops[i].results)
+      for (ValueId operand : graph.ops[i].operands) {
+        if (plan.value_offset[at(operand)] < named.bytes || plan.value_offset[at(result)] < named.bytes ||
+            use[at(operand)].back() <= static_cast<std::int32_t>(i) || bytes(result) != bytes(operand) ||
+            graph[operand].shape.empty())
+          continue;
+        plan.value_offset[at(result)] = plan.value_offset[at(operand)];
+        return;
+      }
+}
+
+void plant_in_data(const CompileOptions& options, std::int64_t rows, std::int64_t slots, const std::int32_t* index,
+                   std::int32_t* labels, std::int32_t* key_start) {
+  const Fault* fault = find_fault(options.fault);
+  if (!fault || fault->after != "data") return;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::int64_t first = row * slots;
+    if (fault->name == "dropped_boundary_label")
+      labels[first + slots - 1] = -1;  // any negative label is ignored
+    else
+      key_start[first] = index[first];
+  }
+}
+
+}  // namespace longhaul

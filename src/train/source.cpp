@@ -1,0 +1,48 @@
+#include "train/source.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "model/initialise.h"
+#include "model/parameters.h"
+
+namespace longhaul {
+
+void DataSource::fill(Session& session, const std::vector<std::int64_t>& samples, std::int64_t micro_batch) const {
+  const std::int64_t rows = session.rows();
+  const auto begin = static_cast<std::size_t>((micro_batch * session.data_ranks() + session.data_rank()) * rows);
+  loader->fill({samples.data() + begin, static_cast<std::size_t>(rows)}, session.order(), session.micro_batch());
+}
+
+DataSource open_source(Communicator& world, const RunSetup& setup, const std::vector<std::filesystem::path>& files,
+                       bool shuffle) {
+  const Experiment& experiment = setup.experiment;
+  DataSource source;
+  DatasetOptions options;
+  for (const auto& file : files) options.files.push_back(file.string());
+  options.format = value_of(experiment, "data.format");
+  options.vocabulary = setup.model.spec.vocabulary;
+  options.eos_token = experiment.data.eos_token;
+  source.dataset = std::make_unique<TokenDataset>(options);
+  const std::int64_t size = source.dataset->size();
+  source.dataset->validate(size * world.rank() / world.size(), size * (world.rank() + 1) / world.size());
+  source.sampler =
+      std::make_unique<Sampler>(size, setup.sequence, static_cast<std::uint64_t>(experiment.training.seed), shuffle);
+  source.loader = std::make_unique<SequenceLoader>(*source.dataset, setup.sequence);
+  return source;
+}
+
+ParameterSource first_parameters(const RunSetup& setup) {
+  if (!setup.experiment.model.weights.empty()) fail("model.weights: reading weights is not built yet");
+  return [all = parameters(setup.model.spec), seed = static_cast<std::uint64_t>(setup.experiment.model.init_seed)](
+             const std::string& name, std::int64_t begin, std::int64_t end, DType dtype, void* target) {
+    const auto parameter = std::find_if(all.begin(), all.end(), [&](const Parameter& one) { return one.name == name; });
+    LONGHAUL_CHECK(parameter != all.end(), "no parameter {}", name);
+    if (dtype == DType::float64)
+      initialise(*parameter, seed, begin, end, static_cast<double*>(target));
+    else
+      initialise(*parameter, seed, begin, end, static_cast<float*>(target));
+  };
+}
+
+}  // namespace longhaul

@@ -1,0 +1,48 @@
+// The token files of an experiment, checked by the ranks together and cut into samples; and how phases outside the step
+// end.
+#pragma once
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "base/error.h"
+#include "comm/communicator.h"
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "data/sampler.h"
+#include "train/session.h"
+#include "train/setup.h"
+
+namespace longhaul {
+
+struct DataSource {
+  std::unique_ptr<TokenDataset> dataset;
+  std::unique_ptr<Sampler> sampler;
+  std::unique_ptr<SequenceLoader> loader;
+
+  /// Fills the session's buffers with its rows of micro-batch `micro_batch` of a global batch of samples.
+  void fill(Session& session, const std::vector<std::int64_t>& samples, std::int64_t micro_batch) const;
+};
+
+/// Opens the files; each rank of the world checks its part of the tokens. Throws Error naming the file.
+DataSource open_source(Communicator& world, const RunSetup& setup, const std::vector<std::filesystem::path>& files,
+                       bool shuffle);
+
+/// Where the parameters of the first step come from: model.weights, or the random initialisation of model.init_seed.
+ParameterSource first_parameters(const RunSetup& setup);
+
+/// Runs a part of a phase that may fail on one rank only, and ends it with all ranks agreeing that it did not.
+template <typename Function>
+void phase(Communicator& world, Function&& function) {
+  std::string failure;
+  try {
+    function();
+  } catch (const PeerFailure&) {
+    throw;
+  } catch (const std::exception& error) {
+    failure = *error.what() ? error.what() : "unknown failure";
+  }
+  agree(world, failure);
+}
+
+}  // namespace longhaul

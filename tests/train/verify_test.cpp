@@ -1,0 +1,146 @@
+// verify accepts what is right, refuses every planted fault, and --locate names the place.
+#include "train/verify.h"
+
+#include <catch2/catch.hpp>
+#include <mutex>
+
+#include "base/error.h"
+#include "comm/launch.h"
+#include "passes/faults.h"
+#include "small_experiment.h"
+#include "small_models.h"
+#include "train/locate.h"
+#include "train/setup.h"
+
+using namespace longhaul;
+using namespace longhaul::testing;
+
+namespace {
+
+VerificationReport verify_on(int ranks, const Experiment& experiment, const std::string& fault = "",
+                             const VerificationOptions& options = {}) {
+  VerificationReport report;
+  run_threads(ranks, [&](Communicator& world) {
+    RunSetup setup = prepare_run(experiment, world.size(), world.size());
+    setup.request.options.fault = fault;
+    VerificationReport mine = verify_run(world, setup, options);
+    if (world.rank() == 0) report = std::move(mine);
+    return 0;
+  });
+  return report;
+}
+
+const std::vector<std::string> two_by_two = {"parallelism.data=2", "parallelism.sequence=2"};
+
+std::vector<std::string> with(std::vector<std::string> list, const std::vector<std::string>& more) {
+  list.insert(list.end(), more.begin(), more.end());
+  return list;
+}
+
+}  // namespace
+
+TEST_CASE("runs without a fault are verified", "[threads]") {
+  for (const auto& spec : {small_llama(), small_gpt2()}) {
+    const SmallExperiment small(spec);
+    for (const std::string dtype : {"float64", "float32", "bfloat16"})
+      for (const std::string stage : {"0", "1", "3"})
+        for (const std::string batch : {"4", "12"}) {
+          INFO(dtype << " zero " << stage << " batch " << batch);
+          const VerificationReport report =
+              verify_on(4, small.load(with(two_by_two, {"training.dtype=" + dtype, "parallelism.zero_stage=" + stage,
+                                                        "training.global_batch_size=" + batch})));
+          INFO(report.text());
+          CHECK_FALSE(report.differs);
+          CHECK(report.rows.size() > 10);
+          CHECK(report.text().find("\nverified: ") != std::string::npos);
+        }
+  }
+}
+
+TEST_CASE("a sequence that is padded, and one rank alone, are verified", "[threads]") {
+  const SmallExperiment small(small_llama());
+  CHECK_FALSE(verify_on(4, small.load({"training.seq_len=15", "parallelism.sequence=4"})).differs);
+  CHECK_FALSE(verify_on(1, small.load()).differs);
+  CHECK_FALSE(verify_on(1, small.load({"training.dtype=float32"})).differs);
+}
+
+TEST_CASE("every planted fault is refused, and --locate names its place", "[threads]") {
+  const SmallExperiment small(small_llama());
+  const Experiment experiment = small.load(two_by_two);
+  // What the location must say; a fault of the ranks' communication is an op, one of the graph's meaning is its pass.
+  const std::map<std::string, std::string> expected = {
+      {"shard_state", "= all_reduce("},
+      {"lower_reshards", "= slice("},
+      {"schedule", "pass schedule"},
+      {"plan_memory", "the memory plan or the executor"},
+      {"averaged_gradient", "pass lower_reshards"},
+      {"norm_of_own_shard", "update: op #"},
+      {"dropped_boundary_label", "input labels"},
+      {"wrong_boundary_mask", "input key_start"},
+  };
+  for (const Fault& fault : faults()) {
+    const std::string name(fault.name);
+    INFO(name);
+    const VerificationReport report = verify_on(4, experiment, name, {.locate = true});
+    INFO(report.text());
+    CHECK(report.differs);
+    const auto known = expected.find(name);
+    const std::string place = known == expected.end() ? "pass " + name + " " : known->second;
+    REQUIRE(report.location.size() == 1);
+    CHECK(report.location[0].find(place) != std::string::npos);
+  }
+}
+
+TEST_CASE("there is a fault for every pass", "[threads]") {
+  for (const Pass& pass : pipeline()) {
+    INFO(pass.name);
+    CHECK(std::any_of(faults().begin(), faults().end(), [&](const Fault& fault) { return fault.name == pass.name; }));
+  }
+  CHECK_THROWS_WITH(find_fault("no_such_fault"),
+                    Catch::Contains("no_such_fault") && Catch::Contains("averaged_gradient"));
+}
+
+TEST_CASE("faults are refused in low precision too", "[threads]") {
+  const SmallExperiment small(small_llama());
+  for (const std::string name : {"differentiate", "lower_reshards", "averaged_gradient", "dropped_boundary_label",
+                                 "wrong_boundary_mask", "norm_of_own_shard"}) {
+    INFO(name);
+    CHECK(verify_on(4, small.load(with(two_by_two, {"training.dtype=float32"})), name).differs);
+  }
+}
+
+TEST_CASE("a reference run that would take hours is refused") {
+  const SmallExperiment small(small_llama());
+  std::ofstream(small.folder() / "text.txt") << std::string(300000, 'x');
+  const Experiment experiment = small.load({"training.seq_len=64", "training.global_batch_size=4000000"});
+  CHECK_THROWS_WITH(verify_on(1, experiment), Catch::Contains("--force") && Catch::Contains("global_batch_size"));
+}
+
+TEST_CASE("gather_value lays parts together", "[threads]") {
+  Graph graph;
+  graph.mesh = Mesh({{"a", 2}, {"b", 2}});
+  const ValueId split = graph.add_value("split", {4, 3}, DType::float64);
+  graph[split].layout.dimensions = {{{0}, 1}, {{1}, 0}};  // rotated rows; the second chunk of columns is padded
+  const ValueId sum = graph.add_value("sum", {2}, DType::float64);
+  graph[sum].layout.partial = 1;  // over a; copies over b
+  run_threads(4, [&](Communicator& world) {
+    const int a = world.rank() / 2, b = world.rank() % 2;
+    HostTensor part(TensorType{{2, 2}, DType::float64});
+    for (std::int64_t i = 0; i < 4; ++i) {
+      const std::int64_t row = (a == 1 ? 0 : 2) + i / 2, column = 2 * b + i % 2;
+      part.set(i, column < 3 ? static_cast<double>(row * 3 + column) : 99);
+    }
+    bool differ = false;
+    const auto whole = gather_value(world, graph, split, part, differ);
+    std::vector<double> wanted(12);
+    for (std::size_t i = 0; i < 12; ++i) wanted[i] = static_cast<double>(i);
+    // Catch2's assertions are not for several threads.
+    if (whole != wanted || differ) fail("split: wrong");
+    HostTensor addend(TensorType{{2}, DType::float64});
+    addend.set(0, a + 1);
+    addend.set(1, b);
+    const auto total = gather_value(world, graph, sum, addend, differ);
+    if (total[0] != 3 || !differ) fail("sum: {} {}", total[0], differ);
+    return 0;
+  });
+}
