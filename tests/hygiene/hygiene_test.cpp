@@ -186,10 +186,8 @@ TEST_CASE("LONGHAUL variables are read in one place, and documented") {
 
   const std::regex read(R"re(getenv\s*\(\s*"LONGHAUL_)re");
   for (const SourceFile& file : code({"src", "kernels"}))
-    for (const auto& line : file.lines) {
-      INFO(file.path);
-      CHECK_FALSE(std::regex_search(line, read));
-    }
+    for (const auto& line : file.lines)
+      if (std::regex_search(line, read)) FAIL_CHECK(file.path << ": " << line);
 }
 
 TEST_CASE("the README names every subcommand, and every family") {
@@ -229,8 +227,10 @@ TEST_CASE("files that documents name in the source exist") {
   for (const char* document : {"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/ir.md", "docs/numerics.md"}) {
     const std::string text = text_of(source() / document);
     for (auto match = std::sregex_iterator(text.begin(), text.end(), name); match != std::sregex_iterator(); ++match) {
-      INFO(document << " names " << (*match)[1].str());
-      CHECK(fs::exists(source() / (*match)[1].str()));
+      const std::string file = (*match)[1].str();
+      if (file.find("NAME") != std::string::npos) continue;  // stands for any
+      INFO(document << " names " << file);
+      CHECK(fs::exists(source() / file));
       ++names;
     }
   }
