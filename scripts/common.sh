@@ -27,7 +27,7 @@ install_missing() {
     [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
   done
   if ((${#missing[@]} == 0)); then
-    say "All $# packages of scripts/packages.txt are installed"
+    say "All $# packages needed are installed"
     return
   fi
   if ((EUID != 0)); then
