@@ -2,7 +2,7 @@
 //
 // A key is visible to a query when  max(key_start[q], window ? query_index[q] - window + 1 : 0) <= key_index[k] and
 // key_index[k] <= query_index[q]: causal, sliding-window and packed documents are all this. The index arrays may be any
-// permutation (zigzag order, ring blocks, padding); nothing depends on where a token lies in a buffer.
+// permutation (zigzag order, blocks of a rotation, padding); nothing depends on where a token lies in a buffer.
 //
 //   weight[q][k] = exp(scale q.k - log_sum_exp[q]) for visible keys, 0 for others;   out[q] = sum_k weight[q][k] v[k]
 //
@@ -49,8 +49,9 @@ struct AttentionForward {
   void* log_sum_exp = nullptr;  ///< [batch, heads, queries] float; double when dtype is float64
 };
 
-/// `out` and `log_sum_exp` are those of the whole softmax: for a ring block, the merged ones. A gradient's dtype is
-/// dtype or float32; gradients that accumulate are in the arithmetic type (float32, or float64 when dtype is float64).
+/// `out` and `log_sum_exp` are those of the whole softmax: for one block of several, the merged ones. A gradient's
+/// dtype is dtype or float32; gradients that accumulate are in the arithmetic type (float32, or float64 when dtype is
+/// float64).
 struct AttentionBackward {
   DType dtype = DType::float32;
   const void* q = nullptr;  ///< shapes as in AttentionForward

@@ -36,7 +36,7 @@ struct Layout {
   AxisSet split() const;
   bool operator==(const Layout&) const = default;
 
-  /// "[dp, ring.ulysses+1, -]", then "flat(dp)" and "sum(dp.ulysses)" where they apply.
+  /// "[a, b.c+1, -]" for axes a, b, c; then "flat(a)" and "sum(a.c)" where they apply.
   std::string text(const Mesh& mesh) const;
 };
 

@@ -76,9 +76,9 @@ class Mesh {
   AxisList live(const AxisList& axes) const;
   /// All axes with more than one rank, in mesh order.
   AxisList live() const;
-  /// "dp.ring"; "-" for an empty list.
+  /// "a.b" for axes a and b; "-" for an empty list.
   std::string text(const AxisList& axes) const;
-  /// "dp=2, ulysses=4"; axes of size 1 are left out.
+  /// "a=2, b=4"; axes of size 1 are left out.
   std::string text() const;
   bool operator==(const Mesh& other) const { return axes_ == other.axes_; }
 

@@ -1,4 +1,4 @@
-// A session's state into the checkpoint store and back, for any number of ranks and any ZeRO stage.
+// A session's state into the checkpoint store and back, for any number of ranks and however they shard it.
 #pragma once
 #include <cstdint>
 #include <string>

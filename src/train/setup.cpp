@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "comm/communicator.h"
 #include "model/parameters.h"
+#include "plan/mesh.h"
 
 namespace longhaul {
 namespace {
@@ -51,11 +52,10 @@ RunSetup prepare_run(const Experiment& experiment, int world, int ranks_on_host)
 
   CompileRequest& request = setup.request;
   request.spec = spec;
-  const int data = static_cast<int>(setup.parallel.data), ranks = static_cast<int>(setup.parallel.sequence);
-  request.mesh = Mesh({{"dp", data}, {"ring", 1}, {"ulysses", ranks}});
-  request.batch = experiment.training.micro_batch_size * data;
+  request.mesh = place_ranks(setup.parallel, request.options);
+  request.batch = experiment.training.micro_batch_size * setup.parallel.data;
   setup.sequence = experiment.training.seq_len;
-  request.sequence = (setup.sequence + ranks - 1) / ranks * ranks;
+  request.sequence = padded_sequence(setup.parallel, setup.sequence);
   request.kinds = step_kinds(setup.parallel.accumulation_steps, !experiment.data.validation_files.empty());
   request.threads = resolve_threads(experiment, ranks_on_host);
   request.reference_only = reference_kernels();
@@ -74,7 +74,6 @@ RunSetup prepare_run(const Experiment& experiment, int world, int ranks_on_host)
   options.dtype = experiment.training.dtype;
   options.gradient_dtype = gradient_dtype_of(experiment);
   options.gradient_reduce_dtype = gradient_reduce_dtype_of(experiment);
-  options.zero_stage = static_cast<int>(setup.parallel.zero_stage);
   options.fault = environment("LONGHAUL_FAULT");
 
   if (spec.learned_positions && setup.sequence > spec.max_positions)
@@ -84,14 +83,13 @@ RunSetup prepare_run(const Experiment& experiment, int world, int ranks_on_host)
     setup.decisions.push_back(
         fmt::format("training.seq_len {} is beyond the {} positions that the model was made for; RoPE extrapolates",
                     setup.sequence, spec.max_positions));
-  setup.decisions.push_back(fmt::format(
-      "parallelism: {} ranks = data {} x sequence {}, zero_stage {}; {} micro-batches of {} sequences a step; {} "
-      "threads a rank",
-      world, data, ranks, options.zero_stage, setup.parallel.accumulation_steps, request.batch, request.threads));
+  setup.decisions.push_back(fmt::format("parallelism: {}; {} micro-batches of {} sequences a step; {} threads a rank",
+                                        describe(setup.parallel), setup.parallel.accumulation_steps, request.batch,
+                                        request.threads));
   if (request.sequence != setup.sequence)
     setup.decisions.push_back(
         fmt::format("sequences of {} tokens are padded to {} with ignored tokens, so that they divide over {} ranks",
-                    setup.sequence, request.sequence, ranks));
+                    setup.sequence, request.sequence, setup.parallel.sequence));
   if (request.reference_only)
     setup.decisions.push_back("LONGHAUL_KERNELS=reference: every op runs the plain-loop reference kernel");
   if (!options.fault.empty())

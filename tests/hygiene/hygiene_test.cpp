@@ -1,0 +1,270 @@
+// The project's own rules, held against its files: who includes whom, where strategies may be named, and documentation
+// that lists what the code has.
+#include <algorithm>
+#include <array>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "base/environment.h"
+#include "cli/command.h"
+#include "model/family.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path source() {
+  const std::string folder = longhaul::environment("LONGHAUL_SOURCE");
+  REQUIRE_FALSE(folder.empty());  // ctest sets it
+  return folder;
+}
+
+std::string text_of(const fs::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  INFO(file.string());
+  REQUIRE(stream.good());
+  std::ostringstream text;
+  text << stream.rdbuf();
+  return text.str();
+}
+
+struct SourceFile {
+  std::string path;  // from the source folder, as src/ir/graph.h
+  std::vector<std::string> lines;
+};
+
+std::vector<SourceFile> code(const std::vector<std::string>& folders) {
+  std::vector<SourceFile> files;
+  const fs::path top = source();
+  for (const auto& folder : folders) {
+    if (!fs::exists(top / folder)) continue;
+    for (const auto& entry : fs::recursive_directory_iterator(top / folder)) {
+      const std::string ending = entry.path().extension().string();
+      if (!entry.is_regular_file() || !std::set<std::string>{".h", ".cpp", ".cu", ".cuh"}.contains(ending)) continue;
+      SourceFile file{fs::relative(entry.path(), top).generic_string(), {}};
+      std::istringstream stream(text_of(entry.path()));
+      for (std::string line; std::getline(stream, line);) file.lines.push_back(line);
+      files.push_back(std::move(file));
+    }
+  }
+  REQUIRE(files.size() > 100);
+  return files;
+}
+
+// "src/runtime/cpu/arena.h" -> "src/runtime"; "base/error.h" -> "src/base"; "kernels/cpu/rope.h" -> "kernels/cpu".
+std::string room_of(const std::string& path) {
+  const auto parts = [&] {
+    std::vector<std::string> list;
+    std::istringstream stream(path);
+    for (std::string part; std::getline(stream, part, '/');) list.push_back(part);
+    return list;
+  }();
+  if (parts.size() < 2) return "";
+  if (parts[0] == "src" || parts[0] == "kernels") return parts[0] + "/" + parts[1];
+  if (parts[0] == "include" || parts[0] == "longhaul") return "include/longhaul";
+  return "src/" + parts[0];
+}
+
+std::string included(const std::string& line) {
+  static const std::regex pattern(R"re(^\s*#\s*include\s+"([^"]+)")re");
+  std::smatch match;
+  return std::regex_search(line, match, pattern) ? match[1].str() : "";
+}
+
+std::string command_output(const std::string& command) {
+  std::string output;
+  FILE* pipe = popen(command.c_str(), "r");
+  REQUIRE(pipe != nullptr);
+  std::array<char, 256> buffer{};
+  while (std::fgets(buffer.data(), buffer.size(), pipe)) output += buffer.data();
+  const int status = pclose(pipe);
+  INFO(command);
+  REQUIRE(status == 0);
+  return output;
+}
+
+}  // namespace
+
+TEST_CASE("a room includes only the rooms that the table allows") {
+  // ARCHITECTURE.md's table. Every room may include itself and src/base.
+  const std::set<std::string> train = {"src/ir",   "src/ops", "src/passes", "src/plan",  "src/runtime", "src/comm",
+                                       "src/data", "src/io",  "src/config", "src/model", "kernels/cpu"};
+  std::set<std::string> all = train;
+  all.insert("src/train");
+  const std::map<std::string, std::set<std::string>> allowed = {
+      {"src/base", {}},
+      {"src/config", {}},
+      {"src/comm", {}},
+      {"src/io", {}},
+      {"src/ir", {}},
+      {"src/model", {"src/ir"}},
+      {"src/ops", {"src/ir"}},
+      {"src/passes", {"src/ir", "src/ops"}},
+      {"src/plan", {"src/ir", "src/ops", "src/passes", "src/config"}},
+      {"src/runtime", {"src/ir", "src/comm", "kernels/cpu", "kernels/cuda"}},
+      {"src/data", {"src/config", "src/io"}},
+      {"src/train", train},
+      {"src/cli", all},
+      {"kernels/cpu", {}},
+      {"kernels/cuda", {}},
+      {"include/longhaul", {}},
+  };
+  int checked = 0;
+  std::string wrong;
+  for (const SourceFile& file : code({"src", "kernels", "include"})) {
+    const std::string room = room_of(file.path);
+    const auto rule = allowed.find(room);
+    if (rule == allowed.end()) {
+      wrong += file.path + " is in no room of the table\n";
+      continue;
+    }
+    for (const auto& line : file.lines) {
+      const std::string header = included(line);
+      if (header.find('/') == std::string::npos) continue;  // beside the file
+      const std::string target = room_of(header);
+      ++checked;
+      if (target == room || target == "src/base" || rule->second.contains(target)) continue;
+      // A kernel folder has subfolders of its own, named from it.
+      if (fs::exists((source() / file.path).parent_path() / header)) continue;
+      wrong += file.path + " includes " + header + "\n";
+    }
+  }
+  CHECK(checked > 300);
+  CHECK(wrong == "");
+}
+
+TEST_CASE("parallel strategies are named only where they are chosen") {
+  // A model, an op, a kernel, an executor and the trainer see layouts and collectives; what made them is no concern of
+  // theirs. Comments count: a comment that needs the word explains the wrong thing.
+  const std::vector<std::string> may_name = {"src/passes/", "src/plan/", "src/comm/", "src/config/"};
+  // File and words of a line that may stay all the same, with the reason.
+  struct Exception {
+    std::string file, words;
+  };
+  const std::vector<Exception> exceptions = {
+      // The experiment key's name in what is printed for a user who sets it.
+      {"src/train/inspect.cpp", "by ZeRO stage"},
+  };
+  const std::regex strategy(R"(\b(ulysses|ring|zero[_ ]stages?|sp)\b)", std::regex::icase);
+  std::string found;
+  for (const SourceFile& file : code({"src", "kernels", "include"})) {
+    if (std::any_of(may_name.begin(), may_name.end(), [&](const auto& room) { return file.path.starts_with(room); }))
+      continue;
+    for (std::size_t i = 0; i < file.lines.size(); ++i) {
+      if (!std::regex_search(file.lines[i], strategy)) continue;
+      if (std::any_of(exceptions.begin(), exceptions.end(), [&](const Exception& exception) {
+            return exception.file == file.path && file.lines[i].find(exception.words) != std::string::npos;
+          }))
+        continue;
+      found += file.path + ":" + std::to_string(i + 1) + ": " + file.lines[i] + "\n";
+    }
+  }
+  CHECK(found == "");
+  CHECK(std::regex_search("// the SP ranks", strategy));  // the pattern finds what it is for
+  CHECK_FALSE(std::regex_search("std::span split spring", strategy));
+}
+
+TEST_CASE("LONGHAUL variables are read in one place, and documented") {
+  std::set<std::string> documented;
+  const std::string text = text_of(source() / "docs/environment.md");
+  const std::regex row(R"(\n\| `(LONGHAUL_[A-Z_]+)` \|)");
+  for (auto match = std::sregex_iterator(text.begin(), text.end(), row); match != std::sregex_iterator(); ++match)
+    CHECK(documented.insert((*match)[1].str()).second);  // one row each
+  std::set<std::string> known;
+  for (const auto& variable : longhaul::environment_variables()) known.emplace(variable.name);
+  CHECK(documented == known);
+
+  const std::regex read(R"re(getenv\s*\(\s*"LONGHAUL_)re");
+  for (const SourceFile& file : code({"src", "kernels"}))
+    for (const auto& line : file.lines)
+      if (std::regex_search(line, read)) FAIL_CHECK(file.path << ": " << line);
+}
+
+TEST_CASE("the README names every subcommand, and every family") {
+  const std::string readme = text_of(source() / "README.md");
+  REQUIRE_FALSE(longhaul::cli::commands().empty());
+  for (const auto& command : longhaul::cli::commands()) {
+    INFO(command.name);
+    CHECK(readme.find("`longhaul " + std::string(command.name)) != std::string::npos);
+  }
+  for (const auto& family : longhaul::all_families()) {
+    INFO(family->model_type());
+    CHECK(readme.find("`" + family->model_type() + "`") != std::string::npos);
+  }
+}
+
+TEST_CASE("links between documents lead somewhere") {
+  const std::regex link(R"(\]\(([^)#: ]+)(#[^)]*)?\))");
+  std::vector<fs::path> documents = {"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "third_party/README.md"};
+  for (const auto& entry : fs::directory_iterator(source() / "docs"))
+    if (entry.path().extension() == ".md") documents.push_back(fs::relative(entry.path(), source()));
+  int links = 0;
+  for (const auto& document : documents) {
+    const std::string text = text_of(source() / document);
+    for (auto match = std::sregex_iterator(text.begin(), text.end(), link); match != std::sregex_iterator(); ++match) {
+      INFO(document.string() << " links to " << (*match)[1].str());
+      CHECK(fs::exists((source() / document).parent_path() / (*match)[1].str()));
+      ++links;
+    }
+  }
+  CHECK(links > 10);
+}
+
+TEST_CASE("files that documents name in the source exist") {
+  // `src/ops/rope.cpp` in running text is a promise as well.
+  const std::regex name(R"(`((?:src|kernels|tests|configs|docs|scripts|benchmarks)/[A-Za-z0-9_./-]+\.[a-z0-9]+)`)");
+  int names = 0;
+  for (const char* document : {"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/ir.md", "docs/numerics.md"}) {
+    const std::string text = text_of(source() / document);
+    for (auto match = std::sregex_iterator(text.begin(), text.end(), name); match != std::sregex_iterator(); ++match) {
+      const std::string file = (*match)[1].str();
+      if (file.find("NAME") != std::string::npos) continue;  // stands for any
+      INFO(document << " names " << file);
+      CHECK(fs::exists(source() / file));
+      ++names;
+    }
+  }
+  CHECK(names > 20);
+}
+
+TEST_CASE("every package that the scripts install is described in third_party") {
+  const std::string table = text_of(source() / "third_party/README.md");
+  std::istringstream packages(text_of(source() / "scripts/packages.txt"));
+  int count = 0;
+  for (std::string line; std::getline(packages, line);) {
+    if (line.empty() || line[0] == '#') continue;
+    const std::string package = line.substr(0, line.find_first_of(" #"));
+    INFO(line);
+    CHECK(table.find("`" + package + "`") != std::string::npos);
+    CHECK(line.find("# ") != std::string::npos);  // its reason
+    ++count;
+  }
+  CHECK(count > 10);
+}
+
+TEST_CASE("byte_pair_entropy.sh counts what it says") {
+  const std::string script = (source() / "scripts/byte_pair_entropy.sh").string();
+  const fs::path file = fs::temp_directory_path() / ("longhaul-entropy-" + std::to_string(std::rand()) + ".txt");
+  const auto entropy_of = [&](const std::string& text) {
+    std::ofstream(file, std::ios::binary) << text;
+    return std::stod(command_output("bash '" + script + "' '" + file.string() + "'"));
+  };
+  // After a: b twice of three, c once; after b and c always a. Three of the six pairs begin with a.
+  const double after_a = -(2.0 / 3 * std::log(2.0 / 3) + 1.0 / 3 * std::log(1.0 / 3));
+  CHECK(entropy_of("abacaba") == Approx(after_a / 2).margin(2e-6));
+  CHECK(entropy_of("aaaaaaaa") == 0);
+  // Bytes above 127 and newlines are bytes like others.
+  CHECK(entropy_of("\xff\n\xff\n\xff\xff\n") ==
+        Approx((4 * -(0.75 * std::log(0.75) + 0.25 * std::log(0.25))) / 6).margin(2e-6));
+  fs::remove(file);
+}
