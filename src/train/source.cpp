@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "model/initialise.h"
 #include "model/parameters.h"
+#include "train/weights.h"
 
 namespace longhaul {
 
@@ -33,7 +34,8 @@ DataSource open_source(Communicator& world, const RunSetup& setup, const std::ve
 }
 
 ParameterSource first_parameters(const RunSetup& setup) {
-  if (!setup.experiment.model.weights.empty()) fail("model.weights: reading weights is not built yet");
+  if (!setup.experiment.model.weights.empty())
+    return weights_source(setup.experiment.model.weights, setup.model.spec, setup.model.family);
   return [all = parameters(setup.model.spec), seed = static_cast<std::uint64_t>(setup.experiment.model.init_seed)](
              const std::string& name, std::int64_t begin, std::int64_t end, DType dtype, void* target) {
     const auto parameter = std::find_if(all.begin(), all.end(), [&](const Parameter& one) { return one.name == name; });

@@ -23,6 +23,7 @@
 #include "train/session.h"
 #include "train/setup.h"
 #include "train/source.h"
+#include "train/weights.h"
 
 namespace longhaul {
 namespace {
@@ -44,11 +45,15 @@ class Trainer {
   int run() {
     find_resume_point();
     if (finished()) return 0;
-    phase(world_, [&] { open_data(); });
+    phase(world_, [&] {
+      require_data_files(experiment());
+      open_data();
+    });
     report_data();
     phase(world_, [&] {
       model_ = compile_model(setup_.request);
-      if (!experiment().model.weights.empty()) fail("model.weights: reading weights is not built yet");
+      // Weights that are not there, or of another model, must fail before memory is asked for.
+      first_ = first_parameters(setup_);
     });
     log_info("memory: {} bytes a rank, of which {} are kept between programs", model_.arena_bytes, model_.named.bytes);
     session_ = std::make_unique<Session>(world_, setup_.request, model_);
@@ -56,13 +61,15 @@ class Trainer {
     open_report();
     measure_peak();
     loop();
+    export_model(*session_, setup_.model.spec, folder_ / "export",
+                 {.family = setup_.model.family, .source_config = setup_.model.config_text, .dtype = std::nullopt});
     return 0;
   }
 
  private:
   const Experiment& experiment() const { return setup_.experiment; }
   std::int64_t steps() const { return experiment().training.steps; }
-  bool first() const { return world_.rank() == 0; }
+  bool reports() const { return world_.rank() == 0; }
 
   void find_resume_point() {
     const fs::path checkpoints = folder_ / "checkpoints";
@@ -87,7 +94,7 @@ class Trainer {
   }
 
   bool finished() {
-    if (resume_step_ < steps()) return false;
+    if (resume_step_ < steps() || !fs::exists(folder_ / "export" / "model.safetensors")) return false;
     log_info("this run is finished: step {} of {} is in {}; set training.steps higher to go on", resume_step_, steps(),
              folder_.string());
     return true;
@@ -125,20 +132,15 @@ class Trainer {
                  experiment().training.seed, state_.data_seed);
       return;
     }
-    phase(world_, [&] {
-      if (weights_)
-        session_->set_parameters(weights_);
-      else
-        session_->initialise(static_cast<std::uint64_t>(experiment().model.init_seed));
-    });
-    if (weights_) log_info("weights read from {}", experiment().model.weights.string());
+    phase(world_, [&] { session_->set_parameters(first_); });
+    if (!experiment().model.weights.empty()) log_info("weights read from {}", experiment().model.weights.string());
     state_.data_seed = static_cast<std::uint64_t>(experiment().training.seed);
     state_.init_seed = static_cast<std::uint64_t>(experiment().model.init_seed);
   }
 
   void open_report() {
     phase(world_, [&] {
-      if (!first()) return;
+      if (!reports()) return;
       fs::create_directories(folder_);
       write_text_atomically((folder_ / "experiment.yaml").string(), to_yaml(experiment()));
       report_ = std::make_unique<MetricsReport>(folder_ / "metrics.jsonl", state_.step, steps(),
@@ -249,7 +251,7 @@ class Trainer {
   std::int64_t resume_step_ = -1, last_saved_ = -1;
   DataSource training_, validation_;
   CompiledModel model_;
-  ParameterSource weights_;
+  ParameterSource first_;
   std::unique_ptr<Session> session_;
   TrainerState state_;
   std::unique_ptr<MetricsReport> report_;
