@@ -193,7 +193,7 @@ TEST_CASE("an old state that is read after its successor is made is copied at th
   const auto run = [](const Graph& one) {
     Program program{one, {}};
     const NamedBuffers named = plan_named_buffers({&one});
-    program.plan = plan_memory(one, named, no_scratch());
+    program.plan = plan_memory(one, named, cpu_scratch_bytes(1, false));
     check_plan(program, named);
     double x = 0, z = 0;
     run_threads(1, [&](Communicator& world) {
