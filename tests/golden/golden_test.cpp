@@ -2,7 +2,6 @@
 // compiled programs on one rank and on two.
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <mutex>
 
 #include "golden_model.h"
 #include "model/graph.h"
@@ -213,7 +212,6 @@ TEST_CASE("the compiled programs in float32 agree with transformers in float32",
     const Outcome outcome = run_programs(golden, DType::float32, 1, 0);
     check_close(outcome.first.loss, theirs["loss"], tolerance::transformers_float32);
     check_close(outcome.norms[0], theirs["gradient_norm"], tolerance::transformers_float32);
-    Tensors ours, expected;
     for (const auto& [tensor, gradient] : outcome.gradients) {
       INFO("gradient of " << tensor);
       check_close(norm(gradient), theirs["gradient_norms"][tensor], tolerance::transformers_float32);

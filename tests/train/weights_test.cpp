@@ -8,7 +8,6 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <csignal>
-#include <mutex>
 #include <sstream>
 
 #include "base/error.h"
