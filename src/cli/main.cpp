@@ -2,12 +2,14 @@
 // wrong command line, 3 a defect of ours.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
 #include "base/environment.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/nearest_name.h"
 #include "cli/command.h"
 #include "cli/version.h"
 
@@ -25,12 +27,21 @@ int run(int argc, char** argv) {
   using namespace longhaul;
   CLI::App app{"Longhaul trains long-context transformers on many devices from a model config and an experiment file."};
   app.set_version_flag("--version", cli::version());
-  app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::help);
   std::vector<std::pair<CLI::App*, std::function<int()>>> subcommands;
   for (const auto& command : cli::commands()) {
     CLI::App* sub = app.add_subcommand(command.name, command.summary);
     subcommands.emplace_back(sub, command.add(*sub));
+  }
+  if (argc > 1 && argv[1][0] != '-') {
+    std::vector<std::string> names;
+    for (const auto& command : cli::commands()) names.push_back(command.name);
+    if (std::find(names.begin(), names.end(), argv[1]) == names.end()) {
+      const std::string nearest = nearest_name(argv[1], names);
+      std::fprintf(stderr, "longhaul: there is no command '%s'%s; there are %s (see longhaul --help)\n", argv[1],
+                   nearest.empty() ? "" : (" (did you mean " + nearest + "?)").c_str(), join_names(names).c_str());
+      return 2;
+    }
   }
   try {
     app.parse(argc, argv);
@@ -51,6 +62,7 @@ int run(int argc, char** argv) {
   initialise_logging();
   for (auto& [sub, body] : subcommands)
     if (sub->parsed()) return body();
+  std::fprintf(stderr, "longhaul: a command is missing\n%s", app.help().c_str());
   return 2;
 }
 

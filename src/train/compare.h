@@ -17,7 +17,7 @@ inline constexpr double float64 = 1e-10;
 inline constexpr double ratio_to_one_rank = 2;
 /// One rank in float32 or bfloat16 against the specification, the whole gradient together: at most this many unit
 /// roundoffs. Wide on purpose (rounding grows with depth and S): only a defect that all ranks share exceeds it.
-inline constexpr double one_rank_roundoffs = 256;
+inline constexpr double one_rank_roundoffs = 64;
 /// Where a difference begins is named by a limit of its own, in unit roundoffs of the coarsest dtype that is involved
 /// (float64 runs: `float64`). It decides what --locate says, never whether a run is verified.
 inline constexpr double locate_roundoffs = 64;

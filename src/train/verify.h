@@ -19,7 +19,8 @@ struct VerificationOptions {
 
 struct VerificationRow {
   std::string name;  ///< "loss", "grad_norm", or a tensor
-  double error = 0;  ///< as tensor_errors defines it; of a number: |a − b| / |b|
+  double error = 0;  ///< as tensor_errors defines it; of a number: |a − b| / |b|; absolute for a parameter whose
+                     ///< reference gradient is zero
   double limit = 0;  ///< what the error may be
   double norm = 0;   ///< of the reference
   bool holds() const { return error <= limit; }

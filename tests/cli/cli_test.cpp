@@ -66,8 +66,9 @@ TEST_CASE("help and version") {
 }
 
 TEST_CASE("a wrong command line exits 2") {
-  expect("", 2, {"subcommand"});
-  expect("tarin", 2, {"tarin"});
+  expect("", 2, {"command is missing", "compile"});
+  expect("tarin", 2, {"tarin", "did you mean train?"});
+  expect("--frobnicate", 2, {"--frobnicate"});
   expect("train", 2, {"experiment"});
   expect("train x.yaml --ranks zero", 2, {"--ranks"});
   expect("train x.yaml --ranks 0", 2, {"--ranks"});
