@@ -9,6 +9,7 @@
 #include "model/flops.h"
 #include "model/parameters.h"
 #include "passes/plan_memory.h"
+#include "plan/mesh.h"
 #include "train/compile.h"
 
 namespace longhaul {
@@ -87,10 +88,9 @@ std::array<std::int64_t, memory_categories> state_bytes(const TransformerSpec& s
   request.batch = ranks;
   request.sequence = 1;
   request.options.dtype = dtype;
-  request.options.zero_stage = stage;
   for (const auto& parameter : parameters(spec))
     request.options.parameters.push_back({parameter.name, parameter.shape});
-  request.mesh = Mesh({{request.options.batch_axes.front(), ranks}});
+  request.mesh = place_ranks({.data = ranks, .sequence = 1, .zero_stage = stage}, request.options);
   std::vector<Graph> graphs;
   for (const ProgramKind kind : {ProgramKind::accumulate_first, ProgramKind::accumulate_last, ProgramKind::update}) {
     graphs.push_back(initial_graph(request, kind));

@@ -37,8 +37,8 @@ struct ExportedModel {
 };
 
 /// Writes config.json and model.safetensors into `folder` (made when missing; other files in it stay). Collective over
-/// the session's world, which must have been built for `spec`; from any ZeRO stage. Rank 0 writes; it holds pieces of
-/// at most 4 MiB, or one parameter where the file stores it transposed, and nobody gathers the model.
+/// the session's world, which must have been built for `spec`; however its ranks shard state. Rank 0 writes; it holds
+/// pieces of at most 4 MiB, or one parameter where the file stores it transposed, and nobody gathers the model.
 ///
 /// Both files are written and flushed under temporary names before either replaces an earlier one: when that fails (a
 /// full disk), every rank throws the same message and the earlier export is as it was. Logs where the model went, and

@@ -85,8 +85,8 @@ std::map<std::string, HostTensor> Interpreter::execute(const Graph& graph,
     std::vector<void*> results;
     std::vector<HostTensor*> tensors;
     for (ValueId operand : op.operands) {
-      LONGHAUL_CHECK(!at(operand).bytes.empty() || type(operand).bytes() == 0, "op #{} {} reads %{} before it is made", i,
-                     op.definition->name, operand);
+      LONGHAUL_CHECK(!at(operand).bytes.empty() || type(operand).bytes() == 0, "op #{} {} reads %{} before it is made",
+                     i, op.definition->name, operand);
       operands.push_back(at(operand).data());
     }
     for (ValueId result : op.results) {
