@@ -77,8 +77,6 @@ Graph initial_graph(const CompileRequest& request, ProgramKind kind) {
   Graph graph = kind == ProgramKind::update
                     ? parameter_graph(request.spec, request.mesh)
                     : forward_graph(request.spec, request.batch, request.sequence, request.mesh);
-  if (kind == ProgramKind::count)  // labels only: parameters are none of its business
-    std::erase_if(graph.inputs, [&](const Binding& input) { return graph[input.value].role != Role::data; });
   graph.name = name_of(kind);
   return graph;
 }
