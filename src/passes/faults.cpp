@@ -157,6 +157,14 @@ bool merges_different_ops(Graph& graph, const PassContext& context) {
   return false;
 }
 
+bool merges_the_wrong_block(Graph& graph, const PassContext&) {
+  Op* merge = first_op(graph, [](const Op& op) { return op.is("attention_merge"); });
+  if (!merge) return false;
+  merge->operands[2] = merge->operands[0];
+  merge->operands[3] = merge->operands[1];
+  return true;
+}
+
 bool loses_an_addend(Graph& graph, const PassContext&) {
   Op* fused = first_op(graph, [](const Op& op) { return op.is("einsum_add"); });
   if (!fused) return false;
@@ -220,6 +228,7 @@ const std::vector<Fault>& faults() {
        takes_one_over_count_for_a_part},
       {"partition", "partition", "a copy in another layout is that of another value", confuses_two_copies},
       {"cse", "cse", "two products of different operands are taken for one", merges_different_ops},
+      {"expand_ring", "expand_ring", "a step of a ring merges the block before it again", merges_the_wrong_block},
       {"fuse", "fuse", "a fused product loses its addend", loses_an_addend},
       {"lower_reshards", "lower_reshards", "a gradient's reduction takes this rank's own part only", drops_a_reduction},
       {"schedule", "schedule", "an op runs before its operand is made", runs_an_op_too_early},

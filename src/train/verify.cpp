@@ -85,15 +85,14 @@ Outcome run_programs(Session& session, const DataSource& source, const std::vect
   return outcome;
 }
 
-// Micro-batch i of the whole model, `length` tokens a sequence (beyond S: padding).
+// Micro-batch i of the whole model, its tokens at the places that `order` says (beyond S: padding).
 GlobalBatch global_batch(const DataSource& source, const std::vector<std::int64_t>& samples, std::int64_t rows,
-                         std::int64_t length, std::int64_t i) {
+                         const std::vector<std::int32_t>& order, std::int64_t i) {
   GlobalBatch batch;
-  const auto size = static_cast<std::size_t>(rows * length);
+  const std::size_t size = static_cast<std::size_t>(rows) * order.size();
   for (auto* list : {&batch.tokens, &batch.labels, &batch.index, &batch.key_start, &batch.position}) list->resize(size);
   source.loader->fill(
-      {samples.data() + i * rows, static_cast<std::size_t>(rows)},
-      contiguous_order(0, static_cast<std::int32_t>(length)),
+      {samples.data() + i * rows, static_cast<std::size_t>(rows)}, order,
       {batch.tokens.data(), batch.labels.data(), batch.index.data(), batch.key_start.data(), batch.position.data()});
   return batch;
 }
@@ -106,7 +105,8 @@ Outcome run_reference(const RunSetup& setup, const ParameterSource& parameters, 
   reference.set_parameters(parameters);
   std::vector<GlobalBatch> batches;
   for (std::int64_t i = 0; i < setup.parallel.accumulation_steps; ++i)
-    batches.push_back(global_batch(source, samples, request.batch, setup.sequence, i));
+    batches.push_back(global_batch(source, samples, request.batch,
+                                   contiguous_order(0, static_cast<std::int32_t>(setup.sequence)), i));
   Outcome outcome;
   outcome.step = reference.accumulate(batches);
   for (const auto& [name, tensor] : reference.state())
@@ -116,6 +116,21 @@ Outcome run_reference(const RunSetup& setup, const ParameterSource& parameters, 
     for (const auto& parameter : longhaul::parameters(request.spec))
       outcome.parameters[parameter.name] = reference.values(parameter.name);
   return outcome;
+}
+
+// What stands where in a sequence that the ranks share: their orders, one after the other.
+std::vector<std::int32_t> order_of_all(const CompileRequest& request) {
+  const Mesh& mesh = request.mesh;
+  AxisList sequence;
+  for (const auto& name : request.options.sequence_axes)
+    if (const int axis = mesh.find(name); axis >= 0) sequence.push_back(axis);
+  std::vector<std::int32_t> order(static_cast<std::size_t>(request.sequence));
+  for (int rank = 0; rank < mesh.world(); ++rank) {
+    const auto part = token_order(request, rank);
+    std::copy(part.begin(), part.end(),
+              order.begin() + static_cast<std::ptrdiff_t>(part.size()) * mesh.index(sequence, rank));
+  }
+  return order;
 }
 
 // The yardstick of a low precision: the same programs for one rank, in the same dtype, without a planted fault.
@@ -128,6 +143,7 @@ Outcome run_alone(Communicator& world, const RunSetup& setup, const ParameterSou
   for (auto& axis : axes) axis.size = 1;
   request.mesh = Mesh(axes);
   request.sequence = setup.sequence;
+  request.options.token_order = TokenOrder::contiguous;
   const CompiledModel model = compile_model(request);
   const auto alone = world.group({world.rank()});
   Session session(*alone, request, model);
@@ -298,7 +314,10 @@ std::string VerificationReport::text() const {
 VerificationReport verify_run(Communicator& world, const Experiment& experiment, const VerificationOptions& options) {
   RunSetup setup;
   const int ranks_on_host = count_ranks_on_host(world);
-  phase(world, [&] { setup = prepare_run(experiment, world.size(), ranks_on_host); });
+  phase(world, [&] {
+    require_data_files(experiment);
+    setup = prepare_run(experiment, world.size(), ranks_on_host);
+  });
   for (const auto& decision : setup.decisions) log_info("{}", decision);
   return verify_run(world, setup, options);
 }
@@ -355,7 +374,7 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
         session, setup.request, model, micro_batches, [&](std::int64_t i) { source.fill(session, samples, i); },
         [&](std::int64_t i) {
           const std::int64_t rows = setup.request.batch;
-          const GlobalBatch batch = global_batch(source, samples, rows, setup.request.sequence, i);
+          const GlobalBatch batch = global_batch(source, samples, rows, order_of_all(setup.request), i);
           return std::map<std::string, HostTensor>{{"tokens", integers(batch.tokens, rows)},
                                                    {"labels", integers(batch.labels, rows)},
                                                    {"index", integers(batch.index, rows)},

@@ -13,7 +13,9 @@
 #include "../train/small_experiment.h"
 #include "../train/small_models.h"
 #include "base/environment.h"
+#include "base/error.h"
 #include "cli/command.h"
+#include "passes/pass.h"
 
 using namespace longhaul;
 using namespace longhaul::testing;
@@ -120,8 +122,10 @@ TEST_CASE("compile needs no data, writes what it is asked for, and its peak is w
     REQUIRE(compiled.code == 0);
     const std::int64_t planned = number_after(compiled.output, "memory of a rank: ");
     CHECK(planned > 0);
-    for (const std::string name : {"ir/memory.txt", "ir/update.program", "ir/update.00.model.ir",
-                                   "ir/update.12.schedule.ir", "ir/count.program", "graph.dot"})
+    for (const std::string& name :
+         std::vector<std::string>{"ir/memory.txt", "ir/update.program", "ir/update.00.model.ir",
+                                  fmt::format("ir/update.{:02}.{}.ir", pipeline().size(), pipeline().back().name),
+                                  "ir/count.program", "graph.dot"})
       CHECK(std::filesystem::file_size(small.folder() / name) > 10);
     const std::string run_folder = folder + "/run-" + std::to_string(planned);
     const Result trained =

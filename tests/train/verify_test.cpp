@@ -18,11 +18,14 @@ using namespace longhaul::testing;
 namespace {
 
 VerificationReport verify_on(int ranks, const Experiment& experiment, const std::string& fault = "",
-                             const VerificationOptions& options = {}) {
+                             const VerificationOptions& options = {}, const std::vector<MeshAxis>& axes = {},
+                             TokenOrder order = TokenOrder::contiguous) {
   VerificationReport report;
   run_threads(ranks, [&](Communicator& world) {
     RunSetup setup = prepare_run(experiment, world.size(), world.size());
     setup.request.options.fault = fault;
+    setup.request.options.token_order = order;
+    if (!axes.empty()) setup.request.mesh = Mesh(axes);
     VerificationReport mine = verify_run(world, setup, options);
     if (world.rank() == 0) report = std::move(mine);
     return 0;
@@ -64,6 +67,22 @@ TEST_CASE("a sequence that is padded, and one rank alone, are verified", "[threa
   CHECK_FALSE(verify_on(1, small.load({"training.dtype=float32"})).differs);
 }
 
+TEST_CASE("rings and zigzag order are verified, and searched", "[threads]") {
+  const SmallExperiment small(small_llama());
+  const Experiment experiment = small.load({"parallelism.data=1", "parallelism.sequence=4"});
+  for (const TokenOrder order : {TokenOrder::contiguous, TokenOrder::zigzag}) {
+    const std::vector<MeshAxis> axes = {{"dp", 1}, {"ring", 2}, {"ulysses", 2}};
+    const VerificationReport right = verify_on(4, experiment, "", {}, axes, order);
+    INFO(right.text());
+    CHECK_FALSE(right.differs);
+    const VerificationReport wrong = verify_on(4, experiment, "lower_reshards", {.locate = true}, axes, order);
+    INFO(wrong.text());
+    CHECK(wrong.differs);
+    REQUIRE(wrong.location.size() == 1);
+    CHECK(wrong.location[0].find("= slice(") != std::string::npos);
+  }
+}
+
 TEST_CASE("every planted fault is refused, and --locate names its place", "[threads]") {
   const SmallExperiment small(small_llama());
   const Experiment experiment = small.load(two_by_two);
@@ -81,7 +100,10 @@ TEST_CASE("every planted fault is refused, and --locate names its place", "[thre
   for (const Fault& fault : faults()) {
     const std::string name(fault.name);
     INFO(name);
-    const VerificationReport report = verify_on(4, experiment, name, {.locate = true});
+    const bool ring = name == "expand_ring";
+    const VerificationReport report =
+        verify_on(4, experiment, name, {.locate = true},
+                  ring ? std::vector<MeshAxis>{{"dp", 2}, {"ring", 2}} : std::vector<MeshAxis>());
     INFO(report.text());
     CHECK(report.differs);
     const auto known = expected.find(name);
