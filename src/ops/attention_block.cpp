@@ -1,4 +1,4 @@
-// The steps of an attention whose keys pass round (arXiv 2310.01889): attention of each query block to one key block,
+// One step of block attention (arXiv 2310.01889): attention of each query block to one key block,
 // the merge of two partial results, and the block's share of the gradients. Queries are cut in `blocks` blocks; block i
 // attends to key block (i − step) mod blocks only, still within its visible interval. On a rank that holds one block of
 // each, with keys rotated by `step`, that is plain attention of what it holds.

@@ -17,6 +17,7 @@
 #include "model/initialise.h"
 #include "train/session.h"
 #include "train/setup.h"
+#include "train/source.h"
 
 namespace longhaul {
 namespace {
@@ -59,7 +60,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   for (const auto& decision : setup.decisions) log_info("{}", decision);
   const CompiledModel model = compile_model(setup.request);
   Session session(world, setup.request, model);
-  session.initialise(static_cast<std::uint64_t>(experiment.model.init_seed));
+  session.set_parameters(first_parameters(setup));
 
   const std::int64_t batch = setup.parallel.global_batch_size, total = options.steps + options.warmup;
   std::unique_ptr<TokenSource> source;
