@@ -90,7 +90,7 @@ fi
 
 program=$root/build/longhaul
 if command -v mpirun >/dev/null && [[ $("$program" --version) == *" mpi"* ]]; then
-  # --bind-to none: Open MPI would pin each of two ranks to one core, and training.threads: auto counts those.
+  # --bind-to none: Open MPI would pin all threads of each of two ranks to one core.
   launch=(mpirun --oversubscribe --bind-to none -n "$ranks")
   ((EUID != 0)) || launch+=(--allow-run-as-root)
   launch+=("$program" train "$experiment" "$@")

@@ -90,7 +90,8 @@ std::array<std::int64_t, memory_categories> state_bytes(const TransformerSpec& s
   request.options.dtype = dtype;
   for (const auto& parameter : parameters(spec))
     request.options.parameters.push_back({parameter.name, parameter.shape});
-  request.mesh = place_ranks({.data = ranks, .sequence = 1, .zero_stage = stage}, request.options);
+  const ResolvedParallelism parallel{ranks, 1, stage};  // each rank sequences of its own
+  request.mesh = place_ranks(parallel, request.options);
   std::vector<Graph> graphs;
   for (const ProgramKind kind : {ProgramKind::accumulate_first, ProgramKind::accumulate_last, ProgramKind::update}) {
     graphs.push_back(initial_graph(request, kind));

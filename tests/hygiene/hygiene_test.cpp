@@ -1,11 +1,12 @@
 // The project's own rules, held against its files: who includes whom, where strategies may be named, and documentation
 // that lists what the code has.
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -254,7 +255,7 @@ TEST_CASE("every package that the scripts install is described in third_party") 
 
 TEST_CASE("byte_pair_entropy.sh counts what it says") {
   const std::string script = (source() / "scripts/byte_pair_entropy.sh").string();
-  const fs::path file = fs::temp_directory_path() / ("longhaul-entropy-" + std::to_string(std::rand()) + ".txt");
+  const fs::path file = fs::temp_directory_path() / ("longhaul-entropy-" + std::to_string(::getpid()) + ".txt");
   const auto entropy_of = [&](const std::string& text) {
     std::ofstream(file, std::ios::binary) << text;
     return std::stod(command_output("bash '" + script + "' '" + file.string() + "'"));
