@@ -1,5 +1,6 @@
 #include "train/setup.h"
 
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,9 +23,19 @@ bool reference_kernels() {
   return kernels == "reference";
 }
 
+// Cores that this process may use: fewer than the machine's under a launcher that binds ranks, or taskset.
+int usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
 int resolve_threads(const Experiment& experiment, int ranks_on_host) {
   if (experiment.training.threads) return static_cast<int>(*experiment.training.threads);
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / std::max(1, ranks_on_host));
+  // The ranks of a host share its cores, and a rank that is bound to some uses no more than those.
+  const int machine = static_cast<int>(std::thread::hardware_concurrency());
+  return std::max(1, std::min(usable_cores(), machine / std::max(1, ranks_on_host)));
 }
 
 }  // namespace
