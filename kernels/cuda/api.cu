@@ -8,6 +8,23 @@ namespace {
 
 thread_local std::string error_text;
 
+template <auto function>
+struct GuardedGroup;  // collectives: the group comes by pointer
+template <typename... Arguments, void (*function)(const PeerGroup&, Arguments...)>
+struct GuardedGroup<function> {
+  static int call(const PeerGroup* group, Arguments... arguments) {
+    try {
+      require(group->ranks >= 1 && group->ranks <= kMaximumRanks && group->rank >= 0 && group->rank < group->ranks,
+              "a peer group has 1 to " + std::to_string(kMaximumRanks) + " ranks; this one says rank " +
+                  std::to_string(group->rank) + " of " + std::to_string(group->ranks));
+      function(*group, arguments...);
+      return 0;
+    } catch (const std::exception& error) {
+      return report(error.what());
+    }
+  }
+};
+
 std::size_t backward_workspace(const AttentionShape* shape) {
   return attention_backward_workspace(*shape);
 }
@@ -46,6 +63,32 @@ Api make_api() {
   api.attention_forward = GuardedCall<attention_forward>::call;
   api.attention_backward_workspace = backward_workspace;
   api.attention_backward = GuardedCall<attention_backward>::call;
+  api.ring_merge = GuardedCall<ring_merge>::call;
+
+  api.norm_forward = GuardedCall<norm_forward>::call;
+  api.norm_workspace = norm_workspace;
+  api.norm_backward = GuardedCall<norm_backward>::call;
+  api.rope_table = GuardedCall<rope_table>::call;
+  api.rope = GuardedCall<rope>::call;
+  api.activation = GuardedCall<activation>::call;
+  api.activation_gradient = GuardedCall<activation_gradient>::call;
+  api.embedding = GuardedCall<embedding>::call;
+  api.embedding_workspace = embedding_workspace;
+  api.embedding_gradient = GuardedCall<embedding_gradient>::call;
+  api.loss_tile = GuardedCall<loss_tile>::call;
+  api.adamw = GuardedCall<adamw>::call;
+  api.sum_of_squares_workspace = sum_of_squares_workspace;
+  api.sum_of_squares = Guarded<sum_of_squares>::call;
+  api.cast = Guarded<cast>::call;
+  api.strided_copy = GuardedCall<strided_copy>::call;
+
+  api.peer_workspace_bytes = peer_workspace_bytes;
+  api.peer_all_to_all = GuardedGroup<peer_all_to_all>::call;
+  api.peer_all_gather = GuardedGroup<peer_all_gather>::call;
+  api.peer_reduce_scatter = GuardedGroup<peer_reduce_scatter>::call;
+  api.peer_all_reduce = GuardedGroup<peer_all_reduce>::call;
+  api.peer_sequence_to_heads = GuardedGroup<peer_sequence_to_heads>::call;
+  api.peer_heads_to_sequence = GuardedGroup<peer_heads_to_sequence>::call;
   device::add_libraries(api);
   return api;
 }

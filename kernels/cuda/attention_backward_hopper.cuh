@@ -91,7 +91,7 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(C::kThreads, 1) attention_backward_wgmma(GPU_PARAME
             }
           }
           const int stage = i % kStages, parity = (i / kStages & 1) ^ 1, q0 = t * Q;
-          const long long from = (static_cast<long long>(b) * p.sizes.heads + head) * p.statistics.padded + q0;
+          const int from = (b * p.sizes.heads + head) * p.statistics.padded + q0;  // 24 registers: no long ones
           gpu::mbarrier_wait(barrier(kQueriesEmpty, stage), parity);
           gpu::shared_store(info_at + stage * 16, int4{t, head, whole, 0});
           gpu::mbarrier_arrive_expect(barrier(kQueriesFull, stage), C::kQueryBytes + Q * 4);
@@ -128,10 +128,10 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(C::kThreads, 1) attention_backward_wgmma(GPU_PARAME
           rank += gpu::count_bits(gpu::ballot(
               k + lane < key_tiles && cover(query_bounds, key_tile_bounds<C::kKeys>(p.mask, b, k + lane)) != kNone));
         if (lane == 0) {
-          const long long at = (static_cast<long long>(b) * p.sizes.heads + info.y) * query_tiles + info.x;
+          const int at = (b * p.sizes.heads + info.y) * query_tiles + info.x;
           gpu::mbarrier_wait(dq_full, i & 1);
           if (p.ordered && !GPU_FAULT(hopper_backward_turns_ignored)) gpu::await_equal(p.turn + at, rank);
-          gpu::bulk_add_float(p.dq_sum + at * (Q * D), dq_at, C::kDqBytes);
+          gpu::bulk_add_float(p.dq_sum + static_cast<long long>(at) * (Q * D), dq_at, C::kDqBytes);
           gpu::bulk_wait_read();
           gpu::mbarrier_arrive(dq_empty);
           if (p.ordered) {

@@ -39,6 +39,19 @@ enum PlantedFault {
   hopper_backward_half_barrier,
   hopper_backward_turns_ignored,
   hopper_backward_mask,
+  // vectors.cuh, norm.cu, embedding.cu, loss_head.cu, copy.cu
+  team_sum_barrier,
+  norm_backward_turn_barrier,
+  sort_scan_barrier,
+  loss_tile_barrier,
+  loss_tile_label_overwritten,
+  ring_merge_stale_statistics,
+  // collectives.cu
+  peer_signal_missing,
+  peer_wait_missing,
+  peer_epoch_behind,
+  peer_sum_order,
+  peer_single_buffer,
   last_fault
 };
 
