@@ -16,9 +16,11 @@ struct PushParameters {
 /// Grid (blocks, peers).
 GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) peer_push(GPU_PARAMETER PushParameters p) {
   const int peer = gpu::block_y();
-  const std::int64_t chunks = p.row_bytes[peer] / 16;
+  const std::uint32_t chunks = static_cast<std::uint32_t>(p.row_bytes[peer] / 16);
+  const std::uint32_t inner = static_cast<std::uint32_t>(p.extent[1]);
   for_each_vector<1>(p.extent[0] * p.extent[1] * chunks, [&](std::int64_t at, std::int64_t) {
-    const std::int64_t chunk = at % chunks, j = at / chunks % p.extent[1], i = at / chunks / p.extent[1];
+    const std::uint32_t n = static_cast<std::uint32_t>(at);  // 64-bit division costs as much as the memory access
+    const std::int64_t chunk = n % chunks, j = n / chunks % inner, i = n / chunks / inner;
     const char* from = p.from[peer] + i * p.from_stride[0] + j * p.from_stride[1] + chunk * 16;
     char* to = p.to[peer] + i * p.to_stride[0] + j * p.to_stride[1] + chunk * 16;
     gpu::global_store(reinterpret_cast<uint4*>(to), gpu::global_load_mutable(reinterpret_cast<const uint4*>(from)));
@@ -93,6 +95,8 @@ struct Exchange {
       p.extent[d] = plan[0].extent[d];
       p.from_stride[d] = plan[0].from_stride[d], p.to_stride[d] = plan[0].to_stride[d];
     }
+    require(p.extent[0] * p.extent[1] * longest / 16 <= std::int64_t{0xffffffff},
+            "peer collective: more than 64 GiB for one peer");
     const unsigned blocks = elementwise_blocks(p.extent[0] * p.extent[1] * longest / 16);
     gpu::launch(peer_push, dim3(blocks < 128 ? blocks : 128, static_cast<unsigned>(group.ranks)), kElementwiseThreads,
                 0, p, native(stream));

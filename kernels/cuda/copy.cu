@@ -35,10 +35,11 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) cast_to_float(GPU_PARAMETER
 }
 
 GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) strided_copy_kernel(GPU_PARAMETER StridedCopy p) {
-  const std::int64_t row = p.row_bytes / 16;
+  const std::uint32_t row = static_cast<std::uint32_t>(p.row_bytes / 16);
+  const std::uint32_t inner = static_cast<std::uint32_t>(p.extent[2]), middle = static_cast<std::uint32_t>(p.extent[1]);
   for_each_vector<1>(p.extent[0] * p.extent[1] * p.extent[2] * row, [&](std::int64_t at, std::int64_t) {
-    const std::int64_t chunk = at % row, k = at / row % p.extent[2], j = at / row / p.extent[2] % p.extent[1],
-                       i = at / row / p.extent[2] / p.extent[1];
+    const std::uint32_t n = static_cast<std::uint32_t>(at);  // 64-bit division costs as much as the memory access
+    const std::int64_t chunk = n % row, k = n / row % inner, j = n / row / inner % middle, i = n / row / inner / middle;
     const char* from = static_cast<const char*>(p.from) + i * p.from_stride[0] + j * p.from_stride[1] +
                        k * p.from_stride[2] + chunk * 16;
     char* to = static_cast<char*>(p.to) + i * p.to_stride[0] + j * p.to_stride[1] + k * p.to_stride[2] + chunk * 16;
@@ -93,6 +94,7 @@ void strided_copy(const StridedCopy& call, Stream stream) {
   require(even, "strided_copy: pointers, row_bytes and strides must be multiples of 16 bytes");
   const std::int64_t chunks = call.extent[0] * call.extent[1] * call.extent[2] * (call.row_bytes / 16);
   if (chunks == 0) return;
+  require(chunks <= std::int64_t{0xffffffff}, "strided_copy: more than 64 GiB in one call");
   gpu::launch(strided_copy_kernel, dim3(elementwise_blocks(chunks)), kElementwiseThreads, 0, call, native(stream));
 }
 

@@ -27,8 +27,9 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) rope_kernel(GPU_PARAMETER R
   const int rank_heads = p.heads / p.ranks;
   const std::int64_t tokens = static_cast<std::int64_t>(p.batch) * p.rows;
   for_each_vector<1>(tokens * p.heads * items, [&](std::int64_t at, std::int64_t) {
-    const int item = static_cast<int>(at % items), head = static_cast<int>(at / items % p.heads);
-    const std::int64_t token = at / items / p.heads;
+    const std::uint32_t n = static_cast<std::uint32_t>(at);  // 64-bit division costs as much as the memory access
+    const int item = static_cast<int>(n % items), head = static_cast<int>(n / items % p.heads);
+    const std::int64_t token = n / items / p.heads;
     const T* x = static_cast<const T*>(p.x) + (token * p.heads + head) * p.head_dim;
     T* y = static_cast<T*>(p.y) + ((head / rank_heads * tokens + token) * rank_heads + head % rank_heads) * p.head_dim;
     if (item >= turned) {
@@ -81,6 +82,7 @@ void rope(const Rope& call, Stream stream) {
   const std::int64_t items = static_cast<std::int64_t>(call.batch) * call.rows * call.heads *
                              (call.rotated / 2 / width + (call.head_dim - call.rotated) / width);
   if (items == 0) return;
+  require(items <= std::int64_t{0xffffffff}, "rope: too many elements for one call");
   gpu::launch(call.type == Type::bfloat16 ? rope_kernel<gpu::bfloat16> : rope_kernel<float>,
               dim3(elementwise_blocks(items)), kElementwiseThreads, 0, call, native(stream));
 }

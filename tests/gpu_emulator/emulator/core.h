@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <source_location>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -40,15 +41,9 @@ struct Statistics {
 extern Options options;
 extern Statistics statistics;
 
-/// Where a kernel calls a primitive.
-struct Site {
-  const char* file;
-  int line;
-};
-#define EMULATOR_SITE                                            \
-  ::longhaul::emulator::Site site = ::longhaul::emulator::Site { \
-    __builtin_FILE(), __builtin_LINE()                           \
-  }
+/// Where a kernel calls a primitive: the default argument is evaluated at the caller.
+using Site = std::source_location;
+#define EMULATOR_SITE ::std::source_location site = ::std::source_location::current()
 
 constexpr std::uint32_t kSharedBase = 1024;  // shared addresses start here, so that 0 is never valid
 constexpr int kAsyncProxies = 32;            // pseudo threads for the async proxy, one a mbarrier
@@ -79,7 +74,7 @@ struct Fiber {
   long awaited = 0;
   std::function<bool()> ready;  // blocked on something other than a generation
   const char* reason = "";
-  Site site = {"", 0};
+  Site site;
   Clock clock;
   std::uint32_t proxy_fence = 0;                   // own writes before this clock are visible to the async proxy
   std::vector<std::vector<int>> copy_groups;       // committed cp.async groups, oldest first
@@ -93,7 +88,7 @@ struct Barrier {
 };
 struct WarpCollective {
   int count = 0, kind = 0;
-  Site site = {"", 0};
+  Site site;
   long generation = 0;
   void* argument[32];
   int registers = 0;  // a thread, as setmaxnreg left it
@@ -121,7 +116,7 @@ struct WarpGroupOperation {
 };
 struct WarpGroup {
   int count = 0, kind = 0;
-  Site site = {"", 0};
+  Site site;
   long generation = 0;
   void* argument[128];
   bool fenced = false;
@@ -194,9 +189,9 @@ void arrive(Barrier& barrier, int expected, bool wait, const char* what, Site si
 /// Lanes of a warp or warpgroup meet; the last to arrive does the work for all, given every lane's argument.
 template <typename Meeting, typename Argument, typename Work>
 void meet(Meeting& meeting, int lanes, int lane, int kind, Site site, Argument* argument, const char* what, Work work) {
-  if (meeting.count && (meeting.kind != kind || meeting.site.line != site.line))
-    fail(site, "%s while other lanes of the warp are at %s:%d: divergent collective", what, meeting.site.file,
-         meeting.site.line);
+  if (meeting.count && (meeting.kind != kind || meeting.site.line() != site.line()))
+    fail(site, "%s while other lanes of the warp are at %s:%d: divergent collective", what, meeting.site.file_name(),
+         static_cast<int>(meeting.site.line()));
   meeting.kind = kind, meeting.site = site;
   meeting.argument[lane] = argument;
   const long generation = meeting.generation;

@@ -18,14 +18,14 @@ std::vector<const char*> site_files;
 SiteId intern(Site site) {
   static const char* last = nullptr;
   static std::uint16_t last_id = 0;
-  if (site.file != last) {
+  if (site.file_name() != last) {
     auto found = std::find_if(site_files.begin(), site_files.end(),
-                              [&](const char* file) { return file == site.file || !std::strcmp(file, site.file); });
-    if (found == site_files.end()) found = site_files.insert(found, site.file);
-    last = site.file;
+                              [&](const char* file) { return !std::strcmp(file, site.file_name()); });
+    if (found == site_files.end()) found = site_files.insert(found, site.file_name());
+    last = site.file_name();
     last_id = static_cast<std::uint16_t>(found - site_files.begin());
   }
-  return {last_id, static_cast<std::uint16_t>(site.line)};
+  return {last_id, static_cast<std::uint16_t>(site.line())};
 }
 std::string name_of(SiteId site) {
   if (site.line == 0) return "?";

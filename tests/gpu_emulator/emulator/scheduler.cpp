@@ -71,7 +71,7 @@ std::string deadlock() {
     const Fiber& first = block->fibers[i];
     int end = i;
     while (end < block->threads && block->fibers[end].done == first.done && block->fibers[end].reason == first.reason &&
-           block->fibers[end].site.line == first.site.line)
+           block->fibers[end].site.line() == first.site.line())
       end++;
     if (!first.done) {
       std::snprintf(text, sizeof text, " threads %d-%d in %s at %s;", i, end - 1, first.reason,
