@@ -70,7 +70,7 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(C::kThreads, 1) attention_forward_wgmma(GPU_PARAMET
   int tile = tiles.next(whole);
 
   if (group < 0) {  // ---- the producer
-    gpu::registers_decrease<C::kProducerRegisters>();
+    if (!GPU_FAULT(hopper_forward_register_greed)) gpu::registers_decrease<C::kProducerRegisters>();
     if (warp != 0) return;
     if (lane == 0 && tile >= 0) {  // a tile without keys loads nothing: nobody would wait for it
       gpu::mbarrier_arrive_expect(queries_full, C::kQueryBytes);
@@ -100,8 +100,6 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(C::kThreads, 1) attention_forward_wgmma(GPU_PARAMET
   }
 
   // ---- the consumers
-  if (GPU_FAULT(hopper_forward_register_greed)) gpu::registers_decrease<24>();
-  if (GPU_FAULT(hopper_forward_register_greed) && group == 1) gpu::registers_decrease<24>();
   gpu::registers_increase<C::kConsumerRegisters>();
   const int row0 = q0 + group * 64 + (warp & 3) * 16;  // of this warp
   const std::uint32_t my_queries = queries_at + group * C::kPanels * C::kQueryPanel;

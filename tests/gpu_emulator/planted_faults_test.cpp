@@ -48,25 +48,27 @@ Look backward(cuda::Implementation implementation, MaskKind mask, int head_dim, 
     return found;
   };
 }
-std::string norm_rows() {  // several teams a block, and a team of several warps
+std::string norm_rows() {  // several teams a block; a team of several warps that sums twice
   for (const std::int32_t columns : {64, 2048}) {
     const std::int64_t rows = 40;
+    const bool layer = columns == 2048;
     const std::vector<float> x = random_float(rows * columns, 1), ones(columns, 1.0f), inverse(rows, 1.0f);
-    const DeviceArray<float> d_x(x), weight(ones), dx(x.size()), dweight(columns), d_inverse(inverse);
+    const DeviceArray<float> d_x(x), weight(ones), dx(x.size()), dweight(columns), dbias(columns), d_inverse(inverse),
+        mean(std::vector<float>(rows, 0.0f));
     const DeviceArray<char> workspace(device().norm_workspace(columns));
     const cuda::NormBackward call{rows,
                                   columns,
-                                  0,
+                                  layer,
                                   cuda::Type::float32,
                                   d_x.data(),
                                   weight.data(),
                                   d_x.data(),
                                   d_inverse.data(),
-                                  nullptr,
+                                  mean.data(),
                                   nullptr,
                                   dx.data(),
                                   dweight.data(),
-                                  nullptr,
+                                  dbias.data(),
                                   0,
                                   workspace.data()};
     succeed(device().norm_backward(&call, nullptr));
@@ -163,7 +165,7 @@ std::vector<Planted> all_faults() {
           PLANTED(backward_barrier, backward64, false),
           PLANTED(backward_copy_wait, backward64, true),
           PLANTED(backward_row_stride, backward64, false),
-          PLANTED(backward_mask, backward64, false),
+          PLANTED(backward_mask, backward(portable, MaskKind::packed, 64, 101, 167), false),
           PLANTED(backward_stage_overwritten, backward64, true),
           PLANTED(backward_no_delta, backward64, false),
           PLANTED(hopper_forward_no_release, forward_wgmma, true),
@@ -179,7 +181,7 @@ std::vector<Planted> all_faults() {
           PLANTED(hopper_backward_barrier, backward_wgmma, false),
           PLANTED(hopper_backward_dq_overwritten, backward_wgmma, false),
           PLANTED(hopper_backward_half_barrier, backward_wgmma, false),
-          PLANTED(hopper_backward_turns_ignored, backward_wgmma, false),
+          PLANTED(hopper_backward_turns_ignored, backward(hopper, MaskKind::full, 64, 250, 380), false),
           PLANTED(hopper_backward_mask, backward_wgmma, false),
           PLANTED(team_sum_barrier, norm_rows, true),
           PLANTED(norm_backward_turn_barrier, norm_rows, true),
