@@ -1,7 +1,8 @@
 // The kernel driver: one problem line is both checked and timed, on a GPU, on the emulator, or in plain loops on the
 // host.
 //
-//   longhaul_bench_kernels [--device cuda|emulator|cpu] [--op NAME] [--shape key=value,...] [--json FILE] [--repeat N]
+//   longhaul_bench_kernels [--device cuda|emulator|cpu] [--op NAME] [--shape key=value,...] [--repeat N]
+//                          [--json FILE] [--markdown FILE]
 #pragma once
 #include <functional>
 #include <map>
