@@ -63,7 +63,7 @@ Api make_api() {
   api.attention_forward = GuardedCall<attention_forward>::call;
   api.attention_backward_workspace = backward_workspace;
   api.attention_backward = GuardedCall<attention_backward>::call;
-  api.ring_merge = GuardedCall<ring_merge>::call;
+  api.softmax_merge = GuardedCall<softmax_merge>::call;
 
   api.norm_forward = GuardedCall<norm_forward>::call;
   api.norm_workspace = norm_workspace;

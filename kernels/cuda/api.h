@@ -48,11 +48,11 @@ struct AttentionForward {
   const void* mask;    ///< made by attention_mask
   HeadMatrix q, k, v;  ///< bf16
   HeadMatrix out;
-  Type out_type;       ///< float32 for ring partials
+  Type out_type;       ///< float32 for partial softmaxes
   float* log_sum_exp;  ///< [b, h, s]; -infinity where no key is visible, and out is 0 there
   Implementation implementation;
 };
-/// `out` and `log_sum_exp` are those of the whole softmax: for a ring block, the merged ones.
+/// `out` and `log_sum_exp` are those of the whole softmax: for a block of its keys, the merged ones.
 struct AttentionBackward {
   AttentionShape shape;
   const void* mask;
@@ -70,7 +70,7 @@ struct AttentionBackward {
   Implementation implementation;
 };
 /// out, log_sum_exp <- the softmax over both partials' keys. [b, s, h, d] float32 and [b, h, s].
-struct RingMerge {
+struct SoftmaxMerge {
   std::int32_t batch, rows, heads, head_dim;
   float *out, *log_sum_exp;                    ///< merged in place
   const float *partial, *partial_log_sum_exp;  ///< the new block's
@@ -236,7 +236,7 @@ struct Api {
   int (*attention_forward)(const AttentionForward* call, Stream stream);
   std::size_t (*attention_backward_workspace)(const AttentionShape* shape);
   int (*attention_backward)(const AttentionBackward* call, Stream stream);
-  int (*ring_merge)(const RingMerge* call, Stream stream);
+  int (*softmax_merge)(const SoftmaxMerge* call, Stream stream);
 
   // ---- memory-bound kernels
   int (*norm_forward)(const NormForward* call, Stream stream);
@@ -268,7 +268,7 @@ struct Api {
   int (*peer_reduce_scatter)(const PeerGroup* group, std::uint32_t epoch, const float* send, float* receive,
                              std::int64_t count_per_rank, Stream stream);
   int (*peer_all_reduce)(const PeerGroup* group, std::uint32_t epoch, float* data, std::int64_t count, Stream stream);
-  /// Heads for sequence (Ulysses): from [b, s / n, h, d] of this rank to [b, s, h / n, d], or back. Elements of 2 or 4
+  /// Heads for sequence: from [b, s / n, h, d] of this rank to [b, s, h / n, d], or back. Elements of 2 or 4
   /// bytes; head_dim * element bytes a multiple of 16.
   int (*peer_sequence_to_heads)(const PeerGroup* group, std::uint32_t epoch, std::int32_t batch, std::int32_t rows,
                                 std::int32_t heads, std::int32_t head_bytes, const void* send, void* receive,

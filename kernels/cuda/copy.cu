@@ -1,4 +1,4 @@
-// Casts, strided copies (the pack and unpack permutations of an all-to-all) and the merge of ring partials.
+// Casts, strided copies (the pack and unpack permutations of an all-to-all) and the merge of partial softmaxes.
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/vectors.cuh"
 
@@ -48,7 +48,7 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) strided_copy_kernel(GPU_PAR
 }
 
 // A warp a row of a head.
-GPU_KERNEL GPU_LAUNCH_BOUNDS(256, 1) ring_merge_kernel(GPU_PARAMETER RingMerge p) {
+GPU_KERNEL GPU_LAUNCH_BOUNDS(256, 1) softmax_merge_kernel(GPU_PARAMETER SoftmaxMerge p) {
   const int lane = gpu::thread_index() & 31;
   const std::int64_t item = static_cast<std::int64_t>(gpu::block_x()) * 8 + gpu::thread_index() / 32;
   if (item >= static_cast<std::int64_t>(p.batch) * p.rows * p.heads) return;  // a whole warp
@@ -64,7 +64,7 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(256, 1) ring_merge_kernel(GPU_PARAMETER RingMerge p
     keep = gpu::exp2_fast((old - total) * kLog2E), take = gpu::exp2_fast((add - total) * kLog2E);
   }
   gpu::warp_sync();  // every lane has read the old value
-  if (lane == 0 && !GPU_FAULT(ring_merge_stale_statistics)) gpu::global_store(p.log_sum_exp + at, total);
+  if (lane == 0 && !GPU_FAULT(softmax_merge_stale_statistics)) gpu::global_store(p.log_sum_exp + at, total);
   for (int d = lane * 4; d < p.head_dim; d += 128) {
     float out[4], partial[4];
     load_vector<float>(out, p.out + item * p.head_dim + d);
@@ -98,11 +98,12 @@ void strided_copy(const StridedCopy& call, Stream stream) {
   gpu::launch(strided_copy_kernel, dim3(elementwise_blocks(chunks)), kElementwiseThreads, 0, call, native(stream));
 }
 
-void ring_merge(const RingMerge& call, Stream stream) {
-  require(call.head_dim % 4 == 0, "ring_merge: head_dim must be a multiple of 4, not " + std::to_string(call.head_dim));
+void softmax_merge(const SoftmaxMerge& call, Stream stream) {
+  require(call.head_dim % 4 == 0,
+          "softmax_merge: head_dim must be a multiple of 4, not " + std::to_string(call.head_dim));
   const std::int64_t items = static_cast<std::int64_t>(call.batch) * call.rows * call.heads;
   if (items == 0) return;
-  gpu::launch(ring_merge_kernel, dim3(static_cast<unsigned>(divide_up<std::int64_t>(items, 8))), 256, 0, call,
+  gpu::launch(softmax_merge_kernel, dim3(static_cast<unsigned>(divide_up<std::int64_t>(items, 8))), 256, 0, call,
               native(stream));
 }
 

@@ -8,5 +8,5 @@
 #ifdef __CUDACC__
 #include "kernels/cuda/ptx.h"
 #else
-#include "tests/gpu_emulator/emulator/primitives.h"
+#include "gpu_emulator.h"  // tests/gpu_emulator, on the include path of the emulator's build alone
 #endif

@@ -40,7 +40,7 @@ void attention_backward_hopper(const AttentionBackward& call, void* workspace, S
 bool has_hopper_kernels();
 
 // memory-bound families: norm.cu, rope.cu, elementwise.cu, embedding.cu, loss_head.cu, optimizer.cu
-void ring_merge(const RingMerge& call, Stream stream);
+void softmax_merge(const SoftmaxMerge& call, Stream stream);
 void norm_forward(const NormForward& call, Stream stream);
 std::size_t norm_workspace(std::int32_t columns);
 void norm_backward(const NormBackward& call, Stream stream);

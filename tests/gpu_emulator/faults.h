@@ -45,7 +45,7 @@ enum PlantedFault {
   sort_scan_barrier,
   loss_tile_barrier,
   loss_tile_label_overwritten,
-  ring_merge_stale_statistics,
+  softmax_merge_stale_statistics,
   // collectives.cu
   peer_signal_missing,
   peer_wait_missing,

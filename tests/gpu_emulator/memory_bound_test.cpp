@@ -306,7 +306,7 @@ TEMPLATE_TEST_CASE("AdamW and the sum of squares", "", bfloat16, float) {
   });
 }
 
-TEST_CASE("casts, strided copies, and the merge of ring partials") {
+TEST_CASE("casts, strided copies, and the merge of partial softmaxes") {
   const std::vector<float> x = random_float(1003, 1);
   const DeviceArray<float> wide(x), back(x.size());
   const DeviceArray<bfloat16> narrow(x.size());
@@ -338,15 +338,15 @@ TEST_CASE("casts, strided copies, and the merge of ring partials") {
     partial_lse[i] = -INFINITY,
     std::fill(partial.begin() + i * heads * head_dim, partial.begin() + (i * heads + 1) * head_dim, 0.0f);
   std::vector<double> want = to_double(out), want_lse = to_double(lse);
-  cuda::plain::ring_merge<double>(batch, rows, heads, head_dim, want.data(), want_lse.data(), to_double(partial).data(),
-                                  to_double(partial_lse).data());
+  cuda::plain::softmax_merge<double>(batch, rows, heads, head_dim, want.data(), want_lse.data(),
+                                     to_double(partial).data(), to_double(partial_lse).data());
   for_each_schedule(2, [&] {
     const DeviceArray<float> d_out(out), d_lse(lse), d_partial(partial), d_partial_lse(partial_lse);
     const DeviceArray<bfloat16> d_rounded(out.size());
-    const cuda::RingMerge call{
+    const cuda::SoftmaxMerge call{
         batch,           rows, heads, head_dim, d_out.data(), d_lse.data(), d_partial.data(), d_partial_lse.data(),
         d_rounded.data()};
-    succeed(device().ring_merge(&call, nullptr));
+    succeed(device().softmax_merge(&call, nullptr));
     CHECK(difference(d_out.values(), want).relative < 2e-6);
     CHECK(difference(d_lse.values(), want_lse).largest < 4e-6);
     CHECK(difference(d_rounded.values(), want).relative < 4e-3);

@@ -110,8 +110,8 @@ std::string loss_rows() {
 std::string merged_partials() {
   const DeviceArray<float> out(std::vector<float>(32, 1.0f)), lse(std::vector<float>{0}),
       partial(std::vector<float>(32, 3.0f)), partial_lse(std::vector<float>{0});
-  const cuda::RingMerge call{1, 1, 1, 32, out.data(), lse.data(), partial.data(), partial_lse.data(), nullptr};
-  succeed(device().ring_merge(&call, nullptr));
+  const cuda::SoftmaxMerge call{1, 1, 1, 32, out.data(), lse.data(), partial.data(), partial_lse.data(), nullptr};
+  succeed(device().softmax_merge(&call, nullptr));
   return std::abs(lse.values()[0] - std::log(2.0f)) < 1e-5 ? "" : "wrong log-sum-exp";
 }
 // Back-to-back all-reduces of three ranks whose sums depend on their order.
@@ -188,7 +188,7 @@ std::vector<Planted> all_faults() {
           PLANTED(sort_scan_barrier, sorted_embedding, true),
           PLANTED(loss_tile_barrier, loss_rows, true),
           PLANTED(loss_tile_label_overwritten, loss_rows, true),
-          PLANTED(ring_merge_stale_statistics, merged_partials, true),
+          PLANTED(softmax_merge_stale_statistics, merged_partials, true),
           PLANTED(peer_signal_missing, ordered_sums, true),
           PLANTED(peer_wait_missing, ordered_sums, true),
           PLANTED(peer_epoch_behind, ordered_sums, true),

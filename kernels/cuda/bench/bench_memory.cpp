@@ -391,22 +391,22 @@ Measurement pack(Context& context, const Shape& shape) {
   return m;
 }
 
-Measurement ring_merge(Context& context, const Shape& shape) {
+Measurement softmax_merge(Context& context, const Shape& shape) {
   const std::int64_t rows = shape.number("s"), heads = shape.number("h"), d = shape.number("d"),
                      count = rows * heads * d;
   std::vector<float> out(count), partial(count), lse(rows * heads), partial_lse(rows * heads);
   fill_random(out.data(), count, 1), fill_random(partial.data(), count, 2);
   fill_random(lse.data(), lse.size(), 3), fill_random(partial_lse.data(), lse.size(), 4);
-  const RingMerge call{1,
-                       static_cast<std::int32_t>(rows),
-                       static_cast<std::int32_t>(heads),
-                       static_cast<std::int32_t>(d),
-                       static_cast<float*>(upload_float(context, out)),
-                       static_cast<float*>(upload_float(context, lse)),
-                       static_cast<float*>(upload_float(context, partial)),
-                       static_cast<float*>(upload_float(context, partial_lse)),
-                       nullptr};
-  context.succeed(context.api.ring_merge(&call, nullptr));
+  const SoftmaxMerge call{1,
+                          static_cast<std::int32_t>(rows),
+                          static_cast<std::int32_t>(heads),
+                          static_cast<std::int32_t>(d),
+                          static_cast<float*>(upload_float(context, out)),
+                          static_cast<float*>(upload_float(context, lse)),
+                          static_cast<float*>(upload_float(context, partial)),
+                          static_cast<float*>(upload_float(context, partial_lse)),
+                          nullptr};
+  context.succeed(context.api.softmax_merge(&call, nullptr));
   const std::vector<float> got = download_float(context, call.out, count);
   std::vector<double> sampled, want;
   for (std::int64_t i = 0; i < count; i += 997) {
@@ -416,7 +416,7 @@ Measurement ring_merge(Context& context, const Shape& shape) {
   }
   Measurement m;
   m.error = relative(sampled, want), m.bound = 1e-5;
-  m.milliseconds = context.time([&] { context.succeed(context.api.ring_merge(&call, nullptr)); });
+  m.milliseconds = context.time([&] { context.succeed(context.api.softmax_merge(&call, nullptr)); });
   m.bytes = 12.0 * static_cast<double>(count);
   return m;
 }
@@ -449,7 +449,7 @@ std::vector<Op> memory_bound_ops() {
       {"sum_of_squares", {"count=268435456"}, "count=5000", sum_of_squares, {}},
       {"cast", {"count=134217728"}, "count=5000", cast, {}},
       {"pack", {"s=32768,h=32,d=128,ranks=8"}, "s=20,h=4,d=64,ranks=2", pack, {}},
-      {"ring_merge", {"s=16384,h=32,d=128"}, "s=20,h=4,d=64", ring_merge, {}},
+      {"softmax_merge", {"s=16384,h=32,d=128"}, "s=20,h=4,d=64", softmax_merge, {}},
   };
 }
 

@@ -97,8 +97,8 @@ void attention_backward(const AttentionInputs<Scalar>& in, const Scalar* out, co
 
 /// Two partial softmaxes over different keys become one: [b, s, h, d] and [b, h, s].
 template <typename Scalar>
-void ring_merge(std::int64_t batch, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, Scalar* out,
-                Scalar* log_sum_exp, const Scalar* partial, const Scalar* partial_log_sum_exp) {
+void softmax_merge(std::int64_t batch, std::int64_t rows, std::int64_t heads, std::int64_t head_dim, Scalar* out,
+                   Scalar* log_sum_exp, const Scalar* partial, const Scalar* partial_log_sum_exp) {
   for (std::int64_t b = 0; b < batch; b++)
     for (std::int64_t row = 0; row < rows; row++)
       for (std::int64_t head = 0; head < heads; head++) {
