@@ -37,6 +37,8 @@ template <typename C>
 void run_backward(const AttentionBackward& call, void* workspace, Stream stream) {
   const AttentionShape& s = call.shape;
   const BackwardLayout layout(s);
+  require(2 * layout.turn_count * 64 < std::int64_t{1} << 31,
+          "attention_backward: batch * heads * queries must stay below 2^30 for the Hopper kernel");
   float* sums = static_cast<float*>(workspace);
   int* turns = reinterpret_cast<int*>(sums + layout.sum_count);
   device::fill(sums, 0, layout.sum_count * sizeof(float) + layout.turn_count * sizeof(int), stream);

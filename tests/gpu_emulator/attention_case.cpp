@@ -1,6 +1,7 @@
 #include "tests/gpu_emulator/attention_case.h"
 
 #include <catch2/catch.hpp>
+#include <memory>
 
 namespace longhaul::test {
 
@@ -128,6 +129,69 @@ BackwardResult run_backward(const AttentionCase& c, BackwardOptions options, cud
     for (std::vector<float>* gradient : {&result.dq, &result.dk, &result.dv})
       for (float& value : *gradient) value -= 1;
   return result;
+}
+
+BlockwiseResult run_blockwise(const AttentionCase& c, int blocks, cuda::Implementation implementation) {
+  const cuda::AttentionShape& s = c.shape;
+  const DeviceArray<bfloat16> q(c.q), k(c.k), v(c.v), dout(c.dout), rounded(c.q.size());
+  const DeviceArray<std::int32_t> query_index(c.query_index), key_start(c.key_start);
+  const DeviceArray<float> out(std::vector<float>(c.q.size(), 0.0f)), partial(c.q.size()),
+      lse(std::vector<float>(c.log_sum_exp.size(), -INFINITY)), partial_lse(c.log_sum_exp.size());
+  const DeviceArray<float> dq(std::vector<float>(c.q.size(), 0.0f)), dk(std::vector<float>(c.k.size(), 0.0f)),
+      dv(std::vector<float>(c.k.size(), 0.0f));
+  struct Block {
+    cuda::AttentionShape shape;
+    std::int64_t first;
+    std::unique_ptr<DeviceArray<std::int32_t>> key_index;
+    std::unique_ptr<DeviceArray<char>> mask;
+  };
+  std::vector<Block> all;
+  for (int i = 0; i < blocks; i++) {
+    Block block{s, static_cast<std::int64_t>(s.keys) * i / blocks, nullptr, nullptr};
+    block.shape.keys = static_cast<std::int32_t>(static_cast<std::int64_t>(s.keys) * (i + 1) / blocks - block.first);
+    std::vector<std::int32_t> index;
+    for (std::int32_t b = 0; b < s.batch; b++)
+      index.insert(index.end(), c.key_index.begin() + b * s.keys + block.first,
+                   c.key_index.begin() + b * s.keys + block.first + block.shape.keys);
+    block.key_index = std::make_unique<DeviceArray<std::int32_t>>(index);
+    block.mask =
+        std::make_unique<DeviceArray<char>>(device().attention_mask_bytes(s.batch, s.queries, block.shape.keys));
+    const cuda::AttentionMask mask{
+        s.batch, s.queries, block.shape.keys, c.window, query_index.data(), key_start.data(), block.key_index->data()};
+    succeed(device().attention_mask(&mask, block.mask->data(), nullptr));
+    all.push_back(std::move(block));
+  }
+  // A block's keys: a view of the whole, so batches lie apart.
+  const std::int64_t row = static_cast<std::int64_t>(s.kv_heads) * s.head_dim;
+  auto view = [&](auto* data, const Block& block) {
+    return cuda::HeadMatrix{const_cast<void*>(static_cast<const void*>(data + block.first * row)), s.keys * row, row,
+                            s.head_dim};
+  };
+  for (const Block& block : all) {
+    const cuda::AttentionForward call{block.shape,           block.mask->data(),    whole(q.data()),
+                                      view(k.data(), block), view(v.data(), block), whole(partial.data()),
+                                      cuda::Type::float32,   partial_lse.data(),    implementation};
+    succeed(device().attention_forward(&call, nullptr));
+    const cuda::SoftmaxMerge merge{s.batch,        s.queries,          s.heads,
+                                   s.head_dim,     out.data(),         lse.data(),
+                                   partial.data(), partial_lse.data(), rounded.data()};
+    succeed(device().softmax_merge(&merge, nullptr));
+  }
+  for (const Block& block : all) {
+    const DeviceArray<char> workspace(device().attention_backward_workspace(&block.shape));
+    cuda::AttentionBackward call{};
+    call.shape = block.shape, call.mask = block.mask->data();
+    call.q = whole(q.data()), call.k = view(k.data(), block), call.v = view(v.data(), block);
+    call.out = whole(out.data()), call.out_type = cuda::Type::float32;
+    call.dout = whole(dout.data()), call.log_sum_exp = lse.data();
+    call.dq = whole(dq.data()), call.dk = view(dk.data(), block), call.dv = view(dv.data(), block);
+    call.dq_type = call.dkv_type = cuda::Type::float32;
+    call.accumulate_dq = call.accumulate_dkv = 1;
+    call.workspace = workspace.data(), call.implementation = implementation;
+    succeed(device().attention_backward(&call, nullptr));
+    succeed(device().synchronize());  // the workspace is about to go
+  }
+  return {{out.values(), lse.values()}, {dq.values(), dk.values(), dv.values()}};
 }
 void check_backward(const AttentionCase& c, const BackwardResult& result) {
   CHECK(difference(result.dq, c.dq).relative < 8e-3);

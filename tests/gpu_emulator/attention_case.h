@@ -43,8 +43,17 @@ struct BackwardOptions {
   bool float_out = false;                  // the forward's output is given in float32, as a ring would
   bool unordered = false;
 };
+/// As a ring does it: the keys in `blocks` blocks, forward with merges of fp32 partials, backward from the merged
+/// output with gradients that accumulate.
+struct BlockwiseResult;
+BlockwiseResult run_blockwise(const AttentionCase& problem, int blocks, cuda::Implementation implementation);
+
 struct BackwardResult {
   std::vector<float> dq, dk, dv;
+};
+struct BlockwiseResult {
+  ForwardResult forward;
+  BackwardResult backward;
 };
 BackwardResult run_backward(const AttentionCase& problem, BackwardOptions options, cuda::Implementation implementation);
 void check_backward(const AttentionCase& problem, const BackwardResult& result);

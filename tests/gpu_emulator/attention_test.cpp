@@ -34,6 +34,11 @@ void backward_on(cuda::Implementation implementation, const AttentionCase& probl
     CHECK(same_bits(first.dv, result.dv));
   });
 }
+bool has_hopper() {
+  cuda::DeviceInfo info{};
+  succeed(device().device_info(&info));
+  return info.capability_major == 9 && info.capability_minor == 0;
+}
 constexpr cuda::Type kBfloat16 = cuda::Type::bfloat16, kFloat32 = cuda::Type::float32;
 
 }  // namespace
@@ -58,6 +63,7 @@ TEST_CASE("portable attention backward") {
 }
 
 TEST_CASE("Hopper attention forward") {
+  if (!has_hopper()) return;
   const auto implementation = cuda::Implementation::hopper;
   for (const MaskKind mask : kMasks) {
     INFO("mask " << name_of(mask));
@@ -68,6 +74,7 @@ TEST_CASE("Hopper attention forward") {
 }
 
 TEST_CASE("Hopper attention backward") {
+  if (!has_hopper()) return;
   const auto implementation = cuda::Implementation::hopper;
   for (const MaskKind mask : kMasks) {
     INFO("mask " << name_of(mask));
@@ -75,6 +82,35 @@ TEST_CASE("Hopper attention backward") {
     backward_on(implementation, {mask, 1, 2, 2, 201, 261, 128}, {kFloat32, true, true, false}, 2);
   }
   backward_on(implementation, {MaskKind::causal, 1, 2, 1, 201, 261, 128}, {kBfloat16, false, false, true}, 2);
+}
+
+TEST_CASE("attention in blocks of keys, merged, with gradients that accumulate") {
+  for (const auto implementation : {cuda::Implementation::portable, cuda::Implementation::hopper}) {
+    if (implementation == cuda::Implementation::hopper && !has_hopper()) continue;
+    for (const MaskKind mask : {MaskKind::causal, MaskKind::zigzag, MaskKind::dead_rows}) {
+      const AttentionCase problem(mask, 2, 2, 1, 90, 201, 64);
+      INFO(problem.describe() << ", mask " << name_of(mask));
+      const BlockwiseResult result = run_blockwise(problem, 3, implementation);
+      check_forward(problem, result.forward);
+      check_backward(problem, result.backward);
+    }
+  }
+}
+
+TEST_CASE("random attention problems", "[slow]") {
+  std::mt19937 random(1);
+  auto pick = [&](int low, int high) { return low + static_cast<int>(random() % (high - low + 1)); };
+  for (int i = 0; i < 40; i++) {
+    const int kv_heads = pick(1, 2), head_dim = 64 << pick(0, 1);
+    const AttentionCase problem(kMasks[pick(0, 7)], pick(1, 2), kv_heads * pick(1, 3), kv_heads, pick(1, 330),
+                                pick(1, 330), head_dim, 100 + i);
+    INFO("problem " << i << ": " << problem.describe());
+    for (const auto implementation : {cuda::Implementation::portable, cuda::Implementation::hopper}) {
+      if (implementation == cuda::Implementation::hopper && !has_hopper()) continue;
+      forward_on(implementation, problem, i % 2 ? kBfloat16 : kFloat32, 2);
+      backward_on(implementation, problem, {i % 2 ? kFloat32 : kBfloat16, i % 2 == 1, i % 3 == 0, false}, 2);
+    }
+  }
 }
 
 TEST_CASE("attention reads strided heads and refuses what it cannot do") {

@@ -19,14 +19,14 @@ Shape::Shape(const std::string& text) {
   for (std::string entry; std::getline(in, entry, ',');) {
     const std::size_t equals = entry.find('=');
     if (equals == std::string::npos || equals == 0)
-      throw std::runtime_error("--shape: '" + entry + "' is not key=value; a shape is like s=8192,h=16,d=128");
+      throw Error("--shape: '" + entry + "' is not key=value; a shape is like s=8192,h=16,d=128");
     entries_.emplace_back(entry.substr(0, equals), entry.substr(equals + 1));
   }
 }
 std::string Shape::word(const std::string& key) const {
   for (const auto& [name, value] : entries_)
     if (name == key) return value;
-  throw std::runtime_error("--shape: " + key + " is missing in " + text());
+  throw Error("--shape: " + key + " is missing in " + text());
 }
 std::int64_t Shape::number(const std::string& key) const {
   const std::string value = word(key);
@@ -36,7 +36,7 @@ std::int64_t Shape::number(const std::string& key) const {
     result = std::stoll(value, &used);
   } catch (const std::exception&) {
   }
-  if (used != value.size() || result < 0) throw std::runtime_error("--shape: " + key + "=" + value + " is not a size");
+  if (used != value.size() || result < 0) throw Error("--shape: " + key + "=" + value + " is not a size");
   return result;
 }
 Shape Shape::with(const std::string& over) const {
@@ -44,8 +44,7 @@ Shape Shape::with(const std::string& over) const {
   for (const auto& [name, value] : Shape(over).entries_) {
     auto found = std::find_if(result.entries_.begin(), result.entries_.end(),
                               [&, key = name](const auto& entry) { return entry.first == key; });
-    if (found == result.entries_.end())
-      throw std::runtime_error("--shape: this op has no " + name + "; it has " + text());
+    if (found == result.entries_.end()) throw Error("--shape: this op has no " + name + "; it has " + text());
     found->second = value;
   }
   return result;
@@ -58,7 +57,7 @@ std::string Shape::text() const {
 
 // ---- context
 void Context::succeed(int status) const {
-  if (status) throw std::runtime_error(api.last_error());
+  if (status) throw Error(api.last_error());
 }
 void* Context::allocate(std::size_t bytes) {
   void* pointer = nullptr;
@@ -193,6 +192,7 @@ int run(const std::vector<std::string>& arguments) {
   const Options options = parse(arguments);
   std::vector<Op> ops = attention_ops();
   for (Op& op : memory_bound_ops()) ops.push_back(std::move(op));
+  for (Op& op : collective_ops()) ops.push_back(std::move(op));
   if (!options.op.empty()) {
     std::string names;
     for (const Op& op : ops) names += (names.empty() ? "" : ", ") + op.name;

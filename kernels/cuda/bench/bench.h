@@ -16,7 +16,7 @@ namespace longhaul::cuda::bench {
 /// Sizes of a problem: "s=8192,h=16,d=128,mask=causal" over an op's defaults.
 class Shape {
  public:
-  /// Throws std::runtime_error for a malformed text.
+  /// Throws Error for a malformed text.
   explicit Shape(const std::string& text);
   /// Numbers and words, in the order given. Throws for a missing key.
   std::int64_t number(const std::string& key) const;
@@ -38,7 +38,7 @@ struct Measurement {
   double bytes = 0;  ///< read and written at least once
 };
 
-/// What a problem may use. Functions throw std::runtime_error in the device's words.
+/// What a problem may use. Functions throw Error in the device's words.
 class Context {
  public:
   Context(const Api& back_end, int repetitions) : api(back_end), repeat(repetitions) {}
@@ -67,6 +67,7 @@ struct Op {
 };
 std::vector<Op> attention_ops();
 std::vector<Op> memory_bound_ops();
+std::vector<Op> collective_ops();
 
 /// Random values: normal deviates by a sum of uniforms, quick enough for a gigabyte; the same for the same seed.
 void fill_random(float* values, std::size_t count, unsigned seed, float scale = 1);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <random>
 
+#include "base/error.h"
 #include "kernels/cuda/bench/bench.h"
 #include "kernels/cuda/plain/attention.h"
 
@@ -32,7 +33,7 @@ struct Problem {
     if (mask == "window") window = std::max(1, rows / 8);
     const std::int32_t document = mask == "packed" ? (rows + 7) / 8 : rows;
     if (mask != "full" && mask != "causal" && mask != "window" && mask != "packed")
-      throw std::runtime_error("--shape: mask=" + mask + " is not full, causal, window or packed");
+      throw Error("--shape: mask=" + mask + " is not full, causal, window or packed");
     for (std::int32_t b = 0; b < batch; b++)
       for (std::int32_t i = 0; i < rows; i++) {
         query_index.push_back(mask == "full" ? rows : i);
@@ -76,7 +77,7 @@ struct OnDevice {
   }
 };
 
-class Error {  // root mean square over samples, relative
+class RootMeanSquare {  // root mean square over samples, relative
  public:
   void add(double got, double want) { difference_ += (got - want) * (got - want), norm_ += want * want; }
   double value() const {
@@ -143,7 +144,7 @@ Implementation implementation_of(const Shape& shape) {
   if (name == "auto") return Implementation::automatic;
   if (name == "portable") return Implementation::portable;
   if (name == "hopper") return Implementation::hopper;
-  throw std::runtime_error("--shape: kernel=" + name + " is not auto, portable or hopper");
+  throw Error("--shape: kernel=" + name + " is not auto, portable or hopper");
 }
 
 struct Forward {
@@ -168,7 +169,7 @@ Measurement run_forward(Context& context, const Shape& shape) {
   std::vector<std::uint16_t> out(p.q.size());
   context.download(out.data(), forward.out, out.size() * 2);
   const Sampler sampler(p);
-  Error error;
+  RootMeanSquare error;
   for (const auto& [b, query, head] : sampler.rows(12)) {
     const Row row = sampler.row(b, query, head);
     for (std::int64_t d = 0; d < p.shape.head_dim; d++)
@@ -209,7 +210,7 @@ Measurement run_backward(Context& context, const Shape& shape) {
   context.download(out.data(), forward.out, out.size() * 2);
   const Sampler sampler(p);
   const AttentionShape& s = p.shape;
-  Error dq_error, dk_error, dv_error;
+  RootMeanSquare dq_error, dk_error, dv_error;
   for (const auto& [b, query, head] : sampler.rows(6)) {  // dQ of a row
     const Row row = sampler.row(b, query, head);
     const std::int64_t q_at = sampler.index.query_at(b, query, head);
@@ -266,7 +267,7 @@ Measurement run_plain_forward(const Shape& shape, int) {
   Measurement m;
   m.milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   const Sampler sampler(p);
-  Error error;
+  RootMeanSquare error;
   for (const auto& [b, query, head] : sampler.rows(12)) {
     const Row row = sampler.row(b, query, head);
     for (std::int64_t d = 0; d < p.shape.head_dim; d++)
