@@ -86,9 +86,6 @@ template <typename T>
 GPU_DEVICE void global_store(T* pointer, T value) {
   *pointer = value;
 }
-GPU_DEVICE int global_atomic_add(int* pointer, int value) {
-  return atomicAdd(pointer, value);
-}
 
 // ---- barriers
 GPU_DEVICE void block_sync() {

@@ -120,6 +120,25 @@ GPU_KERNEL rounding_kernel(GPU_PARAMETER Parameters p) {  // pack and unpack
   p.d[2 * t] = back.x, p.d[2 * t + 1] = back.y;
 }
 
+GPU_KERNEL approximation_kernel(GPU_PARAMETER Parameters p) {
+  const int t = gpu::thread_index();
+  p.d[t] = gpu::exp2_fast(p.c[t]);
+  p.d[128 + t] = gpu::log2_fast(p.c[128 + t]);
+  p.d[256 + t] = gpu::inverse_square_root(p.c[128 + t]);
+}
+GPU_KERNEL rank_flag_kernel(GPU_PARAMETER Parameters p) {  // block 0 hands values to block 1
+  const int t = gpu::thread_index();
+  if (gpu::block_x() == 0) {
+    gpu::global_store(p.out + 32 + t, gpu::global_load(p.in + t));
+    gpu::warp_sync();
+    if (t == 0) gpu::signal_system(p.out, 0x80000003u);
+  } else {
+    if (t == 0) gpu::await_system(p.out, 0x80000002u);  // an epoch that has been passed
+    gpu::warp_sync();
+    gpu::global_store(p.out + 64 + t, gpu::global_load_mutable(p.out + 32 + t) + 1);
+  }
+}
+
 // ---- sm_90a
 constexpr int kN = 128, kBarrierAt = 64 * 128 * 2 + kN * 128 * 2;
 #if HAS_HOPPER
@@ -199,6 +218,22 @@ GPU_KERNEL bulk_kernel(GPU_PARAMETER Parameters p) {  // bulk copy in, add out
   if (gpu::thread_index() == 0) {
     gpu::bulk_add_float(p.d, base, 1024);
     gpu::bulk_wait();
+  }
+#endif
+}
+GPU_KERNEL block_flag_kernel(GPU_PARAMETER Parameters p) {  // blocks add to the same floats, in their order
+#if HAS_HOPPER
+  const int t = gpu::thread_index(), me = gpu::block_x();
+  const std::uint32_t base = gpu::shared_base();
+  int* turn = reinterpret_cast<int*>(p.out);
+  gpu::shared_store(base + t * 4, p.c[me * 128 + t]);
+  gpu::async_proxy_fence();
+  gpu::block_sync();
+  if (t == 0) {
+    gpu::await_equal(turn, me);
+    gpu::bulk_add_float(p.d, base, 512);
+    gpu::bulk_wait();
+    gpu::publish(turn, me + 1);
   }
 #endif
 }
@@ -310,6 +345,36 @@ void test_sm80() {
     }
     report("cvt.rn.bf16x2, ties to even, and back", bad);
   }
+  {
+    float *c = allocate<float>(256), *d = allocate<float>(384);
+    for (int i = 0; i < 128; i++) {
+      c[i] = (static_cast<float>(random_bits() % 100000) - 80000) / 1000;
+      c[128 + i] = std::ldexp(1 + static_cast<float>(random_bits() % 100000) / 100000,
+                              static_cast<int>(random_bits() % 60) - 30);
+    }
+    p.c = c, p.d = d;
+    gpu::launch(approximation_kernel, dim3(1), 128, 0, p);
+    finish();
+    double worst = 0;
+    for (int i = 0; i < 128; i++) {
+      const double x = c[128 + i], power = std::exp2(static_cast<double>(c[i]));
+      worst = std::fmax(worst, std::fabs(d[i] - power) / power);
+      worst = std::fmax(worst, std::fabs(d[128 + i] - std::log2(x)) / std::fmax(1, std::fabs(std::log2(x))));
+      worst = std::fmax(worst, std::fabs(d[256 + i] * std::sqrt(x) - 1));
+    }
+    report("exp2, log2, rsqrt to 5e-7", worst < 5e-7 ? 0 : worst);
+  }
+  {
+    std::uint32_t *in = allocate<std::uint32_t>(32), *out = allocate<std::uint32_t>(96);
+    for (int i = 0; i < 32; i++) in[i] = static_cast<std::uint32_t>(random_bits());
+    out[0] = 0x80000001u;
+    p.in = in, p.out = out;
+    gpu::launch(rank_flag_kernel, dim3(2), 32, 0, p);
+    finish();
+    double bad = 0;
+    for (int i = 0; i < 32; i++) bad += out[64 + i] != in[i] + 1;
+    report("system flags, epochs beyond 2^31", bad);
+  }
 }
 
 void test_sm90a() {
@@ -397,6 +462,22 @@ void test_sm90a() {
     double worst = 0;
     for (int i = 0; i < 256; i++) worst = std::fmax(worst, std::fabs(d[i] - (static_cast<float>(i) + 2 * c[i])));
     report("bulk copy, proxy fence, bulk add", worst);
+  }
+  {
+    constexpr int kBlocks = 24;
+    float *c = allocate<float>(kBlocks * 128), *d = allocate<float>(128);
+    std::uint32_t* turn = allocate<std::uint32_t>(4);
+    for (int i = 0; i < kBlocks * 128; i++) c[i] = std::ldexp(small() + 3, static_cast<int>(random_bits() % 40) - 20);
+    p.c = c, p.d = d, p.out = turn;
+    gpu::launch(block_flag_kernel, dim3(kBlocks), 128, 1024, p);
+    finish();
+    double bad = 0;
+    for (int i = 0; i < 128; i++) {
+      float sum = 0;  // rounds at every step, so only this order gives these bits
+      for (int block = 0; block < kBlocks; block++) sum += c[block * 128 + i];
+      bad += d[i] != sum;
+    }
+    report("bulk adds of blocks that take turns", bad);
   }
   {
     std::uint32_t *words = allocate<std::uint32_t>(128), *out = allocate<std::uint32_t>(128);

@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 
 #include "kernels/cuda/gpu.h"
+#include "tests/gpu_emulator/attention_case.h"
 
 namespace longhaul {
 namespace {
@@ -122,6 +123,26 @@ TEST_CASE("the emulator names what blocks wait for") {
   CHECK_THAT(fault_of(divergent_kernel, 32, 0), Catch::Contains("divergent collective"));
   CHECK_THAT(fault_of(never_initialised_kernel, 32, 64), Catch::Contains("never initialised"));
   CHECK_THAT(fault_of(greedy_kernel, 384, 0), Catch::Contains("DEADLOCK") && Catch::Contains("setmaxnreg"));
+}
+
+GPU_KERNEL conflict_kernel(Nothing) {
+  for (int i = 0; i < 32; i++) gpu::shared_store<int>(gpu::shared_base() + (i * 32 + gpu::thread_index()) * 4, 0);
+  gpu::warp_sync();
+  std::uint32_t r[4];
+  gpu::ldmatrix_x4(r, gpu::shared_base() + gpu::thread_index() * 128);  // a column of unswizzled rows
+}
+TEST_CASE("the emulator counts ldmatrix's bank conflicts, and swizzled tiles have none") {
+  emulator::statistics = {};
+  CHECK(fault_of(conflict_kernel, 32, 4096) == "");
+  CHECK(emulator::statistics.ldmatrix == 1);
+  CHECK(emulator::statistics.ldmatrix_extra_waves == 4 * 7);
+
+  emulator::statistics = {};
+  const test::AttentionCase problem(test::MaskKind::causal, 1, 1, 1, 70, 130, 128);
+  test::run_forward(problem, cuda::Type::bfloat16, cuda::Implementation::portable);
+  CHECK(emulator::statistics.ldmatrix > 100);
+  CHECK(emulator::statistics.mma > 1000);
+  CHECK(emulator::statistics.ldmatrix_extra_waves == 0);
 }
 
 TEST_CASE("the emulator holds asynchronous work to its waits") {

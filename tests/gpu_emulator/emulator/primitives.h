@@ -71,12 +71,6 @@ inline void global_store(T* pointer, T value, EMULATOR_SITE) {
   emulator::check_global_stream(pointer, sizeof(T), true, site);
   *pointer = value;
 }
-inline int global_atomic_add(int* pointer, int value, EMULATOR_SITE) {
-  emulator::check_global(pointer, 4, "atomic", site);
-  const int old = *pointer;
-  *pointer = old + value;
-  return old;
-}
 
 // ---- barriers
 inline void block_sync(EMULATOR_SITE) {
