@@ -21,6 +21,8 @@ const std::vector<EnvironmentVariable>& environment_variables() {
       {"LONGHAUL_ISA",
        "the widest instruction set that the CPU kernels may use: avx512bf16, avx512, avx2, generic (default: what the "
        "CPU has)"},
+      {"LONGHAUL_CUDA_LIBRARY",
+       "path of liblonghaul_cuda.so, when it is not beside the program; the only place then looked at"},
       {"LONGHAUL_FAULT",
        "test hook: the name of a fault to plant (that of a pass, plan_memory, averaged_gradient, norm_of_own_shard, "
        "dropped_boundary_label, wrong_boundary_mask), so that verify can be seen to fail; never set it in a real run"},

@@ -14,7 +14,9 @@ std::function<int()> add_bench(CLI::App& app) {
   add_experiment_arguments(*step, *arguments);
   step->add_option("--steps", options->steps, "steps to time (default 5)")->check(CLI::Range(1, 1000000));
   step->add_option("--warmup", options->warmup, "steps before them (default 1)")->check(CLI::Range(0, 1000000));
-  return [arguments, options, step] {
+  auto kernels = add_bench_kernels(app);
+  return [arguments, options, step, kernels] {
+    if (!step->parsed()) return kernels();
     const Experiment experiment = load_experiment(arguments->file, step->remaining());
     return run_ranks(arguments->ranks, [&](Communicator& world) {
       bench_step(world, experiment, *options);

@@ -1,0 +1,111 @@
+// The table of functions that the library exports.
+#include "kernels/cuda/api.h"
+
+#include "kernels/cuda/device.h"
+
+namespace longhaul::cuda {
+namespace {
+
+thread_local std::string error_text;
+
+template <auto function>
+struct GuardedGroup;  // collectives: the group comes by pointer
+template <typename... Arguments, void (*function)(const PeerGroup&, Arguments...)>
+struct GuardedGroup<function> {
+  static int call(const PeerGroup* group, Arguments... arguments) {
+    try {
+      require(group->ranks >= 1 && group->ranks <= kMaximumRanks && group->rank >= 0 && group->rank < group->ranks,
+              "a peer group has 1 to " + std::to_string(kMaximumRanks) + " ranks; this one says rank " +
+                  std::to_string(group->rank) + " of " + std::to_string(group->ranks));
+      function(*group, arguments...);
+      return 0;
+    } catch (const std::exception& error) {
+      return report(error.what());
+    }
+  }
+};
+
+std::size_t backward_workspace(const AttentionShape* shape) {
+  return attention_backward_workspace(*shape);
+}
+void copy_mask(const AttentionMask* mask, void* to, Stream stream) {
+  attention_mask(*mask, to, stream);
+}
+void share(void* pointer, char* handle) {
+  device::share_memory(pointer, handle);
+}
+
+Api make_api() {
+  Api api{};
+  api.version = kApiVersion;
+  api.name = device::backend_name();
+  api.last_error = last_error;
+  api.device_count = Guarded<device::count>::call;
+  api.device_select = Guarded<device::select>::call;
+  api.device_info = Guarded<device::info>::call;
+  api.allocate = Guarded<device::allocate>::call;
+  api.release = Guarded<device::release>::call;
+  api.copy = Guarded<device::copy>::call;
+  api.fill = Guarded<device::fill>::call;
+  api.stream_create = Guarded<device::stream_create>::call;
+  api.stream_destroy = Guarded<device::stream_destroy>::call;
+  api.synchronize = Guarded<device::synchronize>::call;
+  api.event_create = Guarded<device::event_create>::call;
+  api.event_record = Guarded<device::event_record>::call;
+  api.event_milliseconds = Guarded<device::event_milliseconds>::call;
+  api.event_destroy = Guarded<device::event_destroy>::call;
+  api.share_memory = Guarded<share>::call;
+  api.open_memory = Guarded<device::open_memory>::call;
+  api.close_memory = Guarded<device::close_memory>::call;
+
+  api.attention_mask_bytes = attention_mask_bytes;
+  api.attention_mask = Guarded<copy_mask>::call;
+  api.attention_forward = GuardedCall<attention_forward>::call;
+  api.attention_backward_workspace = backward_workspace;
+  api.attention_backward = GuardedCall<attention_backward>::call;
+  api.softmax_merge = GuardedCall<softmax_merge>::call;
+
+  api.norm_forward = GuardedCall<norm_forward>::call;
+  api.norm_workspace = norm_workspace;
+  api.norm_backward = GuardedCall<norm_backward>::call;
+  api.rope_table = GuardedCall<rope_table>::call;
+  api.rope = GuardedCall<rope>::call;
+  api.activation = GuardedCall<activation>::call;
+  api.activation_gradient = GuardedCall<activation_gradient>::call;
+  api.embedding = GuardedCall<embedding>::call;
+  api.embedding_workspace = embedding_workspace;
+  api.embedding_gradient = GuardedCall<embedding_gradient>::call;
+  api.loss_tile = GuardedCall<loss_tile>::call;
+  api.adamw = GuardedCall<adamw>::call;
+  api.sum_of_squares_workspace = sum_of_squares_workspace;
+  api.sum_of_squares = Guarded<sum_of_squares>::call;
+  api.cast = Guarded<cast>::call;
+  api.strided_copy = GuardedCall<strided_copy>::call;
+
+  api.peer_workspace_bytes = peer_workspace_bytes;
+  api.peer_all_to_all = GuardedGroup<peer_all_to_all>::call;
+  api.peer_all_gather = GuardedGroup<peer_all_gather>::call;
+  api.peer_reduce_scatter = GuardedGroup<peer_reduce_scatter>::call;
+  api.peer_all_reduce = GuardedGroup<peer_all_reduce>::call;
+  api.peer_sequence_to_heads = GuardedGroup<peer_sequence_to_heads>::call;
+  api.peer_heads_to_sequence = GuardedGroup<peer_heads_to_sequence>::call;
+  device::add_libraries(api);
+  return api;
+}
+
+}  // namespace
+
+const char* last_error() {
+  return error_text.c_str();
+}
+int report(const char* message) {
+  error_text = message;
+  return 1;
+}
+
+}  // namespace longhaul::cuda
+
+extern "C" __attribute__((visibility("default"))) const longhaul::cuda::Api* longhaul_cuda_api() {
+  static const longhaul::cuda::Api api = longhaul::cuda::make_api();
+  return &api;
+}

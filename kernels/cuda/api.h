@@ -1,0 +1,298 @@
+// The one seam between Longhaul and its device kernels: a table of functions with a C interface, plain pointers and
+// sizes in. liblonghaul_cuda.so implements it on NVIDIA GPUs; the emulator of tests/gpu_emulator implements the same
+// table on the host. Neither is linked: loader.h opens one when asked.
+//
+// Every function returns 0, or else not 0 and last_error() says why (per thread). Pointers are device pointers unless a
+// comment says "host". Work is queued on `stream` (nullptr: the default stream) and not waited for. Tensors are
+// row-major and contiguous unless strides are given; strides and sizes count elements. Tensor data is 16-byte aligned.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace longhaul::cuda {
+
+constexpr std::int32_t kApiVersion = 1;  // changes with every change of this header
+constexpr int kMaximumRanks = 16;        // of a push collective
+
+using Stream = void*;
+enum class Type : std::int32_t { bfloat16 = 0, float32 = 1 };
+enum class Implementation : std::int32_t { automatic = 0, portable = 1, hopper = 2 };
+enum class Activation : std::int32_t { silu = 0, gelu = 1, gelu_tanh = 2, relu = 3 };
+
+struct DeviceInfo {
+  char name[64];
+  std::int32_t capability_major, capability_minor, multiprocessors;
+  std::int64_t memory_bytes, shared_bytes_per_block, level2_bytes;
+};
+
+// ---- attention. q, out [b, s, h, d]; k, v [b, t, g, d]; query head i reads kv head i / (heads / kv_heads).
+struct AttentionShape {
+  std::int32_t batch, queries, keys, heads, kv_heads;
+  std::int32_t head_dim;  ///< 64, 128, and 256 forward only
+  float scale;            ///< of the scores, usually 1 / sqrt(head_dim)
+};
+/// Key k is visible to query q when max(key_start[q], window ? query_index[q] - window + 1 : 0) <= key_index[k] and
+/// key_index[k] <= query_index[q].
+struct AttentionMask {
+  std::int32_t batch, queries, keys, window;
+  const std::int32_t *query_index, *key_start;  ///< [b, s]
+  const std::int32_t* key_index;                ///< [b, t], each below 2^31 - 1
+};
+/// Strides 0, 0, 0 mean contiguous.
+struct HeadMatrix {
+  void* data;
+  std::int64_t batch_stride, row_stride, head_stride;
+};
+struct AttentionForward {
+  AttentionShape shape;
+  const void* mask;    ///< made by attention_mask
+  HeadMatrix q, k, v;  ///< bf16
+  HeadMatrix out;
+  Type out_type;       ///< float32 for partial softmaxes
+  float* log_sum_exp;  ///< [b, h, s]; -infinity where no key is visible, and out is 0 there
+  Implementation implementation;
+};
+/// `out` and `log_sum_exp` are those of the whole softmax: for a block of its keys, the merged ones.
+struct AttentionBackward {
+  AttentionShape shape;
+  const void* mask;
+  HeadMatrix q, k, v;  ///< bf16
+  HeadMatrix out;
+  Type out_type;
+  HeadMatrix dout;  ///< bf16
+  const float* log_sum_exp;
+  HeadMatrix dq, dk, dv;
+  Type dq_type, dkv_type;
+  std::int32_t accumulate_dq, accumulate_dkv;  ///< add to what is there; float32 only
+  /// Whether dQ may be summed in any order (Hopper only; the portable kernels are always deterministic).
+  std::int32_t unordered_dq;
+  void* workspace;  ///< attention_backward_workspace bytes
+  Implementation implementation;
+};
+/// out, log_sum_exp <- the softmax over both partials' keys. [b, s, h, d] float32 and [b, h, s].
+struct SoftmaxMerge {
+  std::int32_t batch, rows, heads, head_dim;
+  float *out, *log_sum_exp;                    ///< merged in place
+  const float *partial, *partial_log_sum_exp;  ///< the new block's
+  void* out_bfloat16;                          ///< not null: the merged output is also written here
+};
+
+// ---- norms over the last dimension of [rows, columns]
+struct NormForward {
+  std::int64_t rows;
+  std::int32_t columns, layer;  ///< layer: subtract the mean and add `bias`
+  float epsilon;
+  Type type;
+  const void* x;
+  const void* residual;  ///< not null: x + residual is normalised
+  void* sum;             ///< not null: receives x + residual (may be x or residual itself)
+  const void *weight, *bias;
+  void* y;
+  float *inverse_deviation, *mean;  ///< [rows], for the backward; mean only with `layer`
+};
+struct NormBackward {
+  std::int64_t rows;
+  std::int32_t columns, layer;
+  Type type;
+  const void* x;  ///< what was normalised (the sum)
+  const void *weight, *dy;
+  const float *inverse_deviation, *mean;
+  const void* dresidual;  ///< not null: added to dx
+  void* dx;
+  float *dweight, *dbias;   ///< [columns]; dbias only with `layer`
+  std::int32_t accumulate;  ///< add to dweight and dbias
+  void* workspace;          ///< norm_workspace bytes
+};
+
+// ---- rotary embedding. table [b, s, r] float32: r / 2 cosines, then r / 2 sines.
+struct RopeTable {
+  std::int64_t tokens;
+  std::int32_t rotated;               ///< r
+  const std::int32_t* position;       ///< [tokens]
+  const double* inverse_frequencies;  ///< [r / 2]
+  double scale;
+  float* table;
+};
+/// Pairs (x[i], x[i + r / 2]) of the first r elements of each head are turned. The result may be written packed for an
+/// all-to-all over heads: destination rank = head / (heads / ranks), each rank's part [b, s, heads / ranks, d].
+struct Rope {
+  std::int32_t batch, rows, heads, head_dim, rotated, inverse, ranks;  ///< ranks 1: no packing
+  Type type;
+  const void* x;
+  const float* table;
+  void* y;  ///< may be x when ranks is 1
+};
+
+struct ElementwiseActivation {  // y = f(gate) * up; up null: y = f(gate)
+  std::int64_t count;
+  Activation activation;
+  Type type;
+  const void *gate, *up;
+  void* y;
+};
+struct ElementwiseActivationGradient {
+  std::int64_t count;
+  Activation activation;
+  Type type;
+  const void *gate, *up, *dy;
+  void *dgate, *dup;
+};
+
+struct Embedding {  // out [tokens, columns] = table[token]
+  std::int64_t tokens;
+  std::int32_t columns, vocabulary;
+  Type type;
+  const std::int32_t* token;
+  const void* table;
+  void* out;
+};
+struct EmbeddingGradient {  // dtable[token[i]] += dout[i], in the order of i
+  std::int64_t tokens;
+  std::int32_t columns, vocabulary;
+  Type type;  ///< of dout
+  const std::int32_t* token;
+  const void* dout;
+  float* dtable;
+  void* workspace;  ///< embedding_workspace bytes
+};
+
+/// One tile of the loss head: logits are read, and replaced by their gradients.
+struct LossTile {
+  std::int32_t rows, vocabulary;
+  std::int64_t row_stride;  ///< of logits
+  Type type;
+  void* logits;                  ///< null gradient_scale: left alone
+  const std::int32_t* label;     ///< below 0: ignored, loss 0, gradient 0
+  float logits_scale, soft_cap;  ///< z = logits_scale * logit, then soft_cap * tanh(z / soft_cap) when soft_cap > 0
+  const float* gradient_scale;   ///< one value, usually 1 / count of valid tokens
+  float* loss;                   ///< [rows]: -log softmax(z)[label]
+};
+
+struct AdamW {
+  std::int64_t count;
+  float *parameter, *first_moment, *second_moment;
+  const void* gradient;
+  Type gradient_type;
+  const float* gradient_scale;  ///< one value (clipping), or null
+  float learning_rate, beta1, beta2, epsilon, weight_decay;
+  std::int64_t step;         ///< from 1
+  void* parameter_bfloat16;  ///< not null: also written here
+};
+
+/// 16-byte granular copy of a 4-D box: to[i * to_stride] = from[i * from_stride], rows of `row_bytes`. Bytes
+/// throughout, multiples of 16.
+struct StridedCopy {
+  std::int64_t extent[3], row_bytes;
+  std::int64_t from_stride[3], to_stride[3];
+  const void* from;
+  void* to;
+};
+
+// ---- push collectives. Each rank owns a workspace that its peers can write; peers[r] is rank r's, as this rank sees
+// it.
+struct PeerGroup {
+  std::int32_t rank, ranks;
+  std::int64_t workspace_bytes;  ///< of one rank, without the signal area
+  void* peers[kMaximumRanks];
+};
+
+struct Matmul {  // c [m, n] = alpha a b + beta c, row-major; transposed: stored as [k, m] or [n, k]
+  std::int64_t m, n, k;
+  std::int32_t a_transposed, b_transposed;
+  Type type, out_type;
+  float alpha, beta;
+  const void *a, *b;
+  void* c;
+  std::int64_t a_stride, b_stride, c_stride;
+};
+
+struct Api {
+  std::int32_t version;  ///< kApiVersion of the library
+  const char* name;      ///< "cuda" or "emulator"
+  const char* (*last_error)();
+
+  // ---- device and memory
+  int (*device_count)(std::int32_t* count);
+  int (*device_select)(std::int32_t device);
+  int (*device_info)(DeviceInfo* info);
+  int (*allocate)(void** pointer, std::size_t bytes);
+  int (*release)(void* pointer);
+  int (*copy)(void* to, const void* from, std::size_t bytes, Stream stream);  ///< either side host or device
+  int (*fill)(void* to, std::int32_t byte, std::size_t bytes, Stream stream);
+  int (*stream_create)(Stream* stream);
+  int (*stream_destroy)(Stream stream);
+  int (*synchronize)();  ///< the whole device
+  int (*event_create)(void** event);
+  int (*event_record)(void* event, Stream stream);
+  int (*event_milliseconds)(void* from, void* to, float* milliseconds);  ///< waits for `to`
+  int (*event_destroy)(void* event);
+  int (*share_memory)(void* pointer, char handle[64]);  ///< for another process on this machine
+  int (*open_memory)(const char handle[64], void** pointer);
+  int (*close_memory)(void* pointer);
+
+  // ---- attention
+  std::size_t (*attention_mask_bytes)(std::int32_t batch, std::int32_t queries, std::int32_t keys);
+  int (*attention_mask)(const AttentionMask* mask, void* to, Stream stream);
+  int (*attention_forward)(const AttentionForward* call, Stream stream);
+  std::size_t (*attention_backward_workspace)(const AttentionShape* shape);
+  int (*attention_backward)(const AttentionBackward* call, Stream stream);
+  int (*softmax_merge)(const SoftmaxMerge* call, Stream stream);
+
+  // ---- memory-bound kernels
+  int (*norm_forward)(const NormForward* call, Stream stream);
+  std::size_t (*norm_workspace)(std::int32_t columns);
+  int (*norm_backward)(const NormBackward* call, Stream stream);
+  int (*rope_table)(const RopeTable* call, Stream stream);
+  int (*rope)(const Rope* call, Stream stream);
+  int (*activation)(const ElementwiseActivation* call, Stream stream);
+  int (*activation_gradient)(const ElementwiseActivationGradient* call, Stream stream);
+  int (*embedding)(const Embedding* call, Stream stream);
+  std::size_t (*embedding_workspace)(std::int64_t tokens, std::int32_t vocabulary);
+  int (*embedding_gradient)(const EmbeddingGradient* call, Stream stream);
+  int (*loss_tile)(const LossTile* call, Stream stream);
+  int (*adamw)(const AdamW* call, Stream stream);
+  std::size_t (*sum_of_squares_workspace)();
+  /// result[0] <- sum of squares (plus result[0] when `accumulate`), a float64.
+  int (*sum_of_squares)(const void* x, Type type, std::int64_t count, std::int32_t accumulate, double* result,
+                        void* workspace, Stream stream);
+  int (*cast)(const void* from, Type from_type, void* to, Type to_type, std::int64_t count, Stream stream);
+  int (*strided_copy)(const StridedCopy* call, Stream stream);
+
+  // ---- push collectives: see collectives.h for the protocol. Every rank calls the same ones in the same order;
+  // `epoch` counts them from 1 and never resets. Each is push, signal and wait, queued as separate launches.
+  std::size_t (*peer_workspace_bytes)(std::int64_t payload_bytes);  ///< what each rank allocates, zeroed before use
+  int (*peer_all_to_all)(const PeerGroup* group, std::uint32_t epoch, const void* send, void* receive,
+                         std::int64_t bytes_per_peer, Stream stream);
+  int (*peer_all_gather)(const PeerGroup* group, std::uint32_t epoch, const void* send, void* receive,
+                         std::int64_t bytes, Stream stream);
+  int (*peer_reduce_scatter)(const PeerGroup* group, std::uint32_t epoch, const float* send, float* receive,
+                             std::int64_t count_per_rank, Stream stream);
+  int (*peer_all_reduce)(const PeerGroup* group, std::uint32_t epoch, float* data, std::int64_t count, Stream stream);
+  /// Heads for sequence: from [b, s / n, h, d] of this rank to [b, s, h / n, d], or back. Elements of 2 or 4
+  /// bytes; head_dim * element bytes a multiple of 16.
+  int (*peer_sequence_to_heads)(const PeerGroup* group, std::uint32_t epoch, std::int32_t batch, std::int32_t rows,
+                                std::int32_t heads, std::int32_t head_bytes, const void* send, void* receive,
+                                Stream stream);
+  int (*peer_heads_to_sequence)(const PeerGroup* group, std::uint32_t epoch, std::int32_t batch, std::int32_t rows,
+                                std::int32_t heads, std::int32_t head_bytes, const void* send, void* receive,
+                                Stream stream);
+
+  // ---- libraries: null in the emulator
+  int (*matmul)(const Matmul* call, Stream stream);  ///< cuBLASLt
+  int (*nccl_unique_id)(char id[128]);
+  int (*nccl_create)(const char id[128], std::int32_t rank, std::int32_t ranks, void** communicator);
+  int (*nccl_destroy)(void* communicator);
+  int (*nccl_all_reduce)(void* communicator, const void* send, void* receive, std::int64_t count, Type type,
+                         Stream stream);
+  int (*nccl_all_gather)(void* communicator, const void* send, void* receive, std::int64_t count, Type type,
+                         Stream stream);
+  int (*nccl_reduce_scatter)(void* communicator, const void* send, void* receive, std::int64_t count_per_rank,
+                             Type type, Stream stream);
+  int (*nccl_all_to_all)(void* communicator, const void* send, void* receive, std::int64_t count_per_rank, Type type,
+                         Stream stream);
+};
+
+}  // namespace longhaul::cuda
+
+/// The only symbol that the library exports.
+extern "C" const longhaul::cuda::Api* longhaul_cuda_api();

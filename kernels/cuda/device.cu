@@ -1,0 +1,115 @@
+// An NVIDIA GPU as a device: memory, streams, events, and memory shared between processes.
+#include "kernels/cuda/device.h"
+
+#include <cstring>
+
+namespace longhaul::cuda {
+namespace {
+
+void check(cudaError_t status, const char* what) {
+  if (status != cudaSuccess) throw CallError(std::string(what) + ": " + cudaGetErrorString(status));
+}
+
+}  // namespace
+
+bool has_hopper_kernels() {
+  int device = 0, major = 0, minor = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
+  return major == 9 && minor == 0;
+}
+
+namespace device {
+
+const char* backend_name() {
+  return "cuda";
+}
+void count(std::int32_t* devices) {
+  int n = 0;
+  check(cudaGetDeviceCount(&n), "no CUDA device can be used");
+  *devices = n;
+}
+void select(std::int32_t device) {
+  check(cudaSetDevice(device), "cudaSetDevice");
+}
+void info(DeviceInfo* to) {
+  int device = 0;
+  cudaDeviceProp properties;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+  *to = {};
+  for (std::size_t i = 0; i + 1 < sizeof to->name && properties.name[i]; i++) to->name[i] = properties.name[i];
+  to->capability_major = properties.major, to->capability_minor = properties.minor;
+  to->multiprocessors = properties.multiProcessorCount;
+  to->memory_bytes = static_cast<std::int64_t>(properties.totalGlobalMem);
+  to->shared_bytes_per_block = static_cast<std::int64_t>(properties.sharedMemPerBlockOptin);
+  to->level2_bytes = properties.l2CacheSize;
+}
+void allocate(void** pointer, std::size_t bytes) {
+  check(cudaMalloc(pointer, bytes), "cudaMalloc");
+}
+void release(void* pointer) {
+  check(cudaFree(pointer), "cudaFree");
+}
+void copy(void* to, const void* from, std::size_t bytes, Stream stream) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, native(stream)), "cudaMemcpyAsync");
+}
+void fill(void* to, std::int32_t byte, std::size_t bytes, Stream stream) {
+  check(cudaMemsetAsync(to, byte, bytes, native(stream)), "cudaMemsetAsync");
+}
+void stream_create(Stream* stream) {
+  cudaStream_t created;
+  check(cudaStreamCreateWithFlags(&created, cudaStreamNonBlocking), "cudaStreamCreate");
+  *stream = created;
+}
+void stream_destroy(Stream stream) {
+  check(cudaStreamDestroy(native(stream)), "cudaStreamDestroy");
+}
+void synchronize() {
+  check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+}
+
+void event_create(void** event) {
+  cudaEvent_t created;
+  check(cudaEventCreate(&created), "cudaEventCreate");
+  *event = created;
+}
+void event_record(void* event, Stream stream) {
+  check(cudaEventRecord(static_cast<cudaEvent_t>(event), native(stream)), "cudaEventRecord");
+}
+void event_milliseconds(void* from, void* to, float* milliseconds) {
+  check(cudaEventSynchronize(static_cast<cudaEvent_t>(to)), "cudaEventSynchronize");
+  check(cudaEventElapsedTime(milliseconds, static_cast<cudaEvent_t>(from), static_cast<cudaEvent_t>(to)),
+        "cudaEventElapsedTime");
+}
+void event_destroy(void* event) {
+  check(cudaEventDestroy(static_cast<cudaEvent_t>(event)), "cudaEventDestroy");
+}
+
+void share_memory(void* pointer, char* handle) {
+  static_assert(sizeof(cudaIpcMemHandle_t) == 64);
+  check(cudaIpcGetMemHandle(reinterpret_cast<cudaIpcMemHandle_t*>(handle), pointer), "cudaIpcGetMemHandle");
+}
+void open_memory(const char* handle, void** pointer) {
+  cudaIpcMemHandle_t copy;
+  std::memcpy(&copy, handle, sizeof copy);
+  check(cudaIpcOpenMemHandle(pointer, copy, cudaIpcMemLazyEnablePeerAccess), "cudaIpcOpenMemHandle");
+}
+void close_memory(void* pointer) {
+  check(cudaIpcCloseMemHandle(pointer), "cudaIpcCloseMemHandle");
+}
+
+}  // namespace device
+}  // namespace longhaul::cuda
+
+namespace longhaul::gpu {
+
+void report_launch_error(cudaError_t error, const void* kernel, int threads, std::size_t shared_bytes) {
+  const char* name = "a kernel";
+  if (cudaFuncGetName(&name, kernel) != cudaSuccess) name = "a kernel";
+  throw cuda::CallError("launch of " + std::string(name) + " with " + std::to_string(threads) + " threads and " +
+                        std::to_string(shared_bytes) + " bytes of shared memory: " + cudaGetErrorString(error));
+}
+
+}  // namespace longhaul::gpu

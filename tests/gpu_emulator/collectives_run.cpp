@@ -1,0 +1,119 @@
+#include "tests/gpu_emulator/collectives_run.h"
+
+#include <catch2/catch.hpp>
+
+namespace longhaul::test {
+
+Ranks::Ranks(int ranks, std::int64_t payload_bytes) {
+  const std::size_t bytes = device().peer_workspace_bytes(payload_bytes);
+  for (int rank = 0; rank < ranks; rank++) {
+    workspaces.push_back(std::make_unique<DeviceArray<char>>(bytes));
+    succeed(device().fill(workspaces.back()->data(), 0, bytes, nullptr));
+    streams.emplace_back();
+    succeed(device().stream_create(&streams.back()));
+  }
+  succeed(device().synchronize());
+  for (int rank = 0; rank < ranks; rank++) {
+    cuda::PeerGroup group{rank, ranks, static_cast<std::int64_t>(bytes), {}};
+    for (int peer = 0; peer < ranks; peer++) group.peers[peer] = workspaces[peer]->data();
+    groups.push_back(group);
+  }
+}
+Ranks::~Ranks() {
+  for (const cuda::Stream stream : streams) device().stream_destroy(stream);
+}
+
+namespace {
+// What one rank sends and receives in one round.
+struct RankRound {
+  std::vector<float> exchange, gather, scatter, reduce, heads, long_reduce;
+  DeviceArray<float> d_exchange, d_gather, d_scatter, d_reduce, d_heads, d_long_reduce;
+  DeviceArray<float> exchanged, gathered, scattered, by_heads, returned;
+  RankRound(int ranks, unsigned seed, std::size_t head_count)
+      : exchange(random_float(ranks * 20, seed)),
+        gather(random_float(24, seed + 1)),
+        scatter(random_float(ranks * 36, seed + 2)),
+        reduce(random_float(1004, seed + 3)),
+        heads(random_float(head_count, seed + 4)),
+        long_reduce(random_float(66000, seed + 5)),
+        d_exchange(exchange),
+        d_gather(gather),
+        d_scatter(scatter),
+        d_reduce(reduce),
+        d_heads(heads),
+        d_long_reduce(long_reduce),
+        exchanged(exchange.size()),
+        gathered(ranks * gather.size()),
+        scattered(36),
+        by_heads(head_count),
+        returned(head_count) {}
+};
+}  // namespace
+
+void check_collectives(int n, int rounds) {
+  const std::int32_t batch = 2, rows = 3, heads = 2 * n, head_bytes = 32;  // eight floats a head
+  const std::size_t head_count = static_cast<std::size_t>(batch) * rows * heads * 8;
+  Ranks ranks(n, 2 * 66000 * 4 + 2048);
+  std::vector<std::vector<std::unique_ptr<RankRound>>> all(rounds);
+  for (int round = 0; round < rounds; round++)
+    for (int rank = 0; rank < n; rank++)
+      all[round].push_back(std::make_unique<RankRound>(n, 100 * round + 10 * rank, head_count));
+  std::uint32_t epoch = 0x7ffffff0u;  // 2 * epoch wraps around on the way
+  // What ranks did in epochs before: signals must look past.
+  for (int rank = 0; rank < n; rank++)
+    for (int source = 0; source < n; source++) {
+      const std::uint32_t value = 2 * epoch - 1;
+      succeed(device().copy(ranks.workspaces[rank]->data() + source * 128, &value, 4, nullptr));
+    }
+  succeed(device().synchronize());
+  for (int round = 0; round < rounds; round++) {
+    for (int rank = 0; rank < n; rank++) {
+      RankRound& r = *all[round][rank];
+      const cuda::PeerGroup* group = &ranks.groups[rank];
+      const cuda::Stream stream = ranks.streams[rank];
+      std::uint32_t e = epoch;
+      succeed(device().peer_all_to_all(group, e++, r.d_exchange.data(), r.exchanged.data(), 80, stream));
+      succeed(device().peer_reduce_scatter(group, e++, r.d_scatter.data(), r.scattered.data(), 36, stream));
+      succeed(device().peer_sequence_to_heads(group, e++, batch, rows, heads, head_bytes, r.d_heads.data(),
+                                              r.by_heads.data(), stream));
+      succeed(device().peer_all_reduce(group, e++, r.d_reduce.data(), 1004, stream));
+      succeed(device().peer_all_gather(group, e++, r.d_gather.data(), r.gathered.data(), 96, stream));
+      succeed(device().peer_heads_to_sequence(group, e++, batch, rows, heads, head_bytes, r.by_heads.data(),
+                                              r.returned.data(), stream));
+      if (round == 0) succeed(device().peer_all_reduce(group, e++, r.d_long_reduce.data(), 66000, stream));
+    }
+    epoch += round == 0 ? 7 : 6;
+  }
+  succeed(device().synchronize());
+
+  for (int round = 0; round < rounds; round++) {
+    auto in_rank_order = [&](auto member, std::size_t i) {
+      float sum = (all[round][0].get()->*member)[i];
+      for (int rank = 1; rank < n; rank++) sum += (all[round][rank].get()->*member)[i];
+      return sum;
+    };
+    for (int rank = 0; rank < n; rank++) {
+      const RankRound& r = *all[round][rank];
+      INFO("round " << round << ", rank " << rank);
+      const std::vector<float> exchanged = r.exchanged.values(), gathered = r.gathered.values(),
+                               scattered = r.scattered.values(), reduced = r.d_reduce.values();
+      int wrong = 0;
+      for (int source = 0; source < n; source++) {
+        for (int i = 0; i < 20; i++) wrong += exchanged[source * 20 + i] != all[round][source]->exchange[rank * 20 + i];
+        for (int i = 0; i < 24; i++) wrong += gathered[source * 24 + i] != all[round][source]->gather[i];
+      }
+      CHECK(wrong == 0);
+      for (int i = 0; i < 36; i++) wrong += scattered[i] != in_rank_order(&RankRound::scatter, rank * 36 + i);
+      for (int i = 0; i < 1004; i++) wrong += reduced[i] != in_rank_order(&RankRound::reduce, i);
+      CHECK(wrong == 0);
+      CHECK(same_bits(r.returned.values(), r.heads));
+      if (round == 0) {
+        const std::vector<float> long_reduced = r.d_long_reduce.values();
+        for (int i = 0; i < 66000; i++) wrong += long_reduced[i] != in_rank_order(&RankRound::long_reduce, i);
+        CHECK(wrong == 0);
+      }
+    }
+  }
+}
+
+}  // namespace longhaul::test

@@ -1,0 +1,69 @@
+// Fibers: switching, blocking, failing; and the barriers that bring them together.
+#include "tests/gpu_emulator/emulator/core.h"
+
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+
+#include "tests/gpu_emulator/emulator/fiber_switch.h"
+
+namespace longhaul::emulator {
+
+Options options;
+Statistics statistics;
+Block* block = nullptr;
+
+void yield() {
+  longhaul_emulator_switch(&self().stack_pointer, block->scheduler);
+}
+
+void fail(Site site, const char* format, ...) {
+  char text[512];
+  int used =
+      std::snprintf(text, sizeof text, "block (%u,%u,%u)%s thread %d: ", block->index.x, block->index.y, block->index.z,
+                    block->stream ? (" of stream " + std::to_string(block->stream)).c_str() : "", block->current);
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(text + used, sizeof text - used, format, arguments);
+  va_end(arguments);
+  block->fault = std::string(text) + " (at " + name_of(intern(site)) + ")";
+  yield();  // never resumed
+  std::abort();
+}
+
+void wait_generation(const long* generation, long awaited, const char* reason, Site site) {
+  Fiber& fiber = self();
+  fiber.generation = generation, fiber.awaited = awaited, fiber.reason = reason, fiber.site = site;
+  while (*generation == awaited) yield();
+  fiber.generation = nullptr;
+}
+void wait_ready(std::function<bool()> ready, const char* reason, Site site) {
+  Fiber& fiber = self();
+  fiber.ready = std::move(ready), fiber.reason = reason, fiber.site = site;
+  while (!fiber.ready()) yield();
+  fiber.ready = nullptr;
+}
+
+void arrive(Barrier& barrier, int expected, bool wait, const char* what, Site site) {
+  if (barrier.count == 0) {
+    barrier.expected = expected;
+    barrier.arriving.assign(block->threads + kAsyncProxies, 0);
+  }
+  if (barrier.expected != expected)
+    fail(site, "%s: %d threads expected here, %d by an earlier arrival", what, expected, barrier.expected);
+  Fiber& fiber = self();
+  if (options.race) join(barrier.arriving, fiber.clock);
+  fiber.clock[fiber.id]++;
+  const long generation = barrier.generation;
+  if (++barrier.count == expected) {
+    barrier.count = 0;
+    barrier.done = barrier.arriving;
+    barrier.generation++;
+    statistics.barriers++;
+  } else if (wait) {
+    wait_generation(&barrier.generation, generation, what, site);
+  }
+  if (wait && options.race) join(fiber.clock, barrier.done);
+}
+
+}  // namespace longhaul::emulator

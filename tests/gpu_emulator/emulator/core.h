@@ -1,0 +1,231 @@
+// A GPU in one operating-system thread: every GPU thread is a fiber, several blocks are under way at a time, and
+// streams take turns. Which fiber, block or stream goes on next, and when an asynchronous copy lands, comes from a
+// seed.
+//
+// Shared memory is a byte array reached through 32-bit addresses. Each of its 4-byte words has a shadow: who wrote and
+// read it last, in vector-clock time, and whether a copy into it is under way. A read or write that is not ordered
+// after what it depends on is reported as a race even when the schedule at hand happens to give the right result.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <random>
+#include <source_location>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "tests/gpu_emulator/emulator/types.h"
+
+namespace longhaul::emulator {
+
+/// A race, a deadlock, a wild address: anything that real hardware would answer with wrong results, a hang or a fault.
+struct Fault : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+struct Options {
+  unsigned seed = 0;      ///< 0: in order, copies land at once; otherwise a random schedule
+  bool race = true;       ///< the detector; off leaves only what a wrong order does to results
+  int resident = 1;       ///< blocks of a launch that are under way at a time
+  bool reverse = false;   ///< blocks start from last to first: a block must never wait for one launched after it
+  int planted_fault = 0;  ///< the defect that GPU_FAULT(n) plants in a kernel; 0: none
+};
+/// Work done since the last reset, for the tests' own sanity and for documentation.
+struct Statistics {
+  long mma = 0, wgmma = 0, ldmatrix = 0, ldmatrix_extra_waves = 0, copies = 0, copied_bytes = 0, barriers = 0;
+};
+// One emulated GPU a process; launches hold a lock, so several host threads may share it.
+extern Options options;
+extern Statistics statistics;
+
+/// Where a kernel calls a primitive: the default argument is evaluated at the caller.
+using Site = std::source_location;
+#define EMULATOR_SITE ::std::source_location site = ::std::source_location::current()
+
+constexpr std::uint32_t kSharedBase = 1024;  // shared addresses start here, so that 0 is never valid
+constexpr int kAsyncProxies = 32;            // pseudo threads for the async proxy, one a mbarrier
+constexpr int kRegisterFile = 65536;         // registers of a multiprocessor
+
+using Clock = std::vector<std::uint32_t>;
+
+struct SiteId {  // an interned Site: index of the file, line
+  std::uint16_t file = 0, line = 0;
+};
+struct SharedWord {  // shadow of 4 bytes of shared memory
+  struct Read {
+    std::uint32_t clock;
+    std::uint16_t thread;
+    SiteId site;
+  };
+  std::uint32_t write_clock = 0;
+  std::uint16_t writer = 0;
+  SiteId write_site;
+  std::uint8_t initialised = 0, pending = 0, reads = 0;
+  Read read[8];
+};
+struct Fiber {
+  void* stack_pointer = nullptr;
+  int id = 0;
+  bool done = false;
+  const long* generation = nullptr;  // blocked while *generation == awaited
+  long awaited = 0;
+  std::function<bool()> ready;  // blocked on something other than a generation
+  const char* reason = "";
+  Site site;
+  Clock clock;
+  std::uint32_t proxy_fence = 0;                   // own writes before this clock are visible to the async proxy
+  std::vector<std::vector<int>> copy_groups;       // committed cp.async groups, oldest first
+  std::vector<int> open_copies;                    // not yet committed
+  std::vector<std::function<void()>> bulk_stores;  // not yet waited for
+};
+struct Barrier {
+  int count = 0, expected = 0;
+  long generation = 0;
+  Clock arriving, done;
+};
+struct WarpCollective {
+  int count = 0, kind = 0;
+  Site site;
+  long generation = 0;
+  void* argument[32];
+  int registers = 0;  // a thread, as setmaxnreg left it
+};
+struct MemoryBarrier {  // an mbarrier
+  int count = 0, pending = 0, bytes = 0, proxy = 0, init_thread = 0;
+  std::uint32_t init_clock = 0;
+  long generation = 0;
+  Clock arriving, done;
+};
+struct Copy {  // a cp.async, bulk or tensor copy under way
+  std::uint32_t destination;
+  std::vector<char> data;
+  bool landed;
+  MemoryBarrier* barrier;
+};
+struct Accumulator {  // registers that wgmma owns until it is waited for
+  float* registers[128];
+  int count = 0, left = 0;
+  std::vector<float> values;
+};
+struct WarpGroupOperation {
+  std::function<void()> run;
+  Accumulator* accumulator;
+};
+struct WarpGroup {
+  int count = 0, kind = 0;
+  Site site;
+  long generation = 0;
+  void* argument[128];
+  bool fenced = false;
+  std::vector<WarpGroupOperation> open;
+  std::vector<std::vector<WarpGroupOperation>> groups;
+  std::vector<std::unique_ptr<Accumulator>> accumulators;
+};
+struct Block {
+  std::vector<Fiber> fibers;
+  std::vector<char*> stacks;
+  void* scheduler = nullptr;
+  int current = 0, threads = 0, left = 0, warp = 0, stream = 0;
+  dim3 index, grid;
+  std::vector<char> shared;
+  std::vector<SharedWord> shadow;
+  std::vector<Barrier> barriers, warp_barriers;
+  std::vector<WarpCollective> warps;
+  std::vector<WarpGroup> warp_groups;
+  std::map<std::uint32_t, MemoryBarrier> memory_barriers;
+  std::vector<Copy> copies;
+  std::size_t copies_in_flight = 0;
+  int free_registers = 0;  // given back by setmaxnreg.dec
+  std::mt19937 random;
+  const std::function<void()>* body = nullptr;
+  std::string fault;
+};
+extern Block* block;  // the one that runs now
+
+inline Fiber& self() {
+  return block->fibers[block->current];
+}
+/// Gives the turn back to the scheduler.
+void yield();
+/// Ends the launch with a Fault that names block and thread.
+[[noreturn]] __attribute__((format(printf, 2, 3))) void fail(Site site, const char* format, ...);
+/// Blocks the fiber until *generation differs from `awaited`, or until `ready` says so.
+void wait_generation(const long* generation, long awaited, const char* reason, Site site);
+void wait_ready(std::function<bool()> ready, const char* reason, Site site);
+void join(Clock& into, const Clock& from);
+SiteId intern(Site site);
+std::string name_of(SiteId site);
+
+// ---- shared memory (memory.cpp)
+/// Host address of `bytes` bytes at shared address `address`; out of bounds or misaligned is a Fault.
+char* shared_at(std::uint32_t address, int bytes, const char* what, Site site);
+void check_read(std::uint32_t address, int bytes, int thread, Site site, const char* what);
+void check_write(std::uint32_t address, int bytes, int thread, Site site, const char* what, bool asynchronous = false);
+/// A read by the async proxy: what ordinary stores wrote must have been fenced by its writer.
+void check_async_read(std::uint32_t address, int bytes, int thread, Site site, const char* what);
+void start_copy(std::uint32_t destination, std::vector<char> data, MemoryBarrier* barrier, Site site);
+void land(int copy);
+/// Lets some (or all) copies of the running block land; false when none did.
+bool land_some(bool all);
+void complete_phase(MemoryBarrier& barrier);
+void wait_copies(int newest_left);
+
+// ---- global memory (memory.cpp): every buffer that a kernel may touch is registered, so a wild address is named and
+// not followed.
+void register_global(void* begin, std::size_t bytes);
+void unregister_global(void* begin);
+void check_global(const void* pointer, std::size_t bytes, const char* what, Site site);
+/// Between streams, global words have clocks too: an access must be ordered by signals after the write it depends on.
+void check_global_stream(const void* pointer, std::size_t bytes, bool write, Site site);
+void release_flag(const void* flag);
+void acquire_flag(const void* flag);
+
+// ---- barriers and collectives (core.cpp)
+void arrive(Barrier& barrier, int expected, bool wait, const char* what, Site site);
+
+/// Lanes of a warp or warpgroup meet; the last to arrive does the work for all, given every lane's argument.
+template <typename Meeting, typename Argument, typename Work>
+void meet(Meeting& meeting, int lanes, int lane, int kind, Site site, Argument* argument, const char* what, Work work) {
+  if (meeting.count && (meeting.kind != kind || meeting.site.line() != site.line()))
+    fail(site, "%s while other lanes of the warp are at %s:%d: divergent collective", what, meeting.site.file_name(),
+         static_cast<int>(meeting.site.line()));
+  meeting.kind = kind, meeting.site = site;
+  meeting.argument[lane] = argument;
+  const long generation = meeting.generation;
+  if (++meeting.count == lanes) {
+    work(reinterpret_cast<Argument**>(meeting.argument));
+    meeting.count = 0;
+    meeting.generation++;
+  } else {
+    wait_generation(&meeting.generation, generation, what, site);
+  }
+}
+template <typename Argument, typename Work>
+void warp_meet(int kind, Site site, Argument* argument, const char* what, Work work) {
+  meet(block->warps[block->current / 32], 32, block->current % 32, kind, site, argument, what, work);
+}
+
+// ---- launches and streams (scheduler.cpp)
+struct Launch {
+  dim3 grid;
+  int threads = 0;
+  std::size_t shared_bytes = 0;
+  std::function<void()> body;
+};
+/// A queue of launches, run in order; streams are run together, interleaved at random.
+struct Stream {
+  std::vector<Launch> queue;
+};
+/// Runs at once (stream == nullptr, everything queued before it first), or queues.
+void launch(Stream* stream, Launch work);
+Stream* create_stream();
+void destroy_stream(Stream* stream);
+/// Runs everything queued in any stream. Throws Fault.
+void synchronize();
+/// Forgets queued work, after a Fault.
+void discard_queues();
+
+}  // namespace longhaul::emulator

@@ -1,0 +1,276 @@
+// Blocks, launches and streams, and the order in which they go on.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+
+#include "tests/gpu_emulator/emulator/core.h"
+#include "tests/gpu_emulator/emulator/fiber_switch.h"
+
+asm(R"(.text
+.globl longhaul_emulator_switch
+.hidden longhaul_emulator_switch
+longhaul_emulator_switch:
+  push %rbp
+  push %rbx
+  push %r12
+  push %r13
+  push %r14
+  push %r15
+  mov %rsp,(%rdi)
+  mov %rsi,%rsp
+  pop %r15
+  pop %r14
+  pop %r13
+  pop %r12
+  pop %rbx
+  pop %rbp
+  ret
+)");
+
+namespace longhaul::emulator {
+namespace {
+
+constexpr std::size_t kStackBytes = 128 << 10;
+std::vector<std::unique_ptr<char[]>> all_stacks;
+std::vector<char*> free_stacks;
+std::recursive_mutex launch_lock;
+
+char* take_stack() {
+  if (free_stacks.empty()) {
+    all_stacks.emplace_back(new char[kStackBytes]);
+    return all_stacks.back().get();
+  }
+  char* stack = free_stacks.back();
+  free_stacks.pop_back();
+  return stack;
+}
+void give_stacks_back(Block& done) {
+  free_stacks.insert(free_stacks.end(), done.stacks.begin(), done.stacks.end());
+  done.stacks.clear();
+}
+
+void fiber_main() {
+  (*block->body)();
+  self().done = true;
+  yield();
+  std::abort();
+}
+
+bool blocked(const Fiber& fiber) {
+  return fiber.done || (fiber.generation && *fiber.generation == fiber.awaited) || (fiber.ready && !fiber.ready());
+}
+
+std::string deadlock() {
+  char text[256];
+  std::snprintf(text, sizeof text, "DEADLOCK in block (%u,%u,%u)", block->index.x, block->index.y, block->index.z);
+  std::string report = text;
+  if (block->stream) report += " of stream " + std::to_string(block->stream);
+  report += ":";
+  for (int i = 0; i < block->threads;) {
+    const Fiber& first = block->fibers[i];
+    int end = i;
+    while (end < block->threads && block->fibers[end].done == first.done && block->fibers[end].reason == first.reason &&
+           block->fibers[end].site.line() == first.site.line())
+      end++;
+    if (!first.done) {
+      std::snprintf(text, sizeof text, " threads %d-%d in %s at %s;", i, end - 1, first.reason,
+                    name_of(intern(first.site)).c_str());
+      report += text;
+    }
+    i = end;
+  }
+  return report;
+}
+
+void start(Block& b, dim3 index, const Launch& work, int stream) {
+  const int threads = work.threads;
+  b.index = index, b.grid = work.grid, b.threads = b.left = threads, b.stream = stream, b.body = &work.body;
+  b.random.seed(options.seed + index.x * 7919 + index.y * 104729 + index.z * 1299709 + stream * 15485863);
+  b.shared.assign((work.shared_bytes + 15) / 16 * 16, static_cast<char>(0xff));
+  b.shadow.assign(b.shared.size() / 4, SharedWord());
+  b.barriers.assign(16, Barrier());
+  b.warp_barriers.assign(threads / 32, Barrier());
+  b.warps.assign(threads / 32, WarpCollective());
+  for (WarpCollective& warp : b.warps) warp.registers = std::min(255, kRegisterFile / threads / 8 * 8);
+  b.warp_groups.resize((threads + 127) / 128);
+  b.fibers.resize(threads);
+  for (int i = 0; i < threads; i++) {
+    Fiber& fiber = b.fibers[i];
+    fiber.id = i;
+    fiber.clock.assign(threads + kAsyncProxies, 0);
+    fiber.clock[i] = 1;
+    b.stacks.push_back(take_stack());
+    void** top =
+        reinterpret_cast<void**>(reinterpret_cast<std::uintptr_t>(b.stacks.back() + kStackBytes) & ~std::uintptr_t{15});
+    *--top = nullptr;  // the return address of fiber_main, never used
+    *--top = reinterpret_cast<void*>(fiber_main);
+    for (int k = 0; k < 6; k++) *--top = nullptr;
+    fiber.stack_pointer = top;
+  }
+}
+
+enum class Step { running, done, stuck };
+// Runs warps of the block for a number of turns; a turn lets each lane of one warp go on until it blocks or meets.
+Step step(Block& b, int turns) {
+  block = &b;
+  const int warps = b.threads / 32;
+  auto runnable = [&](int warp) {
+    for (int i = warp * 32; i < warp * 32 + 32; i++)
+      if (!blocked(b.fibers[i])) return true;
+    return false;
+  };
+  while (b.left && turns-- > 0) {
+    if (!options.seed) {
+      b.warp = (b.warp + 1) % warps;
+      land_some(true);
+    } else {
+      if (b.random() % 8 == 0) b.warp = static_cast<int>(b.random() % warps);
+      if (b.copies_in_flight && b.random() % 64 == 0) land_some(false);
+    }
+    int tried = 0;
+    while (tried < warps && !runnable(b.warp)) b.warp = (b.warp + 1) % warps, tried++;
+    if (tried == warps) {
+      if (land_some(true)) continue;
+      return Step::stuck;
+    }
+    const int first = options.seed ? static_cast<int>(b.random() % 32) : 0;
+    for (int i = 0; i < 32; i++) {
+      Fiber& fiber = b.fibers[b.warp * 32 + ((i + first) & 31)];
+      if (blocked(fiber)) continue;
+      b.current = fiber.id;
+      longhaul_emulator_switch(&b.scheduler, fiber.stack_pointer);
+      if (!b.fault.empty()) return Step::done;
+      if (fiber.done) b.left--;
+    }
+  }
+  if (b.left) return Step::running;
+  for (const Barrier& barrier : b.barriers)
+    if (barrier.count) b.fault = "a named barrier is left half full";
+  for (const WarpGroup& group : b.warp_groups)
+    if (!group.open.empty() || !group.groups.empty()) b.fault = "a warpgroup exits with wgmma under way";
+  for (const Fiber& fiber : b.fibers)
+    if (!fiber.bulk_stores.empty()) b.fault = "a thread exits with bulk stores not waited for";
+  if (b.copies_in_flight) b.fault = "the block exits with copies under way";
+  return Step::done;
+}
+
+// One launch under way: up to `resident` of its blocks take turns.
+struct Grid {
+  const Launch* work;
+  int stream;
+  long total, begun = 0, done = 0;
+  std::vector<std::unique_ptr<Block>> slots;
+  std::size_t turn = 0;
+
+  Grid(const Launch& launch, int stream_number)
+      : work(&launch), stream(stream_number), total(static_cast<long>(launch.grid.x) * launch.grid.y * launch.grid.z) {
+    slots.resize(std::min<long>(std::max(1, options.resident), total));
+  }
+  // Lets one block go on. `stuck` receives the report of a block that cannot.
+  bool advance(std::mt19937& random, bool alone, std::string& stuck) {
+    for (auto& slot : slots)
+      if (!slot && begun < total) {
+        const long n = options.reverse ? total - 1 - begun : begun;
+        slot = std::make_unique<Block>();
+        start(*slot, dim3(n % work->grid.x, n / work->grid.x % work->grid.y, n / work->grid.x / work->grid.y), *work,
+              stream);
+        begun++;
+      }
+    turn = options.seed ? random() % slots.size() : (turn + 1) % slots.size();
+    while (!slots[turn]) turn = (turn + 1) % slots.size();
+    Block& b = *slots[turn];
+    const Step result = step(b, alone && slots.size() == 1 ? 1 << 30 : 1 + static_cast<int>(random() % 500));
+    std::string fault = b.fault;
+    if (result == Step::stuck) stuck = deadlock();
+    block = nullptr;
+    if (!fault.empty()) throw Fault(fault);
+    if (result == Step::done) {
+      give_stacks_back(b);
+      slots[turn].reset();
+      done++;
+    }
+    return result != Step::stuck;
+  }
+  ~Grid() {
+    for (auto& slot : slots)
+      if (slot) give_stacks_back(*slot);
+  }
+};
+
+std::vector<std::unique_ptr<Stream>> streams;
+
+// Runs the queues of all streams together; a queue's launches follow each other.
+void run(std::vector<std::pair<int, std::vector<Launch>>> queues) {
+  std::mt19937 random(options.seed);
+  std::vector<std::unique_ptr<Grid>> active(queues.size());
+  std::vector<std::size_t> next(queues.size(), 0);
+  std::string stuck;
+  int stuck_count = 0;
+  std::size_t turn = 0;
+  for (;;) {
+    std::size_t live = 0, blocks = 0;
+    for (std::size_t i = 0; i < queues.size(); i++) {
+      if (!active[i] && next[i] < queues[i].second.size()) {
+        active[i] = std::make_unique<Grid>(queues[i].second[next[i]++], queues[i].first);
+        if (active[i]->total == 0) throw Fault("a launch without blocks");
+      }
+      if (active[i]) live++, blocks += active[i]->slots.size();
+    }
+    if (!live) return;
+    turn = options.seed ? random() % queues.size() : (turn + 1) % queues.size();
+    while (!active[turn]) turn = (turn + 1) % queues.size();
+    if (active[turn]->advance(random, live == 1, stuck))
+      stuck_count = 0;
+    else if (++stuck_count > 20 * static_cast<int>(blocks) || blocks == 1)
+      throw Fault(stuck);
+    if (active[turn]->done == active[turn]->total) active[turn].reset();
+  }
+}
+
+}  // namespace
+
+void begin_stream_clocks(int count);  // global_clocks.cpp
+
+void synchronize() {
+  std::lock_guard guard(launch_lock);
+  std::vector<std::pair<int, std::vector<Launch>>> queues;
+  for (std::size_t i = 0; i < streams.size(); i++)
+    if (streams[i] && !streams[i]->queue.empty())
+      queues.emplace_back(static_cast<int>(i) + 1, std::move(streams[i]->queue)), streams[i]->queue.clear();
+  if (queues.empty()) return;
+  begin_stream_clocks(queues.size() > 1 ? static_cast<int>(streams.size()) + 1 : 0);
+  run(std::move(queues));
+}
+void launch(Stream* stream, Launch work) {
+  std::lock_guard guard(launch_lock);
+  if (work.threads <= 0 || work.threads % 32 || work.threads > 1024)
+    throw Fault("a block of " + std::to_string(work.threads) + " threads: the emulator runs whole warps, at most 1024");
+  if (stream) {
+    stream->queue.push_back(std::move(work));
+    return;
+  }
+  synchronize();
+  begin_stream_clocks(0);
+  std::vector<std::pair<int, std::vector<Launch>>> queues(1);
+  queues[0].second.push_back(std::move(work));
+  run(std::move(queues));
+}
+Stream* create_stream() {
+  std::lock_guard guard(launch_lock);
+  for (auto& slot : streams)
+    if (!slot) return (slot = std::make_unique<Stream>()).get();
+  return streams.emplace_back(std::make_unique<Stream>()).get();
+}
+void destroy_stream(Stream* stream) {
+  std::lock_guard guard(launch_lock);
+  for (auto& slot : streams)
+    if (slot.get() == stream) slot.reset();
+}
+void discard_queues() {
+  std::lock_guard guard(launch_lock);
+  for (auto& stream : streams)
+    if (stream) stream->queue.clear();
+}
+
+}  // namespace longhaul::emulator

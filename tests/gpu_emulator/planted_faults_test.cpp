@@ -1,0 +1,259 @@
+// Every defect of faults.h is planted in turn and must be found: by the detector, by a deadlock, or by the result. The
+// quick subset runs with the other tests; [slow] runs all of them and counts the schedules that would show each without
+// the detector.
+#include <catch2/catch.hpp>
+#include <cstdio>
+#include <map>
+
+#include "tests/gpu_emulator/attention_case.h"
+#include "tests/gpu_emulator/collectives_run.h"
+#include "tests/gpu_emulator/emulator/core.h"
+#include "tests/gpu_emulator/faults.h"
+
+namespace longhaul::test {
+namespace {
+
+// Runs a problem with the planted fault; says how it went wrong, or "" when nothing showed.
+using Look = std::function<std::string()>;
+
+std::string verdict(const Difference& difference, double bound, const char* what) {
+  return difference.relative < bound ? "" : std::string("wrong ") + what;
+}
+Look forward(cuda::Implementation implementation, MaskKind mask, int head_dim, int queries, int keys) {
+  return [=] {
+    static std::map<std::string, AttentionCase> cases;
+    const AttentionCase& problem =
+        cases
+            .try_emplace(name_of(mask) + std::to_string(head_dim) + "/" + std::to_string(keys), mask, 1, 2, 1, queries,
+                         keys, head_dim)
+            .first->second;
+    const ForwardResult result = run_forward(problem, cuda::Type::bfloat16, implementation);
+    return verdict(difference(result.out, problem.out), 6e-3, "output") +
+           verdict(difference(result.log_sum_exp, problem.log_sum_exp), 1e-4, "log-sum-exp");
+  };
+}
+Look backward(cuda::Implementation implementation, MaskKind mask, int head_dim, int queries, int keys) {
+  return [=] {
+    static std::map<std::string, AttentionCase> cases;
+    static std::map<std::string, std::vector<float>> first;
+    const std::string key = name_of(mask) + std::to_string(head_dim) + "/" + std::to_string(keys);
+    const AttentionCase& problem = cases.try_emplace(key, mask, 1, 1, 1, queries, keys, head_dim).first->second;
+    const BackwardResult result = run_backward(problem, {cuda::Type::float32, false, false, false}, implementation);
+    std::string found = verdict(difference(result.dq, problem.dq), 8e-3, "dQ") +
+                        verdict(difference(result.dk, problem.dk), 8e-3, "dK") +
+                        verdict(difference(result.dv, problem.dv), 8e-3, "dV");
+    const std::string fault = key + std::to_string(emulator::options.planted_fault);
+    if (!same_bits(first.try_emplace(fault, result.dq).first->second, result.dq))
+      found += "dQ differs between schedules";
+    return found;
+  };
+}
+std::string norm_rows() {  // several teams a block; a team of several warps that sums twice
+  for (const std::int32_t columns : {64, 2048}) {
+    const std::int64_t rows = 40;
+    const bool layer = columns == 2048;
+    const std::vector<float> x = random_float(rows * columns, 1), ones(columns, 1.0f), inverse(rows, 1.0f);
+    const DeviceArray<float> d_x(x), weight(ones), dx(x.size()), dweight(columns), dbias(columns), d_inverse(inverse),
+        mean(std::vector<float>(rows, 0.0f));
+    const DeviceArray<char> workspace(device().norm_workspace(columns));
+    const cuda::NormBackward call{rows,
+                                  columns,
+                                  layer,
+                                  cuda::Type::float32,
+                                  d_x.data(),
+                                  weight.data(),
+                                  d_x.data(),
+                                  d_inverse.data(),
+                                  mean.data(),
+                                  nullptr,
+                                  dx.data(),
+                                  dweight.data(),
+                                  dbias.data(),
+                                  0,
+                                  workspace.data()};
+    succeed(device().norm_backward(&call, nullptr));
+    std::vector<double> expected(columns, 0.0);
+    for (std::size_t i = 0; i < x.size(); i++) expected[i % columns] += static_cast<double>(x[i]) * x[i];
+    if (difference(dweight.values(), expected).relative > 1e-5) return "wrong dweight";
+  }
+  return "";
+}
+std::string sorted_embedding() {
+  const std::int64_t tokens = 700;
+  std::vector<std::int32_t> token(tokens);
+  for (std::int64_t i = 0; i < tokens; i++) token[i] = static_cast<std::int32_t>(i * 37 % 90);
+  const DeviceArray<std::int32_t> d_token(token);
+  const DeviceArray<float> dout(std::vector<float>(tokens * 4, 1.0f)), dtable(std::vector<float>(90 * 4, 0.0f));
+  const DeviceArray<char> workspace(device().embedding_workspace(tokens, 90));
+  const cuda::EmbeddingGradient call{
+      tokens, 4, 90, cuda::Type::float32, d_token.data(), dout.data(), dtable.data(), workspace.data()};
+  succeed(device().embedding_gradient(&call, nullptr));
+  float total = 0;
+  for (const float x : dtable.values()) total += x;
+  return total == tokens * 4 ? "" : "gradients lost";
+}
+std::string loss_rows() {
+  const std::vector<float> logits = random_float(2 * 9000, 1, 3);
+  const DeviceArray<float> d_logits(logits), loss(2), scale(std::vector<float>{1});
+  const DeviceArray<std::int32_t> label(std::vector<std::int32_t>{8999, 3});
+  const cuda::LossTile call{2, 9000, 9000,         cuda::Type::float32, d_logits.data(), label.data(),
+                            1, 0,    scale.data(), loss.data()};
+  succeed(device().loss_tile(&call, nullptr));
+  double sum[2] = {};
+  for (int i = 0; i < 18000; i++) sum[i / 9000] += std::exp(static_cast<double>(logits[i]));
+  const std::vector<float> got = loss.values();
+  return std::abs(got[0] - (std::log(sum[0]) - logits[8999])) < 1e-4 &&
+                 std::abs(got[1] - (std::log(sum[1]) - logits[9000 + 3])) < 1e-4
+             ? ""
+             : "wrong loss";
+}
+std::string merged_partials() {
+  const DeviceArray<float> out(std::vector<float>(32, 1.0f)), lse(std::vector<float>{0}),
+      partial(std::vector<float>(32, 3.0f)), partial_lse(std::vector<float>{0});
+  const cuda::SoftmaxMerge call{1, 1, 1, 32, out.data(), lse.data(), partial.data(), partial_lse.data(), nullptr};
+  succeed(device().softmax_merge(&call, nullptr));
+  return std::abs(lse.values()[0] - std::log(2.0f)) < 1e-5 ? "" : "wrong log-sum-exp";
+}
+// Back-to-back all-reduces of three ranks whose sums depend on their order.
+std::string ordered_sums() {
+  const int n = 3;
+  Ranks ranks(n, 4096);
+  std::vector<std::unique_ptr<DeviceArray<float>>> data;
+  std::vector<std::vector<float>> sent;
+  for (int round = 0; round < 4; round++)
+    for (int rank = 0; rank < n; rank++) {
+      sent.push_back(random_float(256, 10 * round + rank));
+      data.push_back(std::make_unique<DeviceArray<float>>(sent.back()));
+    }
+  for (int rank = 0; rank < n; rank++)
+    for (int round = 0; round < 4; round++)
+      succeed(device().peer_all_reduce(&ranks.groups[rank], round + 1, data[round * n + rank]->data(), 256,
+                                       ranks.streams[rank]));
+  succeed(device().synchronize());
+  for (int round = 0; round < 4; round++)
+    for (int rank = 0; rank < n; rank++) {
+      const std::vector<float> got = data[round * n + rank]->values();
+      for (int i = 0; i < 256; i++)
+        if (got[i] != sent[round * n][i] + sent[round * n + 1][i] + sent[round * n + 2][i]) return "wrong sum";
+    }
+  return "";
+}
+
+struct Planted {
+  PlantedFault fault;
+  const char* name;
+  Look look;
+  bool quick;
+};
+std::vector<Planted> all_faults() {
+  const auto portable = cuda::Implementation::portable, hopper = cuda::Implementation::hopper;
+  const Look forward64 = forward(portable, MaskKind::causal, 64, 167, 200);
+  const Look backward64 = backward(portable, MaskKind::causal, 64, 101, 167);
+  const Look forward_wgmma = forward(hopper, MaskKind::causal, 128, 131, 650);
+  const Look backward_wgmma = backward(hopper, MaskKind::causal, 128, 331, 300);
+#define PLANTED(fault, look, quick) \
+  Planted {                         \
+    fault, #fault, look, quick      \
+  }
+  return {PLANTED(mask_window_one_short, forward(portable, MaskKind::window, 64, 70, 70), true),
+          PLANTED(forward_barrier, forward64, true),
+          PLANTED(forward_copy_wait, forward64, false),
+          PLANTED(forward_row_stride, forward64, false),
+          PLANTED(forward_mask, forward64, false),
+          PLANTED(forward_tail_rows, forward64, true),
+          PLANTED(forward_no_rescale, forward64, false),
+          PLANTED(backward_barrier, backward64, false),
+          PLANTED(backward_copy_wait, backward64, true),
+          PLANTED(backward_row_stride, backward64, false),
+          PLANTED(backward_mask, backward(portable, MaskKind::packed, 64, 101, 167), false),
+          PLANTED(backward_stage_overwritten, backward64, true),
+          PLANTED(backward_no_delta, backward64, false),
+          PLANTED(hopper_forward_no_release, forward_wgmma, true),
+          PLANTED(hopper_forward_key_wait, forward_wgmma, true),
+          PLANTED(hopper_forward_query_wait, forward_wgmma, false),
+          PLANTED(hopper_forward_swizzle_step, forward_wgmma, false),
+          PLANTED(hopper_forward_early_release, forward_wgmma, false),
+          PLANTED(hopper_forward_wgmma_wait, forward_wgmma, false),
+          PLANTED(hopper_forward_value_stride, forward_wgmma, false),
+          PLANTED(hopper_forward_bytes_expected, forward_wgmma, false),
+          PLANTED(hopper_forward_register_greed, forward_wgmma, true),
+          PLANTED(hopper_backward_proxy_fence, backward_wgmma, true),
+          PLANTED(hopper_backward_barrier, backward_wgmma, false),
+          PLANTED(hopper_backward_dq_overwritten, backward_wgmma, false),
+          PLANTED(hopper_backward_half_barrier, backward_wgmma, false),
+          PLANTED(hopper_backward_turns_ignored, backward(hopper, MaskKind::full, 64, 250, 380), false),
+          PLANTED(hopper_backward_mask, backward_wgmma, false),
+          PLANTED(team_sum_barrier, norm_rows, true),
+          PLANTED(norm_backward_turn_barrier, norm_rows, true),
+          PLANTED(sort_scan_barrier, sorted_embedding, true),
+          PLANTED(loss_tile_barrier, loss_rows, true),
+          PLANTED(loss_tile_label_overwritten, loss_rows, true),
+          PLANTED(softmax_merge_stale_statistics, merged_partials, true),
+          PLANTED(peer_signal_missing, ordered_sums, true),
+          PLANTED(peer_wait_missing, ordered_sums, true),
+          PLANTED(peer_epoch_behind, ordered_sums, true),
+          PLANTED(peer_sum_order, ordered_sums, true),
+          PLANTED(peer_single_buffer, ordered_sums, true)};
+#undef PLANTED
+}
+
+// How the fault shows under one schedule; "" when it does not.
+std::string look_once(const Planted& planted, unsigned seed, bool race) {
+  const emulator::Options before = emulator::options;
+  emulator::options = {seed, race, 3, false, planted.fault};
+  std::string found;
+  try {
+    found = planted.look();
+  } catch (const std::exception& error) {
+    found = error.what();
+  }
+  emulator::options = before;
+  return found;
+}
+
+}  // namespace
+
+TEST_CASE("quick planted faults are found") {
+  for (const Planted& planted : all_faults()) {
+    if (!planted.quick) continue;
+    INFO(planted.name);
+    std::string found;
+    for (unsigned seed = 0; seed < 4 && found.empty(); seed++) found = look_once(planted, seed, true);
+    CHECK(found != "");
+    Planted healthy = planted;
+    healthy.fault = no_fault;
+    CHECK(look_once(healthy, 1, true) == "");
+  }
+}
+
+TEST_CASE("all planted faults are found", "[slow]") {
+  const std::vector<Planted> faults = all_faults();
+  REQUIRE(faults.size() == last_fault - 1);
+  for (const Planted& planted : faults) {
+    INFO(planted.name);
+    std::string found;
+    for (unsigned seed = 0; seed < 4 && found.empty(); seed++) found = look_once(planted, seed, true);
+    int without = 0;
+    for (unsigned seed = 0; seed < 4; seed++) without += !look_once(planted, seed, false).empty();
+    std::printf("%-32s %s\n%-32s without the detector: %d of 4 schedules\n", planted.name,
+                found.empty() ? "NOT FOUND" : found.c_str(), "", without);
+    CHECK(found != "");
+  }
+}
+
+TEST_CASE("no block waits for a later one: the reverse order is reported") {
+  const AttentionCase problem(MaskKind::full, 1, 1, 1, 100, 300, 64);
+  const emulator::Options before = emulator::options;
+  emulator::options = {0, true, 1, true, no_fault};
+  std::string found;
+  try {
+    run_backward(problem, {}, cuda::Implementation::hopper);
+  } catch (const std::exception& error) {
+    found = error.what();
+  }
+  emulator::options = before;
+  CHECK_THAT(found, Catch::Contains("DEADLOCK in block (2,0,0)") &&
+                        Catch::Contains("a wait for another block at attention_backward_hopper.cuh:"));
+}
+
+}  // namespace longhaul::test
