@@ -59,7 +59,7 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(C::kThreads, 1) attention_forward_wgmma(GPU_PARAMET
       gpu::mbarrier_init(barrier(kValuesEmpty, i), 4 * C::kGroups);
     }
     gpu::mbarrier_init(queries_full, 1);
-    gpu::mbarrier_init_fence();
+    if (!GPU_FAULT(hopper_forward_init_fence)) gpu::mbarrier_init_fence();
   }
   gpu::block_sync();
 
@@ -209,6 +209,7 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(C::kThreads, 1) attention_forward_wgmma(GPU_PARAMET
       if (!GPU_FAULT(hopper_forward_no_release)) release(barrier(kKeysEmpty, ahead));
       softmax(tile, whole, shrink);
       if (GPU_FAULT(hopper_forward_early_release)) release(barrier(kValuesEmpty, stage));
+      if (GPU_FAULT(hopper_forward_registers_reused)) round();
       if (!GPU_FAULT(hopper_forward_wgmma_wait)) gpu::wgmma_wait<0>();
       if (!GPU_FAULT(hopper_forward_early_release)) release(barrier(kValuesEmpty, stage));
 #pragma unroll

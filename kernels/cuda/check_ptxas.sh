@@ -1,6 +1,7 @@
 #!/bin/sh
 # A compiler launcher for nvcc (check_ptxas.sh [ccache] nvcc ...): keeps ptxas' report beside the object and fails the
-# build when an attention kernel spills registers, or when ptxas serialises wgmma (C7510 to C7519).
+# build when an attention kernel spills registers, when ptxas serialises wgmma (C7510 to C7519), or when it ignores
+# setmaxnreg (C7508).
 output=
 previous=
 for argument in "$@"; do
@@ -25,6 +26,7 @@ awk '
     if (spilled && name ~ /attention/) { print "spilled registers (" arch "): " name ": " $0; bad = 1 }
     spilled = 0
   }
+  /C7508/ { print "setmaxnreg is ignored (" arch "): " name ": " $0; bad = 1 }
   /C751[0-9]/ { print "wgmma is serialised (" arch "): " name ": " $0; bad = 1 }
   END { exit bad }
 ' "$report" >&2 || {

@@ -42,6 +42,8 @@ TEST_CASE("the build refuses spills in attention kernels and serialised wgmma") 
                   "ptxas info    : (C7512) Potential Performance Loss: wgmma.mma_async instructions are serialized due "
                   "to insufficient register resources for the wgmma pipeline in the function "
                   "'_Z17attention_forwardv'\n") == 1);
+  CHECK(launch_with(std::string(clean) +
+                    "ptxas info    : (C7508) Potential Performance Loss: 'setmaxnreg' ignored\n") == 1);
   // A spill elsewhere costs time, not correctness, and is left to the benchmark.
   CHECK(launch_with("ptxas info    : Compiling entry function '_Z4ropev' for 'sm_80'\n"
                     "    8 bytes stack frame, 8 bytes spill stores, 8 bytes spill loads\n") == 0);

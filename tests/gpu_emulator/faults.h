@@ -32,6 +32,8 @@ enum PlantedFault {
   hopper_forward_value_stride,
   hopper_forward_bytes_expected,
   hopper_forward_register_greed,
+  hopper_forward_init_fence,
+  hopper_forward_registers_reused,
   // attention_backward_hopper.cuh
   hopper_backward_proxy_fence,
   hopper_backward_barrier,

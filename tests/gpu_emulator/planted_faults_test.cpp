@@ -177,6 +177,8 @@ std::vector<Planted> all_faults() {
           PLANTED(hopper_forward_value_stride, forward_wgmma, false),
           PLANTED(hopper_forward_bytes_expected, forward_wgmma, false),
           PLANTED(hopper_forward_register_greed, forward_wgmma, true),
+          PLANTED(hopper_forward_init_fence, forward_wgmma, true),
+          PLANTED(hopper_forward_registers_reused, forward_wgmma, true),
           PLANTED(hopper_backward_proxy_fence, backward_wgmma, true),
           PLANTED(hopper_backward_barrier, backward_wgmma, false),
           PLANTED(hopper_backward_dq_overwritten, backward_wgmma, false),

@@ -13,7 +13,14 @@ static emu::MemoryBarrier& memory_barrier(std::uint32_t address, emu::Site site)
   if (emu::options.race && barrier.init_clock > emu::self().clock[barrier.init_thread])
     emu::fail(site, "RACE mbarrier at shared byte %u used before its init by thread %d is visible",
               address - emu::kSharedBase, barrier.init_thread);
+  if (!barrier.fenced && barrier.init_thread != emu::block->current)
+    emu::fail(site, "mbarrier at shared byte %u, set up by thread %d, is used without fence.mbarrier_init",
+              address - emu::kSharedBase, barrier.init_thread);
   return barrier;
+}
+void mbarrier_init_fence() {
+  for (auto& [address, barrier] : emu::block->memory_barriers)
+    if (barrier.init_thread == emu::block->current) barrier.fenced = true;
 }
 static void arrive(emu::MemoryBarrier& barrier, emu::Site site) {
   if (barrier.pending <= 0) emu::fail(site, "more arrivals than the mbarrier expects");

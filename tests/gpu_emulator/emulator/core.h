@@ -96,6 +96,7 @@ struct WarpCollective {
 struct MemoryBarrier {  // an mbarrier
   int count = 0, pending = 0, bytes = 0, proxy = 0, init_thread = 0;
   std::uint32_t init_clock = 0;
+  bool fenced = false;  // fence.mbarrier_init has followed the init
   long generation = 0;
   Clock arriving, done;
 };

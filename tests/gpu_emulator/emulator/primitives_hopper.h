@@ -11,7 +11,7 @@ inline void stmatrix_x4(std::uint32_t address, const std::uint32_t (&r)[4], EMUL
 
 // ---- mbarriers
 void mbarrier_init(std::uint32_t barrier, int arrivals, EMULATOR_SITE);
-inline void mbarrier_init_fence() {}
+void mbarrier_init_fence();
 void mbarrier_arrive(std::uint32_t barrier, EMULATOR_SITE);
 void mbarrier_arrive_expect(std::uint32_t barrier, int bytes, EMULATOR_SITE);
 /// Until the phase of this parity has completed.

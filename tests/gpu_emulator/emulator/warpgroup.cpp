@@ -33,6 +33,11 @@ struct Argument {
   float* d;
   const std::uint32_t* a;
 };
+// A operands in registers, as they were when wgmma was issued: nobody may change them before the wait.
+struct LaneRegisters {
+  const std::uint32_t* at;
+  std::uint32_t value[4];
+};
 // D (64 x n, in the accumulator's layout) = A (64 x 16) times B (n x 16)' plus D when `add`.
 void multiply(const float* a, const float* b, int n, bool add, emu::Accumulator& accumulator) {
   std::vector<float> transposed(16 * n), row(n);
@@ -74,16 +79,23 @@ void emulate_wgmma(int n, float* d, const std::uint32_t* a_registers, std::uint6
     }
     accumulator->left++;
     std::vector<float> a_values(64 * 16);
+    std::vector<LaneRegisters> held;
     if (a_registers)
-      for (int lane = 0; lane < 128; lane++)
+      for (int lane = 0; lane < 128; lane++) {
+        held.push_back({lanes[lane]->a, {}});
+        std::memcpy(held.back().value, lanes[lane]->a, sizeof held.back().value);
         for (int e = 0; e < 8; e++) {
           const gpu_layout::Place at = gpu_layout::wgmma_a(lane, e);
           a_values[at.row * 16 + at.column] = bfloat16_of(lanes[lane]->a[e / 2], e & 1);
         }
+      }
     const int thread = emu::block->current / 128 * 128;
     const bool from_shared = !a_registers;
     group.open.push_back({[=]() mutable {
                             emu::statistics.wgmma++;
+                            for (const LaneRegisters& lane : held)
+                              if (std::memcmp(lane.at, lane.value, sizeof lane.value))
+                                emu::fail(site, "registers of a running wgmma were changed before it was waited for");
                             std::vector<float> b_values(n * 16);
                             if (from_shared) fetch_operand(a, a_mn_major, 64, a_values.data(), thread, site);
                             fetch_operand(b, b_mn_major, n, b_values.data(), thread, site);
