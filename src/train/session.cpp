@@ -7,6 +7,7 @@
 #include "ir/op_definition.h"
 #include "model/initialise.h"
 #include "passes/faults.h"
+#include "plan/mesh.h"
 
 namespace longhaul {
 namespace {
@@ -19,27 +20,6 @@ AxisList live_axes(const Mesh& mesh, const std::vector<std::string>& names) {
 }
 
 }  // namespace
-
-std::vector<std::int32_t> token_order(const CompileRequest& request, int rank) {
-  const Mesh& mesh = request.mesh;
-  const AxisList sequence = live_axes(mesh, request.options.sequence_axes);
-  const std::int64_t slots = request.sequence / mesh.count(sequence), first = mesh.index(sequence, rank) * slots;
-  std::vector<std::int32_t> order;
-  if (request.options.token_order == TokenOrder::contiguous)
-    return contiguous_order(static_cast<std::int32_t>(first), static_cast<std::int32_t>(first + slots));
-  // Outer ranks (those that keep their queries) hold two chunks each, one from either end; inner ranks share them in
-  // order.
-  AxisList outer;
-  for (int i = 0; i < sequence.size(); ++i)
-    if (mesh.axes()[static_cast<std::size_t>(sequence[i])].name != "ulysses") outer.push_back(sequence[i]);
-  const std::int64_t n = mesh.count(outer), chunk = request.sequence / (2 * n), i = mesh.index(outer, rank);
-  for (std::int64_t slot = first; slot < first + slots; ++slot) {
-    const std::int64_t within = slot - i * 2 * chunk;  // place among the outer rank's two chunks
-    order.push_back(
-        static_cast<std::int32_t>(within < chunk ? i * chunk + within : (2 * n - 1 - i) * chunk + within - chunk));
-  }
-  return order;
-}
 
 Session::Session(Communicator& world, const CompileRequest& request, const CompiledModel& model)
     : world_(world),
@@ -54,7 +34,7 @@ Session::Session(Communicator& world, const CompileRequest& request, const Compi
   data_rank_ = mesh.index(batch, world.rank());
   rows_ = request.batch / data_ranks_;
   slots_ = request.sequence / mesh.count(sequence);
-  order_ = token_order(request, world.rank());
+  order_ = token_order(mesh, request.options, request.sequence, world.rank());
   find_state();
 }
 

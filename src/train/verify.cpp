@@ -13,6 +13,7 @@
 #include "config/schedule.h"
 #include "model/flops.h"
 #include "model/parameters.h"
+#include "plan/mesh.h"
 #include "train/compare.h"
 #include "train/locate.h"
 #include "train/reference_run.h"
@@ -85,15 +86,14 @@ Outcome run_programs(Session& session, const DataSource& source, const std::vect
   return outcome;
 }
 
-// Micro-batch i of the whole model, `length` tokens a sequence (beyond S: padding).
+// Micro-batch i of the whole model, the tokens of a sequence in the order given (beyond S: padding).
 GlobalBatch global_batch(const DataSource& source, const std::vector<std::int64_t>& samples, std::int64_t rows,
-                         std::int64_t length, std::int64_t i) {
+                         const std::vector<std::int32_t>& order, std::int64_t i) {
   GlobalBatch batch;
-  const auto size = static_cast<std::size_t>(rows * length);
+  const std::size_t size = static_cast<std::size_t>(rows) * order.size();
   for (auto* list : {&batch.tokens, &batch.labels, &batch.index, &batch.key_start, &batch.position}) list->resize(size);
   source.loader->fill(
-      {samples.data() + i * rows, static_cast<std::size_t>(rows)},
-      contiguous_order(0, static_cast<std::int32_t>(length)),
+      {samples.data() + i * rows, static_cast<std::size_t>(rows)}, order,
       {batch.tokens.data(), batch.labels.data(), batch.index.data(), batch.key_start.data(), batch.position.data()});
   return batch;
 }
@@ -106,7 +106,8 @@ Outcome run_reference(const RunSetup& setup, const ParameterSource& parameters, 
   reference.set_parameters(parameters);
   std::vector<GlobalBatch> batches;
   for (std::int64_t i = 0; i < setup.parallel.accumulation_steps; ++i)
-    batches.push_back(global_batch(source, samples, request.batch, setup.sequence, i));
+    batches.push_back(global_batch(source, samples, request.batch,
+                                   contiguous_order(0, static_cast<std::int32_t>(setup.sequence)), i));
   Outcome outcome;
   outcome.step = reference.accumulate(batches);
   for (const auto& [name, tensor] : reference.state())
@@ -284,8 +285,8 @@ std::string VerificationReport::text() const {
 
 VerificationReport verify_run(Communicator& world, const Experiment& experiment, const VerificationOptions& options) {
   RunSetup setup;
-  const int ranks_on_host = count_ranks_on_host(world);
-  phase(world, [&] { setup = prepare_run(experiment, world.size(), ranks_on_host); });
+  const Hosts hosts = find_hosts(world);
+  phase(world, [&] { setup = prepare_run(experiment, world.size(), hosts); });
   for (const auto& decision : setup.decisions) log_info("{}", decision);
   return verify_run(world, setup, options);
 }
@@ -342,7 +343,9 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
         session, setup.request, model, micro_batches, [&](std::int64_t i) { source.fill(session, samples, i); },
         [&](std::int64_t i) {
           const std::int64_t rows = setup.request.batch;
-          const GlobalBatch batch = global_batch(source, samples, rows, setup.request.sequence, i);
+          // As the ranks' buffers lie, laid together.
+          const auto order = whole_token_order(setup.request.mesh, setup.request.options, setup.request.sequence);
+          const GlobalBatch batch = global_batch(source, samples, rows, order, i);
           return std::map<std::string, HostTensor>{{"tokens", integers(batch.tokens, rows)},
                                                    {"labels", integers(batch.labels, rows)},
                                                    {"index", integers(batch.index, rows)},

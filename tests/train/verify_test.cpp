@@ -21,7 +21,7 @@ VerificationReport verify_on(int ranks, const Experiment& experiment, const std:
                              const VerificationOptions& options = {}) {
   VerificationReport report;
   run_threads(ranks, [&](Communicator& world) {
-    RunSetup setup = prepare_run(experiment, world.size(), world.size());
+    RunSetup setup = prepare_run(experiment, world.size(), Hosts::one(world.size()));
     setup.request.options.fault = fault;
     VerificationReport mine = verify_run(world, setup, options);
     if (world.rank() == 0) report = std::move(mine);
