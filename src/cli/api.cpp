@@ -19,7 +19,7 @@ int train(const RunRequest& request) {
 
 Compilation compile(const RunRequest& request, const std::filesystem::path& dump) {
   const int ranks = std::max(1, request.ranks);
-  RunSetup setup = prepare_run(load_experiment(request.experiment, request.overrides), ranks, ranks);
+  RunSetup setup = prepare_run(load_experiment(request.experiment, request.overrides), ranks, Hosts::one(ranks));
   if (!dump.empty()) setup.request.dump = dump;
   const CompiledModel model = compile_model(setup.request);
   return {model.arena_bytes, setup.decisions, memory_table(model), traffic_table(model, 0)};

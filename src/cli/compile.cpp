@@ -16,8 +16,8 @@ struct Arguments {
   std::filesystem::path dump, dot;
 };
 
-void print_compilation(const Experiment& experiment, const Arguments& arguments, int ranks, int ranks_on_host) {
-  RunSetup setup = prepare_run(experiment, ranks, ranks_on_host);
+void print_compilation(const Experiment& experiment, const Arguments& arguments, int ranks, const Hosts& hosts) {
+  RunSetup setup = prepare_run(experiment, ranks, hosts);
   if (!arguments.dump.empty()) setup.request.dump = arguments.dump;
   const CompiledModel model = compile_model(setup.request);
   for (const auto& decision : setup.decisions) std::printf("# %s\n", decision.c_str());
@@ -50,12 +50,12 @@ std::function<int()> add_compile(CLI::App& app) {
     const Experiment experiment = load_experiment(arguments->experiment.file, app.remaining());
     // Ranks asked for are never started: one process compiles for them, as if all were threads of this machine.
     if (const int ranks = arguments->experiment.ranks) {
-      print_compilation(experiment, *arguments, ranks, ranks);
+      print_compilation(experiment, *arguments, ranks, Hosts::one(ranks));
       return 0;
     }
     return run_ranks(0, [&](Communicator& world) {
-      const int ranks_on_host = count_ranks_on_host(world);
-      if (world.rank() == 0) print_compilation(experiment, *arguments, world.size(), ranks_on_host);
+      const Hosts hosts = find_hosts(world);
+      if (world.rank() == 0) print_compilation(experiment, *arguments, world.size(), hosts);
       return 0;
     });
   };

@@ -19,6 +19,15 @@ enum class OptimizerName : std::uint8_t { adamw };
 enum class DecayType : std::uint8_t { linear, cosine, constant, wsd };
 enum class ResumeMode : std::uint8_t { automatic, off };
 enum class DeviceType : std::uint8_t { cpu, cuda };
+enum class PackingMode : std::uint8_t { documents };
+enum class SequenceOrder : std::uint8_t { contiguous, zigzag };
+
+/// How many ways each strategy splits a sequence; they multiply. docs/parallelism.md says what each does.
+struct SequenceSplit {
+  std::int64_t ulysses = 1, ring = 1, gather_kv = 1;
+  std::int64_t ranks() const { return ulysses * ring * gather_kv; }
+  bool operator==(const SequenceSplit&) const = default;
+};
 
 struct Experiment {
   /// Every key at its default. model.config and data.files have none and are empty.
@@ -42,6 +51,7 @@ struct Experiment {
     Tokenizer tokenizer{};
     std::optional<std::int64_t> eos_token;  ///< none: auto; -1: documents have no end token
     std::vector<std::filesystem::path> validation_files;
+    std::optional<PackingMode> packing;  ///< none: documents in a sample attend to each other
   } data;
   struct Training {
     bool operator==(const Training&) const = default;
@@ -75,7 +85,9 @@ struct Experiment {
   } lr_scheduler;
   struct Parallelism {
     bool operator==(const Parallelism&) const = default;
-    std::optional<std::int64_t> data, sequence, zero_stage;  ///< none: auto
+    std::optional<std::int64_t> data, zero_stage;  ///< none: auto
+    std::optional<SequenceSplit> sequence;         ///< none: auto
+    std::optional<SequenceOrder> token_order;      ///< none: auto
   } parallelism;
   struct Checkpoint {
     bool operator==(const Checkpoint&) const = default;
@@ -101,9 +113,10 @@ struct Experiment {
 };
 
 /// Reads a YAML (.yaml, .yml) or JSON (.json) experiment file, applies `overrides` in order ("section.key=value" or
-/// "--section.key=value"; values parse as YAML; a later one wins), resolves relative paths (the file's own against its
-/// folder, those of overrides against the current folder) and checks the whole. Throws Error, naming file, line, key,
-/// value and what is allowed, on any unknown or duplicate key, wrong type or impossible combination.
+/// "--section.key=value", and "section.key.name=value" for one name of a mapping; values parse as YAML; a later one
+/// wins), resolves relative paths (the file's own against its folder, those of overrides against the current folder)
+/// and checks the whole. Throws Error, naming file, line, key, value and what is allowed, on any unknown or duplicate
+/// key, wrong type or impossible combination.
 Experiment load_experiment(const std::filesystem::path& file, const std::vector<std::string>& overrides = {});
 
 /// The same from text; `origin` is the file that the text stands for (its ending chooses YAML or JSON, its folder is
@@ -143,18 +156,5 @@ bool decays(const Experiment& experiment, const std::string& parameter);
 
 /// True when `pattern` matches the whole of `name`; '*' stands for any characters, '?' for one.
 bool matches_pattern(std::string_view pattern, std::string_view name);
-
-/// What the `auto` keys of `parallelism` and the batch become for a number of ranks.
-struct ResolvedParallelism {
-  std::int64_t data = 1, sequence = 1, zero_stage = 1;
-  std::int64_t global_batch_size = 1;   ///< sequences per optimizer step
-  std::int64_t accumulation_steps = 1;  ///< micro-batches per optimizer step
-};
-
-/// `auto`: sequence is the largest divisor of the world (of world / data when data is given) that divides the query
-/// heads of every layer (`query_heads`); data is world / sequence; zero_stage is 1. Throws Error when data x sequence
-/// is not the world or when global_batch_size is no multiple of micro_batch_size x data.
-ResolvedParallelism resolve_parallelism(const Experiment& experiment, std::int64_t world,
-                                        const std::vector<std::int64_t>& query_heads);
 
 }  // namespace longhaul

@@ -1,4 +1,4 @@
-// What keys mean together: impossible combinations, and the values that `auto` stands for.
+// What keys mean together: impossible combinations, and the dtypes that `auto` stands for.
 #include <algorithm>
 
 #include "base/error.h"
@@ -26,6 +26,10 @@ void check_experiment(const Experiment& e) {
       if (const auto& value = (*optional)(mutable_experiment)) check(static_cast<double>(*value));
     } else if (const auto* ratio = std::get_if<config::Access<std::optional<double>>>(&key.field)) {
       if (const auto& value = (*ratio)(mutable_experiment)) check(*value);
+    } else if (const auto* map = std::get_if<config::MapAccess>(&key.field)) {
+      if (!map->is_set(e)) continue;
+      for (const auto& entry : map->entries)
+        if (entry.choices.empty()) check(static_cast<double>(entry.get(e)));
     }
   }
 
@@ -46,6 +50,12 @@ void check_experiment(const Experiment& e) {
           "x {} = {}",
           *global, micro, *data, micro * *data);
   }
+
+  if (const auto& split = e.parallelism.sequence; split && split->ring > 1 && split->gather_kv > 1)
+    fail(
+        "parallelism.sequence is {}: ring and gather_kv are two ways to bring the same keys to the queries; use one of "
+        "them, with or without ulysses",
+        value_of(e, "parallelism.sequence"));
 
   for (const auto& [name, type] : {std::pair{"training.dtype", std::optional(e.training.dtype)},
                                    std::pair{"training.gradient_dtype", e.training.gradient_dtype},
@@ -110,44 +120,6 @@ bool decays(const Experiment& e, const std::string& parameter) {
   const auto& patterns = e.optimizer.weight_decay_exclude;
   return std::none_of(patterns.begin(), patterns.end(),
                       [&](const std::string& pattern) { return matches_pattern(pattern, parameter); });
-}
-
-ResolvedParallelism resolve_parallelism(const Experiment& e, std::int64_t world,
-                                        const std::vector<std::int64_t>& query_heads) {
-  LONGHAUL_CHECK(world >= 1, "a world of {} ranks", world);
-  ResolvedParallelism resolved;
-  const auto& parallelism = e.parallelism;
-  if (parallelism.data && world % *parallelism.data != 0)
-    fail("parallelism.data is {}; it must divide the number of ranks, which is {}", *parallelism.data, world);
-  if (parallelism.sequence && world % *parallelism.sequence != 0)
-    fail("parallelism.sequence is {}; it must divide the number of ranks, which is {}", *parallelism.sequence, world);
-
-  if (parallelism.sequence) {
-    resolved.sequence = *parallelism.sequence;
-  } else {
-    const std::int64_t available = world / parallelism.data.value_or(1);
-    for (std::int64_t candidate = 1; candidate <= available; ++candidate) {
-      const bool splits_heads = std::all_of(query_heads.begin(), query_heads.end(),
-                                            [&](std::int64_t heads) { return heads % candidate == 0; });
-      if (available % candidate == 0 && splits_heads) resolved.sequence = candidate;
-    }
-  }
-  resolved.data = parallelism.data.value_or(world / resolved.sequence);
-  if (resolved.data * resolved.sequence != world)
-    fail("parallelism.data x parallelism.sequence is {} x {} = {}; it must be the number of ranks, which is {}{}",
-         resolved.data, resolved.sequence, resolved.data * resolved.sequence, world,
-         parallelism.sequence ? "" : " (sequence is auto: no larger divisor divides every layer's query heads)");
-  resolved.zero_stage = parallelism.zero_stage.value_or(1);
-
-  const std::int64_t at_once = e.training.micro_batch_size * resolved.data;
-  resolved.global_batch_size = e.training.global_batch_size.value_or(at_once);
-  if (resolved.global_batch_size % at_once != 0)
-    fail(
-        "training.global_batch_size is {}; it must be a multiple of training.micro_batch_size x data-parallel groups = "
-        "{} x {} = {} on {} ranks",
-        resolved.global_batch_size, e.training.micro_batch_size, resolved.data, at_once, world);
-  resolved.accumulation_steps = resolved.global_batch_size / at_once;
-  return resolved;
 }
 
 }  // namespace longhaul

@@ -1,6 +1,7 @@
 #include "config/experiment_keys.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 namespace longhaul::config {
 namespace {
@@ -34,6 +35,41 @@ ChoiceAccess optional_choice() {
             else
               target = static_cast<Enum>(value);
           }};
+}
+
+template <auto Member>
+MapEntry split_entry(std::string_view name) {
+  return {name, [](const Experiment& e) { return e.parallelism.sequence.value_or(SequenceSplit{}).*Member; },
+          [](Experiment& e, std::int64_t value) {
+            if (!e.parallelism.sequence) e.parallelism.sequence.emplace();
+            (*e.parallelism.sequence).*Member = value;
+          },
+          1};
+}
+
+MapAccess sequence_split() {
+  return {{split_entry<&SequenceSplit::ulysses>("ulysses"), split_entry<&SequenceSplit::ring>("ring"),
+           split_entry<&SequenceSplit::gather_kv>("gather_kv")},
+          [](const Experiment& e) { return e.parallelism.sequence.has_value(); },
+          [](Experiment& e) { e.parallelism.sequence.reset(); },
+          "auto",
+          "ulysses",
+          "{ulysses: 2, ring: 2}"};
+}
+
+MapAccess packing() {
+  return {{{"mode",
+            [](const Experiment& e) -> std::int64_t { return e.data.packing ? static_cast<int>(*e.data.packing) : -1; },
+            [](Experiment& e, std::int64_t value) {
+              if (value >= 0) e.data.packing = static_cast<PackingMode>(value);
+            },
+            -1,
+            {"documents"}}},
+          [](const Experiment& e) { return e.data.packing.has_value(); },
+          [](Experiment& e) { e.data.packing.reset(); },
+          "none",
+          "",
+          "{mode: documents}"};
 }
 
 using E = Experiment;
@@ -80,6 +116,12 @@ std::vector<Key> make_keys() {
        at_least(-1)},
       {"data", "validation_files", member<&E::data, &E::Data::validation_files>, "[]",
        "Validation data in the same format. Empty: no validation."},
+      {"data", "packing", packing(), "none",
+       "none: tokens of a sample attend to all before them, whatever document they are of. {mode: documents}: "
+       "attention "
+       "and positions begin anew with each document, and no label is the next document's token; needs a format that "
+       "says where documents end (text: a file is one; megatron; datatrove with its index). A document that does not "
+       "fit a sample is split."},
 
       {"training",
        "seq_len",
@@ -197,16 +239,28 @@ std::vector<Key> make_keys() {
        "data",
        member<&E::parallelism, &E::Parallelism::data>,
        "auto",
-       "Groups of ranks that each train on sequences of their own. auto: ranks / parallelism.sequence.",
+       "Groups of ranks that each train on sequences of their own. auto: ranks / parallelism.sequence, and 1 when that "
+       "is auto too.",
        {1, 1e6, false}},
       {"parallelism",
        "sequence",
-       member<&E::parallelism, &E::Parallelism::sequence>,
+       sequence_split(),
        "auto",
-       "Ranks that each sequence is split over. auto: the largest divisor of the ranks (of ranks / data when data is "
-       "given) "
-       "that divides the query heads of every layer.",
+       "Ranks that each sequence is split over, and how (docs/parallelism.md): the product of the numbers given. A "
+       "plain "
+       "n is {ulysses: n}; ring and gather_kv exclude each other. auto, for ranks / data ranks: ulysses is the largest "
+       "divisor of them that divides the query heads of every layer and keeps its ranks on one host; ring is the rest.",
        {1, 1e6, false}},
+      {"parallelism",
+       "token_order",
+       optional_choice<&E::parallelism, &E::Parallelism::token_order>(),
+       "auto",
+       "Which tokens of a sequence a rank holds. contiguous: one piece; zigzag: two, one from either end, so that "
+       "causal "
+       "attention costs every ring or gather_kv rank the same. auto: zigzag when ring or gather_kv split a layer "
+       "without a window. Without ring and gather_kv ranks both are the same.",
+       {},
+       {"contiguous", "zigzag"}},
       {"parallelism",
        "zero_stage",
        member<&E::parallelism, &E::Parallelism::zero_stage>,
@@ -246,7 +300,9 @@ std::vector<Key> make_keys() {
   };
   for (Key& key : table) {
     if (std::holds_alternative<Access<std::optional<std::int64_t>>>(key.field)) key.automatic = true;
-    if (key.fallback == "auto" && key.full_name() != "checkpoint.resume") key.automatic = true;
+    if (key.fallback == "auto" && !std::holds_alternative<MapAccess>(key.field) &&
+        key.full_name() != "checkpoint.resume")
+      key.automatic = true;
     if (key.fallback == "null") key.nullable = true;
     const std::string name = key.full_name();
     if (name == "job.name") key.computed_default = "the experiment file's name without its ending";
@@ -304,11 +360,21 @@ std::string type_name(const Key& key) {
   if (holds<std::filesystem::path>(key)) return "path";
   if (holds<std::vector<std::string>>(key)) return "list of texts";
   if (holds<std::vector<std::filesystem::path>>(key)) return "list of paths";
+  if (std::holds_alternative<MapAccess>(key.field)) return "mapping";
   return "choice";
 }
 
 std::string allowed(const Key& key) {
   std::string text;
+  if (const auto* map = std::get_if<MapAccess>(&key.field)) {
+    for (const MapEntry& entry : map->entries)
+      text += (text.empty() ? "" : ", ") + std::string(entry.name) +
+              (entry.choices.empty() ? "" : fmt::format(" ({})", fmt::join(entry.choices, ", ")));
+    const std::string number = fmt::format("an integer from {:.0f} to {:.0f}", key.limits.minimum, key.limits.maximum);
+    return map->plain.empty() ? fmt::format("a mapping of {}, as {}, or {}", text, map->example, map->unset)
+                              : fmt::format("{}, a mapping of some of {} to such, as {}, or {}", number, text,
+                                            map->example, map->unset);
+  }
   if (std::holds_alternative<ChoiceAccess>(key.field)) {
     for (std::string_view choice : key.choices) text += (text.empty() ? "" : ", ") + std::string(choice);
     if (key.choices.size() > 1) text = "one of " + text;

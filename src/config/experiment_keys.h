@@ -11,15 +11,16 @@
 
 namespace longhaul::config {
 
-/// A scalar or a list of scalars as read, before a key's type is known.
+/// A scalar, a list of scalars or a mapping of names to scalars as read, before a key's type is known.
 struct Value {
   enum class Kind { null, boolean, integer, number, text, list, map };
   Kind kind = Kind::null;
   bool boolean = false;
   std::int64_t integer = 0;
-  double number = 0;        ///< of an integer too
-  std::string text;         ///< of text; otherwise as written
-  std::vector<Value> list;  ///< scalars
+  double number = 0;               ///< of an integer too
+  std::string text;                ///< of text; otherwise as written
+  std::vector<Value> list;         ///< scalars: of a list, or of a mapping in the order of `names`
+  std::vector<std::string> names;  ///< of a mapping; one may stand twice
 };
 
 template <typename T>
@@ -31,10 +32,30 @@ struct ChoiceAccess {
   void (*set)(Experiment&, int);
 };
 
+/// One name of a mapping: a number within the key's limits, or one of `choices` by its index.
+struct MapEntry {
+  std::string_view name;
+  std::int64_t (*get)(const Experiment&);
+  void (*set)(Experiment&, std::int64_t);  ///< sets the mapping too, when it was not
+  std::int64_t fallback;                   ///< what it is when the mapping leaves it out; never printed
+  std::vector<std::string_view> choices = {};
+};
+
+/// A mapping of a few names. Instead of it may stand the word `unset`, and, where there is a `plain` entry, the value
+/// of that one alone.
+struct MapAccess {
+  std::vector<MapEntry> entries;
+  bool (*is_set)(const Experiment&);
+  void (*reset)(Experiment&);  ///< to unset
+  std::string_view unset;      ///< "auto"
+  std::string_view plain;      ///< the entry's name; "": none
+  std::string_view example;    ///< "{a: 1}"
+};
+
 using Field = std::variant<Access<bool>, Access<std::int64_t>, Access<std::optional<std::int64_t>>, Access<double>,
                            Access<std::optional<double>>, Access<std::array<double, 2>>, Access<std::string>,
                            Access<std::filesystem::path>, Access<std::vector<std::string>>,
-                           Access<std::vector<std::filesystem::path>>, ChoiceAccess>;
+                           Access<std::vector<std::filesystem::path>>, ChoiceAccess, MapAccess>;
 
 struct Limits {
   double minimum = -std::numeric_limits<double>::infinity();
@@ -71,6 +92,10 @@ std::string type_name(const Key& key);
 /// Sets one key. `where` begins messages ("run.yaml:12"); relative paths become `folder`/path, normalised.
 void assign(Experiment& experiment, const Key& key, const Value& value, const std::string& where,
             const std::filesystem::path& folder);
+
+/// Sets one name of a mapping and leaves the others as they are.
+void assign_entry(Experiment& experiment, const Key& key, const std::string& name, const Value& value,
+                  const std::string& where);
 
 /// The value of a plain (unquoted) YAML scalar by YAML 1.2's core schema: `off` and `yes` are texts.
 Value resolve_scalar(const std::string& text);

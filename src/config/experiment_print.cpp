@@ -61,6 +61,23 @@ struct Printer {
     // YAML 1.1 readers take a bare off for false.
     return name == "off" ? quoted_text(name) : name;
   }
+  std::string operator()(const MapAccess& map) const {
+    if (!map.is_set(experiment)) return std::string(map.unset);
+    std::string text, plain;
+    bool only_plain = true;
+    for (const MapEntry& entry : map.entries) {
+      const std::int64_t value = entry.get(experiment);
+      const std::string printed_value = entry.choices.empty()
+                                            ? std::to_string(value)
+                                            : std::string(entry.choices.at(static_cast<std::size_t>(value)));
+      if (entry.name == map.plain)
+        plain = printed_value;
+      else if (value != entry.fallback)
+        only_plain = false;
+      if (value != entry.fallback) text += fmt::format("{}{}: {}", text.empty() ? "" : ", ", entry.name, printed_value);
+    }
+    return only_plain && !plain.empty() ? plain : "{" + text + "}";
+  }
 };
 
 ordered_json fallback_json(const Key& key) {
@@ -91,6 +108,21 @@ ordered_json key_schema(const Key& key) {
     for (std::string_view choice : key.choices) shape["enum"].push_back(choice);
     if (key.automatic) shape["enum"].push_back("auto");
     schema.update(shape);
+    return schema;
+  }
+  if (const auto* map = std::get_if<MapAccess>(&key.field)) {
+    ordered_json integer = {{"type", "integer"}};
+    add_limits(integer, key);
+    shape["type"] = "object";
+    shape["additionalProperties"] = false;
+    shape["minProperties"] = 1;
+    for (const MapEntry& entry : map->entries)
+      shape["properties"][std::string(entry.name)] =
+          entry.choices.empty() ? integer : ordered_json{{"enum", entry.choices}};
+    schema["anyOf"] = ordered_json::array();
+    if (!map->plain.empty()) schema["anyOf"].push_back(integer);
+    schema["anyOf"].push_back(shape);
+    schema["anyOf"].push_back({{"const", map->unset}});
     return schema;
   }
   if (type == "integer" || type == "number" || type == "boolean") {

@@ -25,7 +25,7 @@ struct Entry {
   int line = 0;
 };
 
-Value from_yaml(const YAML::Node& node, bool inside_list = false) {
+Value from_yaml(const YAML::Node& node, bool inside = false) {
   Value value;
   if (node.IsScalar()) {
     // yaml-cpp tags plain scalars "?" and quoted ones "!".
@@ -35,18 +35,23 @@ Value from_yaml(const YAML::Node& node, bool inside_list = false) {
   } else if (node.IsSequence()) {
     value.kind = Value::Kind::list;
     value.text = "a list";
-    if (!inside_list)
+    if (!inside)
       for (const auto& element : node) value.list.push_back(from_yaml(element, true));
   } else if (node.IsMap()) {
     value.kind = Value::Kind::map;
     value.text = "a mapping";
+    if (!inside)
+      for (const auto& element : node) {
+        value.names.push_back(element.first.IsScalar() ? element.first.Scalar() : "");
+        value.list.push_back(from_yaml(element.second, true));
+      }
   } else {
     value.text = "null";
   }
   return value;
 }
 
-Value from_json(const json& node, bool inside_list = false) {
+Value from_json(const json& node, bool inside = false) {
   Value value;
   value.text = node.is_structured() ? "" : node.dump(-1, ' ', false, json::error_handler_t::replace);
   switch (node.type()) {
@@ -77,12 +82,17 @@ Value from_json(const json& node, bool inside_list = false) {
     case json::value_t::array:
       value.kind = Value::Kind::list;
       value.text = "a list";
-      if (!inside_list)
+      if (!inside)
         for (const json& element : node) value.list.push_back(from_json(element, true));
       break;
     case json::value_t::object:
       value.kind = Value::Kind::map;
       value.text = "a mapping";
+      if (!inside)
+        for (const auto& [name, element] : node.items()) {
+          value.names.push_back(name);
+          value.list.push_back(from_json(element, true));
+        }
       break;
     default:
       value.text = "null";
@@ -179,6 +189,12 @@ const Key& known_key(const std::string& section, const std::string& name, const 
 
 std::string shown(const Value& value) {
   if (value.kind == Value::Kind::text) return '"' + value.text + '"';
+  if (value.kind == Value::Kind::map && !value.names.empty()) {
+    std::string text;
+    for (std::size_t i = 0; i < value.names.size(); ++i)
+      text += (i ? ", " : "") + value.names[i] + ": " + shown(value.list[i]);
+    return "a mapping, {" + text + "}";
+  }
   if (value.kind != Value::Kind::list) return value.text;
   std::string text;
   for (const Value& element : value.list) text += (text.empty() ? "" : ", ") + shown(element);
@@ -275,6 +291,41 @@ struct Assigner {
       paths.push_back(path(value));
     field(experiment) = paths;
   }
+  void entry(const MapAccess& map, const std::string& name, const Value& given) const {
+    const auto known = std::find_if(map.entries.begin(), map.entries.end(),
+                                    [&](const MapEntry& candidate) { return candidate.name == name; });
+    if (known == map.entries.end()) {
+      std::vector<std::string> names;
+      for (const MapEntry& candidate : map.entries) names.emplace_back(candidate.name);
+      const std::string nearest = nearest_name(name, names);
+      fail("{}: {} has no '{}'{}; it is {}", where, key.full_name(), name,
+           nearest.empty() ? "" : fmt::format(" (did you mean {}?)", nearest), allowed(key));
+    }
+    if (known->choices.empty()) {
+      if (given.kind != Value::Kind::integer) refuse(" (each is written without point or exponent)");
+      number(given);
+      return known->set(experiment, given.integer);
+    }
+    for (std::size_t i = 0; i < known->choices.size(); ++i)
+      if (given.kind == Value::Kind::text && known->choices[i] == given.text)
+        return known->set(experiment, static_cast<std::int64_t>(i));
+    refuse();
+  }
+  void operator()(const MapAccess& map) const {
+    if (value.kind == Value::Kind::text && value.text == map.unset) return map.reset(experiment);
+    if (value.kind == Value::Kind::integer && !map.plain.empty()) {
+      map.reset(experiment);
+      return entry(map, std::string(map.plain), value);
+    }
+    if (value.kind != Value::Kind::map || value.names.empty()) refuse();
+    map.reset(experiment);
+    for (std::size_t i = 0; i < value.names.size(); ++i) {
+      if (std::find(value.names.begin(), value.names.begin() + static_cast<std::ptrdiff_t>(i), value.names[i]) !=
+          value.names.begin() + static_cast<std::ptrdiff_t>(i))
+        fail("{}: {} of {} stands twice; keep one of them", where, value.names[i], key.full_name());
+      entry(map, value.names[i], value.list[i]);
+    }
+  }
   void operator()(ChoiceAccess field) const {
     if (is_auto()) return field.set(experiment, -1);
     if (value.kind == Value::Kind::text)
@@ -298,8 +349,12 @@ void apply_override(Experiment& experiment, const std::string& argument) {
       if (key.name == name) hint += (hint.empty() ? "; did you mean " : " or ") + key.full_name();
     fail("{}: overrides are written section.key=value{}{}", where, hint, hint.empty() ? "" : "?");
   }
-  const Key& key = known_key(name.substr(0, dot), name.substr(dot + 1), where);
   const Value value = from_yaml(load_yaml(text.substr(equals + 1), where));
+  if (const std::size_t second = name.find('.', dot + 1); second != std::string::npos) {
+    const Key& map = known_key(name.substr(0, dot), name.substr(dot + 1, second - dot - 1), where);
+    return assign_entry(experiment, map, name.substr(second + 1), value, where);
+  }
+  const Key& key = known_key(name.substr(0, dot), name.substr(dot + 1), where);
   assign(experiment, key, value, where, std::filesystem::current_path());
 }
 
@@ -342,6 +397,13 @@ Value resolve_scalar(const std::string& text) {
 void assign(Experiment& experiment, const Key& key, const Value& value, const std::string& where,
             const std::filesystem::path& folder) {
   std::visit(Assigner{experiment, key, value, where, folder}, key.field);
+}
+
+void assign_entry(Experiment& experiment, const Key& key, const std::string& name, const Value& value,
+                  const std::string& where) {
+  const auto* map = std::get_if<MapAccess>(&key.field);
+  if (!map) fail("{}: {} is no mapping, so it has no '{}'; it is {}", where, key.full_name(), name, allowed(key));
+  Assigner{experiment, key, value, where, {}}.entry(*map, name, value);
 }
 
 void refuse_section(const std::string& where, const std::string& section) {

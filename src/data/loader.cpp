@@ -22,8 +22,8 @@ SequenceLoader::SequenceLoader(const TokenSource& source, std::int64_t sequence_
     fail("training.seq_len {} is not between 1 and 2147483646", sequence_length);
   if (packing == Packing::documents && !source.has_documents())
     fail(
-        "data.packing needs to know where documents end, and this data.format does not say; use text, megatron or "
-        "datatrove files (with their index)");
+        "data.packing is {{mode: documents}}, which needs to know where documents end, and these files do not say; use "
+        "data.format text (a file is a document), megatron, or datatrove with its .index, or data.packing: none");
 }
 
 std::int64_t SequenceLoader::fill(std::span<const std::int64_t> samples, std::span<const std::int32_t> order,

@@ -1,46 +1,78 @@
 #include "plan/mesh.h"
 
+#include <numeric>
+
 #include "base/error.h"
 
 namespace longhaul {
+namespace {
 
-Mesh place_ranks(const ResolvedParallelism& parallel, CompileOptions& options) {
-  options.zero_stage = static_cast<int>(parallel.zero_stage);
-  options.batch_axes = {"dp"};
-  options.sequence_axes = {"ring", "ulysses"};
-  return Mesh({{"dp", static_cast<int>(parallel.data)}, {"ring", 1}, {"ulysses", static_cast<int>(parallel.sequence)}});
-}
-
-std::int64_t padded_sequence(const ResolvedParallelism& parallel, std::int64_t sequence) {
-  return (sequence + parallel.sequence - 1) / parallel.sequence * parallel.sequence;
-}
-
-std::vector<std::int32_t> token_order(const Mesh& mesh, const CompileOptions& options, std::int64_t sequence,
-                                      int rank) {
-  AxisList all, outer;
+// The axes that split a sequence and have more than one rank; `outer`: only those whose ranks keep their queries.
+enum class Part { all, outer };
+AxisList live_axes(const Mesh& mesh, const CompileOptions& options, Part part) {
+  AxisList axes;
   for (const auto& name : options.sequence_axes) {
     const int axis = mesh.find(name);
-    if (axis < 0 || mesh.size(axis) == 1) continue;
-    all.push_back(axis);
-    if (name != "ulysses") outer.push_back(axis);
+    if (axis >= 0 && mesh.size(axis) > 1 && (part == Part::all || name != "ulysses")) axes.push_back(axis);
   }
-  const std::int64_t slots = sequence / mesh.count(all), first = mesh.index(all, rank) * slots;
-  const std::int64_t n = mesh.count(outer), chunk = sequence / (2 * n), i = mesh.index(outer, rank);
-  std::vector<std::int32_t> order;
-  for (std::int64_t slot = first; slot < first + slots; ++slot) {
-    std::int64_t index = slot;
-    if (options.token_order != TokenOrder::contiguous) {
-      const std::int64_t within = slot - i * 2 * chunk;  // place among the outer rank's two chunks
-      index = within < chunk ? i * chunk + within : (2 * n - 1 - i) * chunk + within - chunk;
-    }
-    order.push_back(static_cast<std::int32_t>(index));
+  return axes;
+}
+
+// Slots [first, first + slots) of the buffers of all ranks laid together.
+std::vector<std::int32_t> indices(const Mesh& mesh, const CompileOptions& options, std::int64_t padded,
+                                  std::int64_t first, std::int64_t slots) {
+  LONGHAUL_CHECK(options.token_order != TokenOrder::permuted, "a permuted order comes from the loader");
+  std::vector<std::int32_t> order(static_cast<std::size_t>(slots));
+  std::iota(order.begin(), order.end(), static_cast<std::int32_t>(first));
+  if (options.token_order == TokenOrder::contiguous) return order;
+  // Rank i of n outer ranks holds chunks i and 2n - 1 - i; inner ranks share them in order.
+  const std::int64_t n = mesh.count(live_axes(mesh, options, Part::outer)), chunk = padded / (2 * n);
+  if (n == 1) return order;
+  for (auto& index : order) {
+    const std::int64_t i = index / (2 * chunk), within = index % (2 * chunk);
+    index = static_cast<std::int32_t>(within < chunk ? i * chunk + within : (2 * n - 1 - i) * chunk + within - chunk);
   }
   return order;
 }
 
+}  // namespace
+
+Mesh place_ranks(const ResolvedParallelism& parallel, CompileOptions& options) {
+  options.zero_stage = static_cast<int>(parallel.zero_stage);
+  options.batch_axes = {"dp"};
+  options.sequence_axes = {"ring", "gather", "ulysses"};
+  options.token_order = parallel.token_order == SequenceOrder::zigzag ? TokenOrder::zigzag : TokenOrder::contiguous;
+  return Mesh({{"dp", static_cast<int>(parallel.data)},
+               {"ring", static_cast<int>(parallel.ring)},
+               {"gather", static_cast<int>(parallel.gather)},
+               {"ulysses", static_cast<int>(parallel.ulysses)}});
+}
+
+std::int64_t padded_sequence(const ResolvedParallelism& parallel, std::int64_t sequence) {
+  const bool zigzag = parallel.token_order == SequenceOrder::zigzag;
+  const std::int64_t unit =
+      parallel.outer() * (zigzag ? std::lcm(std::int64_t{2}, parallel.ulysses) : parallel.ulysses);
+  return (sequence + unit - 1) / unit * unit;
+}
+
 std::string describe(const ResolvedParallelism& parallel) {
-  return fmt::format("{} ranks = data {} x sequence {}, zero_stage {}", parallel.data * parallel.sequence,
-                     parallel.data, parallel.sequence, parallel.zero_stage);
+  std::string text = fmt::format("{} ranks = data {}", parallel.data * parallel.sequence(), parallel.data);
+  if (parallel.ring > 1) text += fmt::format(" x ring {}", parallel.ring);
+  if (parallel.gather > 1) text += fmt::format(" x gather_kv {}", parallel.gather);
+  if (parallel.ulysses > 1 || parallel.outer() == 1) text += fmt::format(" x ulysses {}", parallel.ulysses);
+  if (parallel.outer() > 1)
+    text += parallel.token_order == SequenceOrder::zigzag ? ", zigzag order" : ", contiguous order";
+  return text + fmt::format(", zero_stage {}", parallel.zero_stage);
+}
+
+std::vector<std::int32_t> token_order(const Mesh& mesh, const CompileOptions& options, std::int64_t padded, int rank) {
+  const AxisList sequence = live_axes(mesh, options, Part::all);
+  const std::int64_t slots = padded / mesh.count(sequence);
+  return indices(mesh, options, padded, mesh.index(sequence, rank) * slots, slots);
+}
+
+std::vector<std::int32_t> whole_token_order(const Mesh& mesh, const CompileOptions& options, std::int64_t padded) {
+  return indices(mesh, options, padded, 0, padded);
 }
 
 }  // namespace longhaul

@@ -55,7 +55,7 @@ class RandomTokens : public TokenSource {
 }  // namespace
 
 void bench_step(Communicator& world, const Experiment& experiment, const BenchStepOptions& options) {
-  RunSetup setup = prepare_run(experiment, world.size(), count_ranks_on_host(world));
+  RunSetup setup = prepare_run(experiment, world.size(), find_hosts(world));
   setup.request.kinds = step_kinds(setup.parallel.accumulation_steps, false);
   for (const auto& decision : setup.decisions) log_info("{}", decision);
   const CompiledModel model = compile_model(setup.request);
@@ -74,11 +74,14 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     data.eos_token = experiment.data.eos_token;
     source = std::make_unique<TokenDataset>(data);
   } else {
+    if (experiment.data.packing)
+      fail("data.packing is {}, but data.files do not exist, and random tokens have no documents; use none",
+           value_of(experiment, "data.packing"));
     log_info("data.files do not exist: random tokens");
     source = std::make_unique<RandomTokens>(batch * total * setup.sequence + 1, setup.model.spec.vocabulary);
   }
   const Sampler sampler(source->size(), setup.sequence, static_cast<std::uint64_t>(experiment.training.seed));
-  SequenceLoader loader(*source, setup.sequence);
+  const auto loader = make_loader(experiment, *source);
   DataCursor cursor;
   std::vector<std::int64_t> samples(static_cast<std::size_t>(batch));
 
@@ -93,7 +96,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     const auto fill = [&](std::int64_t i) {
       const std::int64_t rows = session.rows();
       const auto begin = static_cast<std::size_t>(i * rows * session.data_ranks() + session.data_rank() * rows);
-      loader.fill({samples.data() + begin, static_cast<std::size_t>(rows)}, session.order(), session.micro_batch());
+      loader->fill({samples.data() + begin, static_cast<std::size_t>(rows)}, session.order(), session.micro_batch());
     };
     world.barrier();
     double peak = 0;

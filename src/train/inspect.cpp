@@ -90,7 +90,7 @@ std::array<std::int64_t, memory_categories> state_bytes(const TransformerSpec& s
   request.options.dtype = dtype;
   for (const auto& parameter : parameters(spec))
     request.options.parameters.push_back({parameter.name, parameter.shape});
-  const ResolvedParallelism parallel{ranks, 1, stage};  // each rank sequences of its own
+  const ResolvedParallelism parallel = data_parallel(ranks, stage);
   request.mesh = place_ranks(parallel, request.options);
   std::vector<Graph> graphs;
   for (const ProgramKind kind : {ProgramKind::accumulate_first, ProgramKind::accumulate_last, ProgramKind::update}) {

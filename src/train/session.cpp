@@ -21,10 +21,6 @@ AxisList live_axes(const Mesh& mesh, const std::vector<std::string>& names) {
 
 }  // namespace
 
-std::vector<std::int32_t> token_order(const CompileRequest& request, int rank) {
-  return token_order(request.mesh, request.options, request.sequence, rank);
-}
-
 Session::Session(Communicator& world, const CompileRequest& request, const CompiledModel& model)
     : world_(world),
       request_(request),
@@ -38,7 +34,7 @@ Session::Session(Communicator& world, const CompileRequest& request, const Compi
   data_rank_ = mesh.index(batch, world.rank());
   rows_ = request.batch / data_ranks_;
   slots_ = request.sequence / mesh.count(sequence);
-  order_ = token_order(request, world.rank());
+  order_ = token_order(mesh, request.options, request.sequence, world.rank());
   find_state();
 }
 

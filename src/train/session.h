@@ -35,9 +35,6 @@ struct StepResult {
   double valid_tokens = 0;  // of the step
 };
 
-/// The global indices of a rank's slots in the padded sequence, in the token order of the request.
-std::vector<std::int32_t> token_order(const CompileRequest& request, int rank);
-
 class Session {
  public:
   /// Collective over `world`. `request` and `model` must outlive the session.

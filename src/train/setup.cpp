@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <thread>
 
 #include "base/environment.h"
@@ -40,18 +41,24 @@ int resolve_threads(const Experiment& experiment, int ranks_on_host) {
 
 }  // namespace
 
-int count_ranks_on_host(Communicator& world) {
+Hosts find_hosts(Communicator& world) {
   char mine[64] = {};
-  if (gethostname(mine, sizeof mine - 1) != 0) return world.size();
+  if (gethostname(mine, sizeof mine - 1) != 0) return {world.size(), 1};
   std::vector<char> all(sizeof mine * static_cast<std::size_t>(world.size()));
   world.all_gather({}, mine, all.data(), sizeof mine).wait();
-  int count = 0;
-  for (int rank = 0; rank < world.size(); ++rank)
-    count += std::memcmp(all.data() + static_cast<std::size_t>(rank) * sizeof mine, mine, sizeof mine) == 0;
-  return count;
+  const auto same = [&](int a, int b) {
+    return std::memcmp(all.data() + static_cast<std::size_t>(a) * sizeof mine,
+                       all.data() + static_cast<std::size_t>(b) * sizeof mine, sizeof mine) == 0;
+  };
+  Hosts hosts{0, world.size()};
+  for (int rank = 0; rank < world.size(); ++rank) hosts.ranks_here += same(rank, world.rank());
+  // A run may end where the host changes, and nowhere else: the runs' length divides each such place.
+  for (int rank = 1; rank < world.size(); ++rank)
+    if (!same(rank, rank - 1)) hosts.neighbours = std::gcd(hosts.neighbours, rank);
+  return hosts;
 }
 
-RunSetup prepare_run(const Experiment& experiment, int world, int ranks_on_host) {
+RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts) {
   RunSetup setup;
   setup.experiment = experiment;
   if (experiment.device.type != DeviceType::cpu)
@@ -59,7 +66,10 @@ RunSetup prepare_run(const Experiment& experiment, int world, int ranks_on_host)
   setup.model = load_model(experiment.model.config);
   const TransformerSpec& spec = setup.model.spec;
   setup.decisions = setup.model.notes;
-  setup.parallel = resolve_parallelism(experiment, world, spec.query_heads());
+  std::vector<AttentionLayer> layers;
+  for (const LayerSpec* layer : spec.each_layer()) layers.push_back({layer->attention.heads, layer->attention.window});
+  setup.parallel = resolve_parallelism(experiment, world, hosts.neighbours, layers);
+  for (const auto& decision : setup.parallel.decisions) setup.decisions.push_back(decision);
 
   CompileRequest& request = setup.request;
   request.spec = spec;
@@ -68,7 +78,7 @@ RunSetup prepare_run(const Experiment& experiment, int world, int ranks_on_host)
   setup.sequence = experiment.training.seq_len;
   request.sequence = padded_sequence(setup.parallel, setup.sequence);
   request.kinds = step_kinds(setup.parallel.accumulation_steps, !experiment.data.validation_files.empty());
-  request.threads = resolve_threads(experiment, ranks_on_host);
+  request.threads = resolve_threads(experiment, hosts.ranks_here);
   request.reference_only = reference_kernels();
   request.dump = environment("LONGHAUL_DUMP");
 
@@ -100,7 +110,7 @@ RunSetup prepare_run(const Experiment& experiment, int world, int ranks_on_host)
   if (request.sequence != setup.sequence)
     setup.decisions.push_back(
         fmt::format("sequences of {} tokens are padded to {} with ignored tokens, so that they divide over {} ranks",
-                    setup.sequence, request.sequence, setup.parallel.sequence));
+                    setup.sequence, request.sequence, setup.parallel.sequence()));
   if (request.reference_only)
     setup.decisions.push_back("LONGHAUL_KERNELS=reference: every op runs the plain-loop reference kernel");
   if (!options.fault.empty())

@@ -7,6 +7,7 @@
 #include "comm/communicator.h"
 #include "config/experiment.h"
 #include "model/huggingface.h"
+#include "plan/parallelism.h"
 #include "train/compile.h"
 
 namespace longhaul {
@@ -20,12 +21,19 @@ struct RunSetup {
   std::vector<std::string> decisions;  ///< what `auto` became, padding, and whatever else a user should know: log them
 };
 
-/// Reads the model and resolves parallelism, precision and threads. `ranks_on_host` share the cores of this machine.
+/// Where ranks run.
+struct Hosts {
+  int ranks_here = 1;  ///< on the calling rank's host: they share its cores
+  int neighbours = 1;  ///< every run of so many ranks, counted from rank 0, is on one host; the same on all ranks
+  /// All `ranks` on one host.
+  static Hosts one(int ranks) { return {ranks, ranks}; }
+};
+/// Collective.
+Hosts find_hosts(Communicator& world);
+
+/// Reads the model and resolves parallelism, precision and threads.
 /// Throws Error for what cannot be done: a device or key value without an implementation, heads that do not divide, a
 /// sequence longer than a learned position table.
-RunSetup prepare_run(const Experiment& experiment, int world, int ranks_on_host);
-
-/// How many ranks of the world run on the calling rank's host; collective.
-int count_ranks_on_host(Communicator& world);
+RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts);
 
 }  // namespace longhaul

@@ -15,6 +15,11 @@ void DataSource::fill(Session& session, const std::vector<std::int64_t>& samples
   loader->fill({samples.data() + begin, static_cast<std::size_t>(rows)}, session.order(), session.micro_batch());
 }
 
+std::unique_ptr<SequenceLoader> make_loader(const Experiment& experiment, const TokenSource& source) {
+  return std::make_unique<SequenceLoader>(source, experiment.training.seq_len,
+                                          experiment.data.packing ? Packing::documents : Packing::none);
+}
+
 DataSource open_source(Communicator& world, const RunSetup& setup, const std::vector<std::filesystem::path>& files,
                        bool shuffle) {
   const Experiment& experiment = setup.experiment;
@@ -29,7 +34,7 @@ DataSource open_source(Communicator& world, const RunSetup& setup, const std::ve
   source.dataset->validate(size * world.rank() / world.size(), size * (world.rank() + 1) / world.size());
   source.sampler =
       std::make_unique<Sampler>(size, setup.sequence, static_cast<std::uint64_t>(experiment.training.seed), shuffle);
-  source.loader = std::make_unique<SequenceLoader>(*source.dataset, setup.sequence);
+  source.loader = make_loader(experiment, *source.dataset);
   return source;
 }
 

@@ -28,6 +28,10 @@ struct DataSource {
 DataSource open_source(Communicator& world, const RunSetup& setup, const std::vector<std::filesystem::path>& files,
                        bool shuffle);
 
+/// A loader of the experiment's sequence length and packing; `source` must outlive it. Throws Error for packing of data
+/// that does not say where documents end.
+std::unique_ptr<SequenceLoader> make_loader(const Experiment& experiment, const TokenSource& source);
+
 /// Where the parameters of the first step come from: model.weights, or the random initialisation of model.init_seed.
 ParameterSource first_parameters(const RunSetup& setup);
 

@@ -33,13 +33,13 @@ namespace fs = std::filesystem;
 class Trainer {
  public:
   Trainer(Communicator& world, const Experiment& experiment) : world_(world) {
-    const int ranks_on_host = count_ranks_on_host(world);
-    phase(world, [&] { setup_ = prepare_run(experiment, world.size(), ranks_on_host); });
+    const Hosts hosts = find_hosts(world);
+    phase(world, [&] { setup_ = prepare_run(experiment, world.size(), hosts); });
     folder_ = setup_.experiment.job.folder;
     for (const auto& decision : setup_.decisions) log_info("{}", decision);
     cores_ = static_cast<double>(std::min<std::int64_t>(
         std::int64_t{world.size()} * setup_.request.threads,
-        std::int64_t{std::thread::hardware_concurrency()} * world.size() / std::max(1, ranks_on_host)));
+        std::int64_t{std::thread::hardware_concurrency()} * world.size() / std::max(1, hosts.ranks_here)));
   }
 
   int run() {

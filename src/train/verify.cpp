@@ -13,6 +13,7 @@
 #include "config/schedule.h"
 #include "model/flops.h"
 #include "model/parameters.h"
+#include "plan/mesh.h"
 #include "train/compare.h"
 #include "train/locate.h"
 #include "train/reference_run.h"
@@ -85,7 +86,7 @@ Outcome run_programs(Session& session, const DataSource& source, const std::vect
   return outcome;
 }
 
-// Micro-batch i of the whole model, its tokens at the places that `order` says (beyond S: padding).
+// Micro-batch i of the whole model, the tokens of a sequence in the order given (beyond S: padding).
 GlobalBatch global_batch(const DataSource& source, const std::vector<std::int64_t>& samples, std::int64_t rows,
                          const std::vector<std::int32_t>& order, std::int64_t i) {
   GlobalBatch batch;
@@ -116,21 +117,6 @@ Outcome run_reference(const RunSetup& setup, const ParameterSource& parameters, 
     for (const auto& parameter : longhaul::parameters(request.spec))
       outcome.parameters[parameter.name] = reference.values(parameter.name);
   return outcome;
-}
-
-// What stands where in a sequence that the ranks share: their orders, one after the other.
-std::vector<std::int32_t> order_of_all(const CompileRequest& request) {
-  const Mesh& mesh = request.mesh;
-  AxisList sequence;
-  for (const auto& name : request.options.sequence_axes)
-    if (const int axis = mesh.find(name); axis >= 0) sequence.push_back(axis);
-  std::vector<std::int32_t> order(static_cast<std::size_t>(request.sequence));
-  for (int rank = 0; rank < mesh.world(); ++rank) {
-    const auto part = token_order(request, rank);
-    std::copy(part.begin(), part.end(),
-              order.begin() + static_cast<std::ptrdiff_t>(part.size()) * mesh.index(sequence, rank));
-  }
-  return order;
 }
 
 // The yardstick of a low precision: the same programs for one rank, in the same dtype, without a planted fault.
@@ -313,10 +299,10 @@ std::string VerificationReport::text() const {
 
 VerificationReport verify_run(Communicator& world, const Experiment& experiment, const VerificationOptions& options) {
   RunSetup setup;
-  const int ranks_on_host = count_ranks_on_host(world);
+  const Hosts hosts = find_hosts(world);
   phase(world, [&] {
     require_data_files(experiment);
-    setup = prepare_run(experiment, world.size(), ranks_on_host);
+    setup = prepare_run(experiment, world.size(), hosts);
   });
   for (const auto& decision : setup.decisions) log_info("{}", decision);
   return verify_run(world, setup, options);
@@ -374,7 +360,9 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
         session, setup.request, model, micro_batches, [&](std::int64_t i) { source.fill(session, samples, i); },
         [&](std::int64_t i) {
           const std::int64_t rows = setup.request.batch;
-          const GlobalBatch batch = global_batch(source, samples, rows, order_of_all(setup.request), i);
+          // As the ranks' buffers lie, laid together.
+          const auto order = whole_token_order(setup.request.mesh, setup.request.options, setup.request.sequence);
+          const GlobalBatch batch = global_batch(source, samples, rows, order, i);
           return std::map<std::string, HostTensor>{{"tokens", integers(batch.tokens, rows)},
                                                    {"labels", integers(batch.labels, rows)},
                                                    {"index", integers(batch.index, rows)},

@@ -209,25 +209,65 @@ TEST_CASE("weight decay leaves out the patterns of weight_decay_exclude") {
   CHECK_FALSE(matches_pattern("a*c", "acb"));
 }
 
-TEST_CASE("auto parallelism takes the largest divisor of the ranks that divides all query heads") {
-  const auto resolve = [](const std::string& keys, std::int64_t world, std::vector<std::int64_t> heads) {
-    return resolve_parallelism(yaml(minimal + keys), world, heads);
+TEST_CASE("parallelism.sequence is a number, a mapping or auto, and prints as it is read") {
+  const auto sequence = [](const std::string& value, const std::vector<std::string>& overrides = {}) {
+    return yaml(minimal + "parallelism: {sequence: " + value + "}", overrides).parallelism.sequence;
   };
-  ResolvedParallelism r = resolve("", 6, {4, 8});
-  CHECK(r.sequence == 2);
-  CHECK(r.data == 3);
-  CHECK(r.zero_stage == 1);
-  r = resolve("parallelism: {data: 2, zero_stage: 3}\ntraining: {global_batch_size: 8, micro_batch_size: 2}", 8, {12});
-  CHECK(r.sequence == 4);
-  CHECK(r.data == 2);
-  CHECK(r.zero_stage == 3);
-  CHECK(r.accumulation_steps == 2);
-  CHECK(r.global_batch_size == 8);
-  CHECK_THROWS_WITH(resolve("parallelism: {sequence: 3}", 4, {12}), Contains("parallelism.sequence is 3"));
-  CHECK_THROWS_WITH(resolve("parallelism: {data: 2, sequence: 2}", 8, {4}), Contains("2 x 2 = 4"));
-  CHECK_THROWS_WITH(resolve("parallelism: {data: 2}", 16, {4}), Contains("2 x 4 = 8") && Contains("query heads"));
-  CHECK_THROWS_WITH(resolve("training: {global_batch_size: 3}\nparallelism: {sequence: 1}", 2, {4}),
-                    Contains("1 x 2 = 2"));
+  CHECK(sequence("4") == SequenceSplit{4, 1, 1});
+  CHECK(sequence("{ulysses: 2, ring: 3}") == SequenceSplit{2, 3, 1});
+  CHECK(sequence("{gather_kv: 2}") == SequenceSplit{1, 1, 2});
+  CHECK_FALSE(sequence("auto"));
+  CHECK(sequence("4", {"parallelism.sequence={ulysses: 2, ring: 2}"}) == SequenceSplit{2, 2, 1});
+  CHECK(sequence("4", {"parallelism.sequence.ring=2"}) == SequenceSplit{4, 2, 1});
+  CHECK(sequence("auto", {"parallelism.sequence.gather_kv=2"}) == SequenceSplit{1, 1, 2});
+  CHECK(sequence("{ring: 4}", {"--parallelism.sequence.ring=1", "parallelism.sequence.ulysses=2"}) ==
+        SequenceSplit{2, 1, 1});
+  CHECK_FALSE(sequence("{ring: 4}", {"parallelism.sequence=auto"}));
+  for (const auto& [text, printed] : {std::pair{"4", "4"},
+                                      {"{ulysses: 4}", "4"},
+                                      {"{ring: 1}", "1"},
+                                      {"{ring: 3, ulysses: 2}", "{ulysses: 2, ring: 3}"},
+                                      {"{ring: 2}", "{ring: 2}"},
+                                      {"{ulysses: 2, gather_kv: 2}", "{ulysses: 2, gather_kv: 2}"},
+                                      {"auto", "auto"}}) {
+    const Experiment e = yaml(minimal + "parallelism: {sequence: " + text + "}");
+    CHECK(value_of(e, "parallelism.sequence") == printed);
+    CHECK(parse_experiment(to_yaml(e), "/elsewhere/resolved.yaml") == e);
+  }
+  CHECK(parse_experiment(R"({"model": {"config": "m.json"}, "parallelism": {"sequence": {"ulysses": 2, "ring": 3}}})",
+                         "/somewhere/run.json")
+            .parallelism.sequence == SequenceSplit{2, 3, 1});
+
+  const auto refused = [](const std::string& value) {
+    return message(minimal + "parallelism: {sequence: " + value + "}");
+  };
+  CHECK_THAT(refused("{ulises: 2}"), Contains("run.yaml:2") && Contains("did you mean ulysses?"));
+  CHECK_THAT(refused("{ring: 2, ring: 2}"), Contains("ring of parallelism.sequence stands twice"));
+  CHECK_THAT(refused("{ring: 0}"), Contains("parallelism.sequence") && Contains("from 1 to"));
+  CHECK_THAT(refused("{ring: 1.5}"), Contains("1.5") && Contains("without point"));
+  CHECK_THAT(refused("{ring: auto}"), Contains("parallelism.sequence"));
+  CHECK_THAT(refused("{ring: {a: 1}}"), Contains("parallelism.sequence"));
+  CHECK_THAT(refused("{}"), Contains("a mapping"));
+  CHECK_THAT(refused("0"), Contains("from 1 to"));
+  CHECK_THAT(refused("all"), Contains("\"all\"") && Contains("or auto"));
+  CHECK_THAT(refused("[2, 2]"), Contains("[2, 2]"));
+  CHECK_THAT(refused("{ring: 2, gather_kv: 2}"), Contains("ring and gather_kv"));
+  CHECK_THAT(message(minimal, {"parallelism.sequence.rign=2"}), Contains("did you mean ring?"));
+  CHECK_THAT(message(minimal, {"parallelism.sequense.ring=2"}), Contains("did you mean parallelism.sequence?"));
+  CHECK_THAT(message(minimal, {"training.steps.ring=2"}), Contains("training.steps is no mapping"));
+}
+
+TEST_CASE("data.packing is none or a mapping") {
+  CHECK_FALSE(yaml(minimal).data.packing);
+  CHECK_FALSE(yaml(minimal + "data: {packing: none}").data.packing);
+  const Experiment packed = yaml(minimal + "data: {packing: {mode: documents}}");
+  CHECK(packed.data.packing == PackingMode::documents);
+  CHECK(value_of(packed, "data.packing") == "{mode: documents}");
+  CHECK(parse_experiment(to_yaml(packed), "/elsewhere/resolved.yaml") == packed);
+  CHECK(yaml(minimal, {"data.packing.mode=documents"}).data.packing == PackingMode::documents);
+  CHECK_THAT(message(minimal + "data: {packing: {mode: document}}"), Contains("documents") && Contains("\"document\""));
+  CHECK_THAT(message(minimal + "data: {packing: {node: documents}}"), Contains("did you mean mode?"));
+  CHECK_THAT(message(minimal + "data: {packing: documents}"), Contains("{mode: documents}, or none"));
 }
 
 TEST_CASE("garbled experiment files are refused as user errors, never as crashes") {

@@ -103,6 +103,16 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
       R"("data": {"files": ""})",
       R"("parallelism": {"zero_stage": 3, "data": "auto"})",
       R"("parallelism": {"zero_stage": 4})",
+      R"("parallelism": {"sequence": 2, "token_order": "zigzag"})",
+      R"("parallelism": {"sequence": {"ulysses": 2, "ring": 2}})",
+      R"("parallelism": {"sequence": {"ulises": 2}})",
+      R"("parallelism": {"sequence": {"ring": 0}})",
+      R"("parallelism": {"sequence": {}})",
+      R"("parallelism": {"sequence": "all"})",
+      R"("parallelism": {"token_order": "random"})",
+      R"("data": {"packing": {"mode": "documents"}})",
+      R"("data": {"packing": "documents"})",
+      R"("data": {"packing": {"mode": 0}})",
       R"("checkpoint": {"resume": "off"})",
       R"("checkpoint": {"resume": false})",
       R"("job": {"name": 7})",
@@ -123,14 +133,14 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
     accepted += code_accepts;
     CHECK(schema_accepts(schema, json::parse(text)) == code_accepts);
   }
-  CHECK(accepted == 10);
+  CHECK(accepted == 13);
   CHECK_FALSE(schema_accepts(schema, json::parse(R"({"training": {}})")));  // model.config is missing
 }
 
 TEST_CASE("the quickstart loads, and the schema accepts it and every resolved experiment") {
   const auto file = source("configs/quickstart.yaml");
   const Experiment e = load_experiment(file);
-  CHECK(e.parallelism.sequence == 2);
+  CHECK(e.parallelism.sequence == SequenceSplit{2, 1, 1});
   CHECK(e.training.seq_len == 1024);
   CHECK(e.model.config == source("configs/models/quickstart.json").lexically_normal());
   CHECK(e.data.files.at(0) == source("data/kjv-train.txt").lexically_normal());

@@ -1,6 +1,8 @@
 // verify accepts what is right, refuses every planted fault, and --locate names the place.
 #include "train/verify.h"
 
+#include <fmt/ranges.h>
+
 #include <catch2/catch.hpp>
 #include <mutex>
 
@@ -22,7 +24,7 @@ VerificationReport verify_on(int ranks, const Experiment& experiment, const std:
                              TokenOrder order = TokenOrder::contiguous) {
   VerificationReport report;
   run_threads(ranks, [&](Communicator& world) {
-    RunSetup setup = prepare_run(experiment, world.size(), world.size());
+    RunSetup setup = prepare_run(experiment, world.size(), Hosts::one(world.size()));
     setup.request.options.fault = fault;
     setup.request.options.token_order = order;
     if (!axes.empty()) setup.request.mesh = Mesh(axes);
@@ -81,6 +83,57 @@ TEST_CASE("rings and zigzag order are verified, and searched", "[threads]") {
     REQUIRE(wrong.location.size() == 1);
     CHECK(wrong.location[0].find("= slice(") != std::string::npos);
   }
+}
+
+TEST_CASE("every split that an experiment can ask for is verified, packed documents or not", "[threads]") {
+  const SmallExperiment small(small_llama());
+  std::vector<std::string> names;
+  for (const int size : {7, 40, 3, 21, 9, 15, 60, 11}) {  // documents that end inside samples, and longer ones
+    names.push_back((small.folder() / fmt::format("document{}.txt", size)).string());
+    std::ofstream(names.back()) << std::string(static_cast<std::size_t>(size), static_cast<char>('a' + size % 26));
+  }
+  const std::vector<std::string> base = {fmt::format("data.files=[{}]", fmt::join(names, ", ")), "training.seq_len=15"};
+  const auto loss = [](const VerificationReport& report) {
+    for (const auto& row : report.rows)
+      if (row.name == "loss") return row.norm;
+    return 0.0;
+  };
+  for (const std::string split : {"4", "{ring: 4}", "{gather_kv: 4}", "{ulysses: 2, ring: 2}",
+                                  "{ulysses: 2, gather_kv: 2}", "{ring: 2}", "auto"}) {
+    std::vector<double> losses;
+    for (const std::string packing : {"none", "{mode: documents}"}) {
+      INFO(split << " " << packing);
+      const VerificationReport report =
+          verify_on(4, small.load(with(base, {"parallelism.sequence=" + split, "data.packing=" + packing,
+                                              "parallelism.zero_stage=" + std::string(split == "4" ? "2" : "3")})));
+      INFO(report.text());
+      CHECK_FALSE(report.differs);
+      losses.push_back(loss(report));
+    }
+    CHECK(std::abs(losses[0] - losses[1]) > 1e-3 * losses[0]);  // documents that do not see each other are another task
+  }
+  // The order of the buffers is not that of the sequence: locating must know it.
+  const Experiment ring = small.load(with(base, {"parallelism.sequence={ring: 4}", "data.packing.mode=documents"}));
+  const VerificationReport differentiated = verify_on(4, ring, "differentiate", {.locate = true});
+  REQUIRE(differentiated.location.size() == 1);
+  CHECK(differentiated.location[0].find("pass differentiate ") != std::string::npos);
+  const VerificationReport shifted = verify_on(4, ring, "wrong_boundary_mask", {.locate = true});
+  REQUIRE(shifted.location.size() == 1);
+  CHECK(shifted.location[0].find("input key_start") != std::string::npos);
+}
+
+TEST_CASE("packing of data without document ends is refused", "[threads]") {
+  const SmallExperiment small(small_llama());
+  std::vector<std::int32_t> file(256 + 200, 1);
+  file[0] = 20240801;
+  file[1] = 7;
+  file[2] = 200;
+  std::ofstream(small.folder() / "tokens.bin", std::ios::binary)
+      .write(reinterpret_cast<const char*>(file.data()), static_cast<std::streamsize>(file.size() * 4));
+  const std::vector<std::string> keys = {"data.format=llmc", "data.files=" + (small.folder() / "tokens.bin").string()};
+  CHECK_FALSE(verify_on(1, small.load(keys)).differs);
+  CHECK_THROWS_WITH(verify_on(1, small.load(with(keys, {"data.packing.mode=documents"}))),
+                    Catch::Contains("data.packing") && Catch::Contains("where documents end"));
 }
 
 TEST_CASE("every planted fault is refused, and --locate names its place", "[threads]") {

@@ -1,0 +1,101 @@
+#include "plan/parallelism.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/error.h"
+
+namespace longhaul {
+namespace {
+
+std::int64_t common_divisor(const std::vector<AttentionLayer>& layers) {
+  std::int64_t divisor = 0;
+  for (const auto& layer : layers) divisor = std::gcd(divisor, layer.heads);
+  return std::max<std::int64_t>(1, divisor);
+}
+
+// Every way to split a sequence over `ranks` that the heads allow.
+std::string pairs_that_work(std::int64_t ranks, std::int64_t heads) {
+  std::string text;
+  for (std::int64_t u = ranks; u >= 1; --u)
+    if (ranks % u == 0 && heads % u == 0)
+      text += fmt::format("{}{{ulysses: {}, ring: {}}}", text.empty() ? "" : ", ", u, ranks / u);
+  return text;
+}
+
+void refuse_heads(const Experiment& experiment, const SequenceSplit& split, const std::vector<AttentionLayer>& layers) {
+  for (std::size_t i = 0; i < layers.size(); ++i)
+    if (layers[i].heads % split.ulysses)
+      fail(
+          "parallelism.sequence is {}: layer {} has {} query heads, which do not divide over {} ulysses ranks; for {} "
+          "ranks a sequence these work: {} (gather_kv may stand for ring)",
+          value_of(experiment, "parallelism.sequence"), i, layers[i].heads, split.ulysses, split.ranks(),
+          pairs_that_work(split.ranks(), common_divisor(layers)));
+}
+
+}  // namespace
+
+ResolvedParallelism data_parallel(std::int64_t ranks, std::int64_t zero_stage) {
+  ResolvedParallelism parallel;
+  parallel.data = ranks;
+  parallel.zero_stage = zero_stage;
+  return parallel;
+}
+
+ResolvedParallelism resolve_parallelism(const Experiment& e, std::int64_t world, std::int64_t neighbours,
+                                        const std::vector<AttentionLayer>& layers) {
+  LONGHAUL_CHECK(world >= 1 && neighbours >= 1, "a world of {} ranks, {} of them together", world, neighbours);
+  ResolvedParallelism resolved;
+  const auto& parallelism = e.parallelism;
+  if (parallelism.data && world % *parallelism.data != 0)
+    fail("parallelism.data is {}; it must divide the number of ranks, which is {}", *parallelism.data, world);
+
+  SequenceSplit split;
+  if (parallelism.sequence) {
+    split = *parallelism.sequence;
+    if (world % split.ranks() != 0)
+      fail("parallelism.sequence is {}, {} ranks; that must divide the number of ranks, which is {}",
+           value_of(e, "parallelism.sequence"), split.ranks(), world);
+    refuse_heads(e, split, layers);
+  } else {
+    const std::int64_t available = world / parallelism.data.value_or(1), heads = common_divisor(layers);
+    // A divisor of all three divides their greatest common divisor, which is therefore the largest.
+    split.ulysses = std::gcd(std::gcd(available, neighbours), heads);
+    split.ring = available / split.ulysses;
+    resolved.decisions.push_back(fmt::format(
+        "parallelism.sequence auto for {} ranks: {{ulysses: {}, ring: {}}} (every layer's query heads divide by {}, {} "
+        "neighbouring ranks share a host)",
+        available, split.ulysses, split.ring, heads, neighbours));
+  }
+  resolved.ulysses = split.ulysses;
+  resolved.ring = split.ring;
+  resolved.gather = split.gather_kv;
+  resolved.data = parallelism.data.value_or(world / split.ranks());
+  if (resolved.data * split.ranks() != world)
+    fail("parallelism.data x parallelism.sequence is {} x {} = {}; it must be the number of ranks, which is {}",
+         resolved.data, split.ranks(), resolved.data * split.ranks(), world);
+  resolved.zero_stage = parallelism.zero_stage.value_or(1);
+
+  if (resolved.outer() > 1) {
+    const bool unbounded =
+        std::any_of(layers.begin(), layers.end(), [](const AttentionLayer& layer) { return layer.window == 0; });
+    resolved.token_order =
+        parallelism.token_order.value_or(unbounded ? SequenceOrder::zigzag : SequenceOrder::contiguous);
+    if (!parallelism.token_order)
+      resolved.decisions.push_back(unbounded
+                                       ? "parallelism.token_order auto: zigzag, which shares causal attention evenly"
+                                       : "parallelism.token_order auto: contiguous, as every layer has a window");
+  }
+
+  const std::int64_t at_once = e.training.micro_batch_size * resolved.data;
+  resolved.global_batch_size = e.training.global_batch_size.value_or(at_once);
+  if (resolved.global_batch_size % at_once != 0)
+    fail(
+        "training.global_batch_size is {}; it must be a multiple of training.micro_batch_size x data-parallel groups = "
+        "{} x {} = {} on {} ranks",
+        resolved.global_batch_size, e.training.micro_batch_size, resolved.data, at_once, world);
+  resolved.accumulation_steps = resolved.global_batch_size / at_once;
+  return resolved;
+}
+
+}  // namespace longhaul

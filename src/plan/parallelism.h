@@ -1,0 +1,43 @@
+// What the `auto` keys of `parallelism` and the batch become for a model and a number of ranks, and which requests
+// cannot be met.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "config/experiment.h"
+
+namespace longhaul {
+
+/// What the choice depends on, layer by layer.
+struct AttentionLayer {
+  std::int64_t heads = 1;   ///< query heads
+  std::int64_t window = 0;  ///< keys that a query sees, itself included; 0: all before it
+};
+
+struct ResolvedParallelism {
+  std::int64_t data = 1, ulysses = 1, ring = 1, gather = 1, zero_stage = 1;
+  SequenceOrder token_order = SequenceOrder::contiguous;
+  std::int64_t global_batch_size = 1;   ///< sequences per optimizer step
+  std::int64_t accumulation_steps = 1;  ///< micro-batches per optimizer step
+  std::vector<std::string> decisions;   ///< what `auto` became and why, for the log
+  /// Ranks that share a sequence; those of them that keep their queries throughout.
+  std::int64_t sequence() const { return ulysses * outer(); }
+  std::int64_t outer() const { return ring * gather; }
+};
+
+/// Each rank trains on sequences of its own; state sharded by this ZeRO stage.
+ResolvedParallelism data_parallel(std::int64_t ranks, std::int64_t zero_stage);
+
+/// `neighbours`: every run of that many ranks, counted from rank 0, is on one host.
+///
+/// sequence auto: for world / data ranks (world when data is auto too), ulysses is the largest divisor of them and of
+/// `neighbours` that divides the query heads of every layer; ring is the rest. data auto: world / sequence. zero_stage
+/// auto: 1. token_order auto: zigzag if a layer without a window is split over ring or gather ranks.
+///
+/// Throws Error when data x sequence is not the world, when ulysses does not divide the query heads of a layer (naming
+/// it and the pairs that would do) or when global_batch_size is no multiple of micro_batch_size x data.
+ResolvedParallelism resolve_parallelism(const Experiment& experiment, std::int64_t world, std::int64_t neighbours,
+                                        const std::vector<AttentionLayer>& layers);
+
+}  // namespace longhaul

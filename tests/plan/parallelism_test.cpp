@@ -1,0 +1,129 @@
+// From the keys of `parallelism` to a mesh and to the tokens that ranks hold.
+#include "plan/parallelism.h"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <numeric>
+#include <set>
+
+#include "base/error.h"
+#include "plan/mesh.h"
+
+using namespace longhaul;
+using Catch::Matchers::Contains;
+
+namespace {
+
+Experiment experiment(const std::string& keys) {
+  return parse_experiment("model: {config: m.json}\n" + keys, "/somewhere/run.yaml");
+}
+ResolvedParallelism resolve(const std::string& keys, std::int64_t world, const std::vector<std::int64_t>& heads,
+                            std::int64_t neighbours = 0, std::int64_t window = 0) {
+  std::vector<AttentionLayer> layers;
+  for (const std::int64_t count : heads) layers.push_back({count, window});
+  return resolve_parallelism(experiment(keys), world, neighbours ? neighbours : world, layers);
+}
+using Split = std::vector<std::int64_t>;
+Split split(const ResolvedParallelism& r) {
+  return {r.data, r.ring, r.gather, r.ulysses};
+}
+
+}  // namespace
+
+TEST_CASE("auto sequence: ulysses while heads and the host allow, ring for the rest") {
+  CHECK(split(resolve("", 6, {4, 8})) == Split{1, 3, 1, 2});
+  CHECK(split(resolve("", 8, {8})) == Split{1, 1, 1, 8});
+  CHECK(split(resolve("", 8, {8}, 4)) == Split{1, 2, 1, 4});    // two hosts of four
+  CHECK(split(resolve("", 12, {8}, 3)) == Split{1, 12, 1, 1});  // hosts of three: no divisor of 8 but 1
+  CHECK(split(resolve("", 5, {7})) == Split{1, 5, 1, 1});
+  CHECK(split(resolve("parallelism: {data: 2}", 16, {4})) == Split{2, 2, 1, 4});
+  CHECK(split(resolve("", 1, {4})) == Split{1, 1, 1, 1});
+  const ResolvedParallelism r = resolve("", 6, {4, 8});
+  REQUIRE(r.decisions.size() == 2);
+  CHECK_THAT(r.decisions[0], Contains("{ulysses: 2, ring: 3}"));
+  CHECK_THAT(r.decisions[1], Contains("zigzag"));
+  CHECK(r.zero_stage == 1);
+}
+
+TEST_CASE("explicit splits take the ranks that they name, data the rest") {
+  CHECK(split(resolve("parallelism: {sequence: 2}", 8, {4})) == Split{4, 1, 1, 2});
+  CHECK(split(resolve("parallelism: {sequence: {ring: 4}}", 8, {3})) == Split{2, 4, 1, 1});
+  CHECK(split(resolve("parallelism: {sequence: {ulysses: 2, gather_kv: 3}}", 6, {4})) == Split{1, 1, 3, 2});
+  CHECK(resolve("parallelism: {sequence: 2}", 4, {4}).decisions.empty());
+  const ResolvedParallelism r = resolve(
+      "parallelism: {data: 2, sequence: {ulysses: 2, ring: 2}, zero_stage: 3}\n"
+      "training: {global_batch_size: 8, micro_batch_size: 2}",
+      8, {12});
+  CHECK(r.zero_stage == 3);
+  CHECK(r.accumulation_steps == 2);
+  CHECK(r.global_batch_size == 8);
+  CHECK(describe(r) == "8 ranks = data 2 x ring 2 x ulysses 2, zigzag order, zero_stage 3");
+  CHECK(describe(resolve("", 1, {4})) == "1 ranks = data 1 x ulysses 1, zero_stage 1");
+}
+
+TEST_CASE("what cannot be is refused with what can") {
+  CHECK_THROWS_WITH(resolve("parallelism: {sequence: 8}", 8, {8, 12}),
+                    Contains("layer 1 has 12 query heads") &&
+                        Contains("{ulysses: 4, ring: 2}, {ulysses: 2, ring: 4}, "
+                                 "{ulysses: 1, ring: 8}") &&
+                        !Contains("{ulysses: 8"));
+  CHECK_THROWS_WITH(resolve("parallelism: {sequence: 3}", 4, {12}), Contains("parallelism.sequence is 3"));
+  CHECK_THROWS_WITH(resolve("parallelism: {sequence: {ring: 2, ulysses: 3}}", 4, {12}),
+                    Contains("{ulysses: 3, ring: 2}, 6 ranks") && Contains("which is 4"));
+  CHECK_THROWS_WITH(resolve("parallelism: {data: 2, sequence: 2}", 8, {4}), Contains("2 x 2 = 4"));
+  CHECK_THROWS_WITH(resolve("parallelism: {data: 3}", 8, {4}), Contains("parallelism.data is 3"));
+  CHECK_THROWS_WITH(resolve("training: {global_batch_size: 3}\nparallelism: {sequence: 1}", 2, {4}),
+                    Contains("1 x 2 = 2"));
+}
+
+TEST_CASE("token order: zigzag when a ring or gather layer sees everything before it") {
+  const auto order = [](const std::string& keys, std::int64_t window) {
+    return resolve("parallelism: {" + keys + "}", 4, {4}, 4, window).token_order;
+  };
+  CHECK(order("sequence: 4", 0) == SequenceOrder::contiguous);
+  CHECK(order("sequence: {ring: 4}", 0) == SequenceOrder::zigzag);
+  CHECK(order("sequence: {gather_kv: 2, ulysses: 2}", 0) == SequenceOrder::zigzag);
+  CHECK(order("sequence: {ring: 4}", 5) == SequenceOrder::contiguous);
+  CHECK(order("sequence: {ring: 4}, token_order: contiguous", 0) == SequenceOrder::contiguous);
+  CHECK(order("sequence: {ring: 4}, token_order: zigzag", 5) == SequenceOrder::zigzag);
+  const AttentionLayer window{4, 5}, whole{4, 0};
+  CHECK(resolve_parallelism(experiment("parallelism: {sequence: {ring: 2}}"), 2, 2, {window, whole}).token_order ==
+        SequenceOrder::zigzag);
+}
+
+TEST_CASE("padded sequences divide over chunks, and the ranks' tokens are each token once") {
+  const auto padded = [](const std::string& keys, std::int64_t world, std::int64_t length) {
+    return padded_sequence(resolve("parallelism: {" + keys + "}", world, {12}), length);
+  };
+  CHECK(padded("sequence: 4", 4, 17) == 20);
+  CHECK(padded("sequence: {ring: 3}", 3, 13) == 18);  // zigzag: 2 x 3
+  CHECK(padded("sequence: {ring: 3}, token_order: contiguous", 3, 13) == 15);
+  CHECK(padded("sequence: {ring: 2, ulysses: 3}", 6, 13) == 24);       // 2 x lcm(2, 3)
+  CHECK(padded("sequence: {gather_kv: 2, ulysses: 2}", 4, 13) == 16);  // 2 x lcm(2, 2)
+  for (const std::string keys :
+       {"sequence: 4", "sequence: {ring: 4}", "sequence: {ring: 2, ulysses: 2}", "sequence: {gather_kv: 2, ulysses: 3}",
+        "data: 2, sequence: {ring: 3}, token_order: contiguous", "data: 2, sequence: {ring: 2, ulysses: 2}"}) {
+    INFO(keys);
+    const Experiment e = experiment("parallelism: {" + keys + "}");
+    const std::int64_t world = e.parallelism.data.value_or(1) * e.parallelism.sequence->ranks();
+    const ResolvedParallelism r = resolve_parallelism(e, world, world, {{12, 0}});
+    CompileOptions options;
+    const Mesh mesh = place_ranks(r, options);
+    CHECK(mesh.world() == world);
+    const std::int64_t length = padded_sequence(r, 50);
+    std::vector<std::int32_t> all, whole = whole_token_order(mesh, options, length);
+    for (int rank = 0; rank < static_cast<int>(r.sequence()); ++rank) {
+      const auto mine = token_order(mesh, options, length, rank);
+      // Data-parallel groups hold the same tokens, of other sequences.
+      CHECK(mine == token_order(mesh, options, length, static_cast<int>(world - r.sequence()) + rank));
+      all.insert(all.end(), mine.begin(), mine.end());
+      // An outer rank's causal work, as the sum of its indices, is the same for all under zigzag.
+      if (options.token_order == TokenOrder::zigzag && r.ulysses == 1)
+        CHECK(std::accumulate(mine.begin(), mine.end(), std::int64_t{0}) * r.sequence() == length * (length - 1) / 2);
+    }
+    CHECK(all == whole);
+    std::sort(all.begin(), all.end());
+    for (std::size_t i = 0; i < all.size(); ++i) REQUIRE(all[i] == static_cast<std::int32_t>(i));
+    CHECK(static_cast<std::int64_t>(all.size()) == length);
+  }
+}

@@ -1,0 +1,153 @@
+// The formulas of docs/parallelism.md against what the compiled programs send, exactly.
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <map>
+
+#include "../train/small_models.h"
+#include "base/error.h"
+#include "plan/mesh.h"
+
+using namespace longhaul;
+using namespace longhaul::testing;
+
+namespace {
+
+struct Case {
+  std::string split;
+  std::int64_t data = 1, zero_stage = 0, rows = 2, length = 48, micro_batches = 1;
+  DType dtype = DType::float32;
+  std::string order = "auto";
+};
+
+// What a rank sends in the programs named, by collective and by the pass that made it.
+using Sent = std::map<std::string, std::int64_t>;
+
+struct Run {
+  ResolvedParallelism parallel;
+  CompileRequest request;
+  CompiledModel model;
+  Sent sent(ProgramKind kind) const {
+    Sent bytes;
+    for (const TrafficRow& row : predicted_traffic("", model.program(kind), 0))
+      bytes[row.collective + " " + row.group] += row.bytes_sent;
+    return bytes;
+  }
+};
+
+Run compiled(const TransformerSpec& spec, const Case& c) {
+  const SequenceSplit split =
+      *parse_experiment("model: {config: m}\nparallelism: {sequence: " + c.split + "}", "/s/r.yaml")
+           .parallelism.sequence;
+  const std::int64_t world = c.data * split.ranks();
+  std::vector<AttentionLayer> layers;
+  for (const LayerSpec* layer : spec.each_layer()) layers.push_back({layer->attention.heads, layer->attention.window});
+  Run run;
+  run.parallel = resolve_parallelism(
+      parse_experiment(
+          fmt::format("model: {{config: m}}\nparallelism: {{sequence: {}, zero_stage: {}, token_order: {}}}", c.split,
+                      c.zero_stage, c.order),
+          "/s/r.yaml"),
+      world, world, layers);
+  CompileRequest& request = run.request;
+  request.spec = spec;
+  request.options = options_for(spec, c.dtype, 0);
+  request.mesh = place_ranks(run.parallel, request.options);
+  request.batch = c.rows * c.data;
+  request.sequence = padded_sequence(run.parallel, c.length);
+  request.kinds = step_kinds(c.micro_batches, false);
+  run.model = compile_model(request);
+  return run;
+}
+
+// KV heads after the repetition that makes them divide by u: the least multiple of k that u divides and that divides h.
+std::int64_t repeated(std::int64_t h, std::int64_t k, std::int64_t u) {
+  std::int64_t copies = 1;
+  while (k * copies % u || h % (k * copies)) ++copies;
+  return k * copies;
+}
+
+}  // namespace
+
+TEST_CASE("what each strategy moves is what its formula says") {
+  TransformerSpec grouped = small_llama(), window = small_llama(), narrow = small_llama();
+  for (auto& group : window.layers) group.layer.attention.window = 5;
+  for (auto& group : narrow.layers) group.layer.attention.kv_heads = 1;
+  for (const TransformerSpec& spec : {grouped, window, narrow, small_gpt2()})
+    for (const DType dtype : {DType::float64, DType::float32, DType::bfloat16})
+      for (const std::string split :
+           {"1", "2", "4", "{ring: 2}", "{ring: 3}", "{ring: 4}", "{gather_kv: 2}", "{gather_kv: 3}",
+            "{ulysses: 2, ring: 2}", "{ulysses: 4, ring: 3}", "{ulysses: 2, gather_kv: 2}"}) {
+        const auto& attention = spec.layers[0].layer.attention;
+        const Case c{.split = split, .dtype = dtype};
+        const Run run = compiled(spec, c);
+        const std::int64_t u = run.parallel.ulysses, r = run.parallel.ring, g = run.parallel.gather;
+        INFO(split << " " << name_of(dtype) << " window " << attention.window);
+        // As the documentation names them.
+        const std::int64_t n = u * r * g, T = c.rows * run.request.sequence / n, L = spec.layer_count();
+        const std::int64_t h = attention.heads, d = attention.head_dim, k = repeated(h, attention.kv_heads, u);
+        const std::int64_t e = static_cast<std::int64_t>(size_of(dtype)), a = std::max<std::int64_t>(4, e);
+        std::int64_t m = r - 1;  // hops
+        const std::int64_t piece = run.request.sequence / r;
+        if (attention.window && run.parallel.token_order == SequenceOrder::contiguous)
+          m = std::min(m, (piece + attention.window - 2) / piece);
+
+        const Sent sent = run.sent(ProgramKind::accumulate_only);
+        const auto bytes = [&](const std::string& name) {
+          const auto found = sent.find(name);
+          return found == sent.end() ? 0 : found->second;
+        };
+        // dK and dV come from a reduce-scatter in float32 when keys are gathered too.
+        const std::int64_t dkv = g > 1 ? a : e;
+        CHECK(bytes("all_to_all ulysses") == L * T * d * ((2 * h + 2 * k) * e + 2 * h * e + 2 * k * dkv) * (u - 1) / u);
+        CHECK(bytes("all_gather ulysses") == 2 * 4 * T * (u - 1));
+        const std::int64_t home = m > 0 ? m + 1 : 0;
+        CHECK(bytes("shift ring") == L * (2 * 2 * T * k * d * e * m + 2 * T * k * d * a * home) + 4 * T * u * m);
+        const std::int64_t gathered = L * 2 * T * k * d * e * (g - 1);
+        if (u == 1)
+          CHECK(bytes("all_gather gather") == gathered + 4 * T * (g - 1));
+        else {
+          CHECK(bytes("all_gather gather") == gathered);
+          CHECK(bytes("all_gather gather.ulysses") == (g > 1 ? 4 * T * (n - 1) : 0));
+        }
+        CHECK(bytes("reduce_scatter gather") == L * 2 * T * k * d * a * (g - 1));
+      }
+}
+
+TEST_CASE("what each ZeRO stage moves is what its formula says") {
+  const TransformerSpec spec = small_llama();
+  for (const DType dtype : {DType::float32, DType::bfloat16})
+    for (const auto& [data, split] : {std::pair<std::int64_t, std::string>{4, "1"}, {2, "2"}, {1, "{ring: 4}"}})
+      for (std::int64_t stage = 0; stage <= 3; ++stage) {
+        const Run run =
+            compiled(spec, {.split = split, .data = data, .zero_stage = stage, .micro_batches = 3, .dtype = dtype});
+        INFO(data << " x " << split << " zero " << stage << " " << name_of(dtype));
+        const std::int64_t N = 4, f = 4, w = static_cast<std::int64_t>(size_of(dtype));
+        std::int64_t P = 0, again = 0;  // shards of all parameters; of those that the backward pass reads
+        for (const Parameter& parameter : parameters(spec)) {
+          const std::int64_t shard = (parameter.elements() + N - 1) / N;
+          P += shard;
+          if (parameter.name != "embedding.tokens" && parameter.name != "head.weight") again += shard;
+        }
+        const std::string everyone = run.request.mesh.text(run.request.mesh.live());
+        const auto bytes = [&](ProgramKind kind, const std::string& collective) {
+          const Sent sent = run.sent(kind);
+          const auto found = sent.find(collective + " " + everyone);
+          return found == sent.end() ? 0 : found->second;
+        };
+        // Of one number (the loss, the sum of squares): 8 bytes to and from each rank.
+        const std::int64_t number = 2 * (N - 1) * 8;
+        using enum ProgramKind;
+        for (const ProgramKind kind : {accumulate_first, accumulate_middle, accumulate_last}) {
+          const bool last = kind == accumulate_last;
+          CHECK(bytes(kind, "all_reduce") == number + (last && stage == 0 ? 2 * (N - 1) * P * f : 0));
+          CHECK(bytes(kind, "reduce_scatter") == (stage >= 2 || (last && stage == 1) ? (N - 1) * P * f : 0));
+          if (split != "1" && split != "2") CHECK(bytes(kind, "shift") > 0);
+          if (stage == 3)
+            CHECK(bytes(kind, "all_gather") == (N - 1) * (P + again) * w);
+          else
+            CHECK(bytes(kind, "all_gather") == 0);
+        }
+        CHECK(bytes(update, "all_gather") == (stage == 1 || stage == 2 ? (N - 1) * P * w : 0));
+        CHECK(bytes(update, "all_reduce") == (stage == 0 ? 0 : number));
+      }
+}
