@@ -15,10 +15,15 @@ void flip_byte(const fs::path& file, std::size_t at) {
   write_file(file, bytes);
 }
 
-bool writes_checkpoint(const fs::path& run) {
-  for (const auto& name : checkpoints_of(run))
-    if (name.starts_with(".tmp-step-")) return true;
-  return false;
+std::vector<std::string> unfinished_of(const fs::path& run) {
+  auto names = checkpoints_of(run);
+  std::erase_if(names, [](const auto& name) { return !name.starts_with(".tmp-step-"); });
+  return names;
+}
+
+std::string newest_of(const fs::path& run) {
+  const auto names = checkpoints_of(run);
+  return names.empty() || !names.back().starts_with("step-") ? "" : names.back();
 }
 
 template <typename Condition>
@@ -51,23 +56,28 @@ TEST_CASE("a killed run resumes with bitwise the losses of an uninterrupted one"
     std::mt19937 random(std::stoul(stage));
     int kills = 0, during_write = 0;
     for (int attempt = 0; attempt < 8; ++attempt) {
+      const bool at_write = attempt % 2 == 0;
+      // What an earlier kill left must not pass for this start's; the other starts find it and must cope.
+      if (at_write)
+        for (const auto& name : unfinished_of(run)) fs::remove_all(run / "checkpoints" / name);
+      const std::string newest = newest_of(run);
+      const std::size_t lines = lines_of(run / "metrics.jsonl");
       Program program(place / "log", train_command(place, cut));
-      if (attempt % 2 == 0) {
+      if (at_write) {
+        // One checkpoint further, so that every such kill makes progress, and in the middle of the next.
+        wait_until(program, [&] { return newest_of(run) != newest && !unfinished_of(run).empty(); });
+      } else {
         // At any moment after the first step of this start.
-        const std::size_t before = lines_of(run / "metrics.jsonl");
         wait_until(program, [&] {
           const std::size_t now = lines_of(run / "metrics.jsonl");
-          return now > before || (now > 0 && now < before);
+          return now > lines || (now > 0 && now < lines);
         });
-        std::this_thread::sleep_for(std::chrono::microseconds(random() % 20000));
-      } else {
-        wait_until(program, [&] { return writes_checkpoint(run); });
-        std::this_thread::sleep_for(std::chrono::microseconds(random() % 500));
+        std::this_thread::sleep_for(std::chrono::microseconds(random() % 6000));
       }
       const bool killed = program.running();
       program.kill();
       kills += killed;
-      during_write += killed && writes_checkpoint(run);
+      during_write += at_write && killed && !unfinished_of(run).empty();
     }
     INFO(kills << " kills, " << during_write << " of them while a checkpoint was written");
     CHECK(kills >= 3);
