@@ -1,42 +1,11 @@
 // A disk that fills, and a limit on file sizes, at the checkpoint and at the export: the run ends with the path and the
 // reason, and what was written before is whole.
-#include <sched.h>
-#include <sys/mount.h>
-
-#include <cerrno>
-#include <cstring>
-
 #include "program.h"
+#include "small_disk.h"
 
 using namespace longhaul::testing;
 
 namespace {
-
-// A small file system of its own, seen by this process and its children only.
-class SmallDisk {
- public:
-  explicit SmallDisk(const fs::path& where) : where_(where) {
-    fs::create_directories(where);
-    // Private mounts: whatever happens to this test, nothing stays mounted on the machine.
-    mounted_ = ::unshare(CLONE_NEWNS) == 0 && ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-               ::mount("tmpfs", where.c_str(), "tmpfs", 0, "size=1m") == 0;
-    if (!mounted_) reason_ = std::strerror(errno);
-  }
-  SmallDisk(const SmallDisk&) = delete;
-  ~SmallDisk() {
-    if (mounted_) ::umount2(where_.c_str(), MNT_DETACH);
-  }
-  bool mounted() const { return mounted_; }
-  const std::string& reason() const { return reason_; }
-  void resize(const std::string& size) {
-    REQUIRE(::mount("tmpfs", where_.c_str(), "tmpfs", MS_REMOUNT, ("size=" + size).c_str()) == 0);
-  }
-
- private:
-  fs::path where_;
-  bool mounted_ = false;
-  std::string reason_;
-};
 
 std::map<std::string, std::string> files_of(const fs::path& folder) {
   std::map<std::string, std::string> files;

@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "program.h"
+#include "small_disk.h"
 
 using namespace longhaul::testing;
 
@@ -121,5 +122,25 @@ TEST_CASE("a rank that fails ends all, with its message once", "[mpi]") {
   failed({"data.files=[" + (place / "nowhere.txt").string() + "]"}, "nowhere.txt: No such file");
   fs::create_directories(place / "runs/experiment/checkpoints/step-00000001");
   failed({"checkpoint.resume=off"}, "already holds a run");
+}
+
+TEST_CASE("a full disk ends all ranks, and the run resumes", "[mpi]") {
+  const Workplace place;
+  SmallDisk disk(place / "disk");
+  if (!disk.mounted()) {
+    WARN("not tested, no tmpfs can be mounted here: " << disk.reason());
+    return;
+  }
+  const fs::path run = place / "disk/run";
+  const std::vector<std::string> arguments = {"job.folder=" + run.string(), "training.steps=20",
+                                              "checkpoint.interval=1", "checkpoint.keep_latest_k=0"};
+  const Ended full = run_mpi_train(place, 2, arguments);
+  check_end(full, 1, {(run / "checkpoints").string()});
+  CHECK(count_of(full.output, "No space left on device") == 1);
+  const std::size_t steps = lines_of(run / "metrics.jsonl");
+  REQUIRE(steps > 1);
+  disk.resize("32m");
+  check_end(run_mpi_train(place, 2, arguments), 0, {"resuming from step " + std::to_string(steps - 1)});
+  CHECK(losses_of(run).size() == 20);
 }
 #endif
