@@ -1,8 +1,13 @@
 #include "base/log.h"
 
+#include <fmt/ranges.h>
 #include <spdlog/sinks/stdout_sinks.h>
 
+#include <algorithm>
+#include <array>
+
 #include "base/environment.h"
+#include "base/error.h"
 
 namespace longhaul {
 namespace {
@@ -15,7 +20,11 @@ void initialise_logging() {
   if (!logger) logger = spdlog::stderr_logger_mt("longhaul");
   spdlog::set_default_logger(logger);
   spdlog::set_pattern("%H:%M:%S %L %v");
-  spdlog::set_level(spdlog::level::from_str(environment("LONGHAUL_LOG", "info")));
+  const std::string level = environment("LONGHAUL_LOG", "info");
+  constexpr std::array levels = {"trace", "debug", "info", "warn", "error"};
+  if (std::find(levels.begin(), levels.end(), level) == levels.end())
+    fail("LONGHAUL_LOG is '{}'; it must be one of {}", level, fmt::join(levels, ", "));
+  spdlog::set_level(spdlog::level::from_str(level));
 }
 
 void set_log_rank(int rank, int) {

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 
@@ -70,6 +71,8 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   make_openmp_passive(argv);
+  // A file that outgrows `ulimit -f` shall be a failed write with a path and a reason, not the end of the process.
+  std::signal(SIGXFSZ, SIG_IGN);
   try {
     return run(argc, argv);
   } catch (const longhaul::Error& error) {

@@ -52,7 +52,7 @@ Sampler::Sampler(std::int64_t tokens, std::int64_t sequence_length, std::uint64_
   samples_ = tokens > 0 ? (tokens - 1) / sequence_length : 0;
   if (samples_ == 0)
     fail(
-        "the data has {} tokens, but one sample of training.seq_len {} needs {}: give more data.files or a shorter "
+        "the data has {} tokens, but one sample of training.seq_len {} needs {}: give more data or a shorter "
         "training.seq_len",
         tokens, sequence_length, sequence_length + 1);
   dropped_ = tokens - 1 - samples_ * sequence_length;

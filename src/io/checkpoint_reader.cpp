@@ -126,7 +126,8 @@ void Checkpoint::read(std::string_view name, DType dtype, std::span<const std::i
   auto& state = *state_;
   const auto tensor = state.tensors.find(name);
   if (tensor == state.tensors.end())
-    fail("checkpoint {} holds no tensor '{}' (it holds {})", state.path, name, state.tensors.size());
+    fail("checkpoint {} holds no tensor '{}', which this run has as {} [{}]; resume with the model that wrote it",
+         state.path, name, name_of(dtype), fmt::join(shape, ", "));
   const auto& stored = tensor->second;
   if (stored.dtype != dtype || !std::equal(shape.begin(), shape.end(), stored.shape.begin(), stored.shape.end()))
     fail(

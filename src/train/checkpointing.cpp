@@ -1,7 +1,10 @@
 #include "train/checkpointing.h"
 
+#include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -27,6 +30,17 @@ std::vector<std::string> gather_texts(Communicator& world, const std::string& mi
   for (std::size_t rank = 0; rank < lengths.size(); ++rank)
     texts.emplace_back(all.data() + rank * padded.size(), static_cast<std::size_t>(lengths[rank]));
   return texts;
+}
+
+// A checkpoint of a larger model holds all that a smaller one asks for; it is another model's all the same.
+void refuse_other_tensors(const Session& session, const Checkpoint& checkpoint) {
+  std::set<std::string_view> ours;
+  for (const auto& tensor : session.state())
+    if (is_saved(tensor.role)) ours.insert(tensor.name);
+  for (const auto& [name, tensor] : checkpoint.tensors())
+    if (!ours.contains(name))
+      fail("checkpoint {}: tensor '{}', {} [{}], is none of this run's model; resume with the model that wrote it",
+           checkpoint.path(), name, name_of(tensor.dtype), fmt::join(tensor.shape, ", "));
 }
 
 // Runs one rank's part of a phase and lets all ranks know how it went.
@@ -77,9 +91,8 @@ void save_checkpoint(Session& session, CheckpointStore& store, const TrainerStat
       json["experiment"] = state.experiment;
       store.commit(state.step, fragments, json.dump());
     });
-  } catch (const PeerFailure&) {
-    throw;
-  } catch (const Error&) {
+  } catch (...) {
+    // Whoever failed: what was written so far only fills the disk.
     if (world.rank() == 0) store.abandon(state.step);
     throw;
   }
@@ -91,6 +104,7 @@ TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint) {
     for (const auto& tensor : session.state())
       if (is_saved(tensor.role))
         checkpoint.read(tensor.name, tensor.dtype, tensor.shape, tensor.begin, tensor.end, tensor.data);
+    refuse_other_tensors(session, checkpoint);
     session.refresh_compute_copies(
         [&](const std::string& name, std::int64_t begin, std::int64_t end, DType dtype, void* target) {
           checkpoint.read(name, dtype, session.state(name).shape, begin, end, target);
@@ -118,6 +132,7 @@ std::int64_t newest_valid_step(Communicator& world, const std::string& folder, s
     std::string problem;
     try {
       const Checkpoint checkpoint(location.path);
+      if (checkpoint.step() != location.step) fail("its manifest is of step {}", checkpoint.step());
       checkpoint.verify(world.rank(), world.size());
     } catch (const Error& error) {
       problem = error.what();

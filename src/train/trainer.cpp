@@ -62,7 +62,10 @@ class Trainer {
     measure_peak();
     loop();
     export_model(*session_, setup_.model.spec, folder_ / "export",
-                 {.family = setup_.model.family, .source_config = setup_.model.config_text, .dtype = std::nullopt});
+                 {.family = setup_.model.family,
+                  .source_config = setup_.model.config_text,
+                  .dtype = std::nullopt,
+                  .step = state_.step});
     return 0;
   }
 
@@ -74,16 +77,23 @@ class Trainer {
   void find_resume_point() {
     const fs::path checkpoints = folder_ / "checkpoints";
     bool used = false;
-    phase(world_,
-          [&] { used = fs::exists(folder_ / "metrics.jsonl") || !list_checkpoints(checkpoints.string()).empty(); });
-    if (experiment().checkpoint.resume == ResumeMode::off) {
-      if (used)
+    const bool off = experiment().checkpoint.resume == ResumeMode::off;
+    phase(world_, [&] {
+      std::error_code unreadable;
+      if (fs::exists(folder_, unreadable) && !fs::is_directory(folder_, unreadable))
+        fail("job.folder {} is not a folder; name one, or a path at which one can be made", folder_.string());
+      try {
+        used = !list_checkpoints(checkpoints.string()).empty() || fs::exists(folder_ / "metrics.jsonl");
+      } catch (const std::exception& error) {
+        fail("job.folder {} cannot be read: {}", folder_.string(), error.what());
+      }
+      if (off && used)
         fail(
             "job.folder {} already holds a run, and checkpoint.resume is off; use another folder, remove it, or set "
             "checkpoint.resume=auto",
             folder_.string());
-      return;
-    }
+    });
+    if (off) return;
     std::vector<std::string> skipped;
     resume_step_ = newest_valid_step(world_, checkpoints.string(), skipped);
     for (const auto& reason : skipped) log_warn("skipped checkpoint {}", reason);
@@ -94,16 +104,26 @@ class Trainer {
   }
 
   bool finished() {
-    if (resume_step_ < steps() || !fs::exists(folder_ / "export" / "model.safetensors")) return false;
+    if (resume_step_ < steps()) return false;
+    bool exported = false;
+    phase(world_, [&] { exported = exported_step(folder_ / "export") == resume_step_; });
+    if (!exported) return false;
     log_info("this run is finished: step {} of {} is in {}; set training.steps higher to go on", resume_step_, steps(),
              folder_.string());
     return true;
   }
 
   void open_data() {
-    training_ = open_source(world_, setup_, experiment().data.files, true);
+    const auto open = [&](const char* key, const std::vector<fs::path>& files, bool shuffle) {
+      try {
+        return open_source(world_, setup_, files, shuffle);
+      } catch (const Error& error) {
+        fail("{}: {}", key, error.what());
+      }
+    };
+    training_ = open("data.files", experiment().data.files, true);
     if (!experiment().data.validation_files.empty())
-      validation_ = open_source(world_, setup_, experiment().data.validation_files, false);
+      validation_ = open("data.validation_files", experiment().data.validation_files, false);
   }
 
   void report_data() {
@@ -130,6 +150,12 @@ class Trainer {
       if (state_.data_seed != static_cast<std::uint64_t>(experiment().training.seed))
         log_warn("training.seed is {}, but the checkpoint was made with {}: the order of the data changes here",
                  experiment().training.seed, state_.data_seed);
+      // Other data, or another training.seq_len, makes other samples; the cursor may then lie past the last one.
+      if (state_.cursor.position >= training_.sampler->samples()) {
+        log_warn("the checkpoint is at sample {} of its data, but there are {} now: the next epoch begins",
+                 state_.cursor.position, training_.sampler->samples());
+        state_.cursor = {state_.cursor.epoch + 1, 0};
+      }
       return;
     }
     phase(world_, [&] { session_->set_parameters(first_); });
@@ -141,7 +167,11 @@ class Trainer {
   void open_report() {
     phase(world_, [&] {
       if (!reports()) return;
-      fs::create_directories(folder_);
+      std::error_code problem;
+      fs::create_directories(folder_, problem);
+      if (problem)
+        fail("job.folder {} cannot be made: {}; name a folder that can be written", folder_.string(),
+             problem.message());
       write_text_atomically((folder_ / "experiment.yaml").string(), to_yaml(experiment()));
       report_ = std::make_unique<MetricsReport>(folder_ / "metrics.jsonl", state_.step, steps(),
                                                 experiment().metrics.log_freq);
@@ -195,13 +225,18 @@ class Trainer {
       const auto fill = [&](std::int64_t i) { training_.fill(*session_, samples, i); };
       const double rate = learning_rate(experiment(), step);
       StepResult result = session_->accumulate(micro_batches, fill);
+      // All ranks have the same numbers; together, so that one of them says it.
       if (!std::isfinite(result.loss))
-        fail("step {}: the loss is {}; the run stops before it spoils the parameters (last checkpoint: {})", step,
-             result.loss, last_checkpoint());
+        phase(world_, [&] {
+          fail("step {}: the loss is {}; the run stops before it spoils the parameters (last checkpoint: {})", step,
+               result.loss, last_checkpoint());
+        });
       result.grad_norm = session_->update(step, rate);
       if (!std::isfinite(result.grad_norm))
-        fail("step {}: the gradient norm is {}; the run stops (last checkpoint: {})", step, result.grad_norm,
-             last_checkpoint());
+        phase(world_, [&] {
+          fail("step {}: the gradient norm is {}; the run stops (last checkpoint: {})", step, result.grad_norm,
+               last_checkpoint());
+        });
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       state_.step = step;
 

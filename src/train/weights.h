@@ -29,6 +29,7 @@ struct ExportOptions {
   std::string family;          ///< the family to write when it can express the spec: the one that was loaded
   std::string source_config;   ///< the JSON text that the model was loaded from, for its token ids; empty: none
   std::optional<DType> dtype;  ///< of the written tensors (a floating type); none: the masters' own
+  std::int64_t step = -1;      ///< finished steps, kept in the file's metadata for exported_step(); -1: not stated
 };
 
 struct ExportedModel {
@@ -45,5 +46,8 @@ struct ExportedModel {
 /// why when it is written as our own family.
 ExportedModel export_model(Session& session, const TransformerSpec& spec, const std::filesystem::path& folder,
                            const ExportOptions& options);
+
+/// The step that the export in `folder` was made at; -1 when there is no whole export or it does not say.
+std::int64_t exported_step(const std::filesystem::path& folder);
 
 }  // namespace longhaul

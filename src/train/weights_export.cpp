@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -21,6 +22,9 @@ namespace fs = std::filesystem;
 constexpr const char* temporary_name = ".export.partial";
 
 constexpr const char* exported_names[] = {"config.json", "model.safetensors"};
+
+// Where the metadata of model.safetensors keeps the step.
+constexpr const char* step_key = "longhaul_step";
 
 // Elements of a piece: 4 MiB of float64 at most.
 constexpr std::int64_t piece_elements = 1 << 19;
@@ -136,7 +140,9 @@ class Exporter {
         fail("{} is not a regular file: an export cannot replace it", (folder_ / name).string());
     fs::remove_all(temporary);  // of a run that was killed
     fs::create_directory(temporary);
-    writer_ = std::make_unique<SafetensorsWriter>((temporary / "model.safetensors").string(), declarations);
+    std::map<std::string, std::string> metadata = {{"format", "pt"}};
+    if (options_.step >= 0) metadata[step_key] = std::to_string(options_.step);
+    writer_ = std::make_unique<SafetensorsWriter>((temporary / "model.safetensors").string(), declarations, metadata);
     write_text_atomically((temporary / "config.json").string(), config_.text);
     bytes_ = writer_->file_bytes();
   }
@@ -262,6 +268,20 @@ class Exporter {
 ExportedModel export_model(Session& session, const TransformerSpec& spec, const fs::path& folder,
                            const ExportOptions& options) {
   return Exporter(session, spec, folder, options).run();
+}
+
+std::int64_t exported_step(const fs::path& folder) {
+  const fs::path file = folder / exported_names[1];
+  std::error_code ignored;
+  if (!fs::exists(file, ignored)) return -1;
+  try {
+    const SafetensorsReader reader(file.string());
+    const auto stated = reader.metadata().find(step_key);
+    return stated == reader.metadata().end() ? -1 : std::stoll(stated->second);
+  } catch (const std::exception& error) {
+    log_warn("{} is not a whole export: {}", folder.string(), error.what());
+    return -1;
+  }
 }
 
 }  // namespace longhaul
