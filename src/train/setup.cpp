@@ -43,7 +43,7 @@ int resolve_threads(const Experiment& experiment, int ranks_on_host) {
 
 Hosts find_hosts(Communicator& world) {
   char mine[64] = {};
-  if (gethostname(mine, sizeof mine - 1) != 0) return {world.size(), 1};
+  if (gethostname(mine, sizeof mine - 1) != 0) mine[0] = 0;  // ranks without a name count as of one host
   std::vector<char> all(sizeof mine * static_cast<std::size_t>(world.size()));
   world.all_gather({}, mine, all.data(), sizeof mine).wait();
   const auto same = [&](int a, int b) {
