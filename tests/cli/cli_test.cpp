@@ -144,3 +144,22 @@ TEST_CASE("compile needs no data, writes what it is asked for, and its peak is w
   ::unsetenv("LONGHAUL_DUMP");
   CHECK(std::filesystem::exists(small.folder() / "dump/accumulate_only.program"));
 }
+
+TEST_CASE("bench attention checks what it times") {
+  for (const char* dtype : {"float32", "bfloat16"})
+    expect(std::string(
+               "bench attention --tokens 130 --heads 4 --kv-heads 2 --head-dim 64 --documents 3 --repeat 1 --dtype ") +
+               dtype,
+           0, {"attention_gradient", "error", "of the " + std::string(dtype) + " peak"});
+  expect("bench attention --dtype float16", 1, {"--dtype is float16", "float32 and bfloat16"});
+  expect("bench attention --heads 3 --kv-heads 2", 1, {"--kv-heads 2"});
+}
+
+TEST_CASE("bench step trains without writing anything") {
+  const SmallExperiment small(small_llama());
+  const Result result = run("bench step " + small.file().string() + " --steps 2 training.threads=1");
+  INFO(result.output);
+  CHECK(result.code == 0);
+  for (const char* text : {"losses", "seconds a step", "fraction of peak", "einsum", "attention_gradient"})
+    CHECK(result.output.find(text) != std::string::npos);
+}
