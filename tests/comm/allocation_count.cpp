@@ -26,6 +26,14 @@ std::size_t longhaul::allocation_count() {
 void* operator new(std::size_t bytes) {
   return allocate(bytes, 0);
 }
+// Under a sanitizer the non-throwing form would come from its runtime, and our delete would not fit it.
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  try {
+    return allocate(bytes, 0);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
   return allocate(bytes, static_cast<std::size_t>(alignment));
 }
