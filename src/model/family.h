@@ -18,7 +18,8 @@ class ConfigReader {
  public:
   ConfigReader(const nlohmann::json& config, std::string origin, std::string family);
 
-  /// At least 1, unless `minimum` says otherwise.
+  /// At least 1, unless `minimum` says otherwise. A fallback taken because the file lacks the key is noted: what is
+  /// trained then has a size that nobody wrote down.
   std::int64_t integer(const char* key, std::optional<std::int64_t> fallback, std::int64_t minimum = 1);
   std::optional<std::int64_t> optional_integer(const char* key);
   /// From 1 to the number of layers that a spec may have, checked before anything is repeated that often.
@@ -42,12 +43,12 @@ class ConfigReader {
   void refuse_unless(const char* key, const nlohmann::json& harmless);
   [[noreturn]] void refuse(const std::string& message) const;
 
-  /// What was ignored, one line each: nonzero dropout, and keys that nothing has read.
+  /// What was ignored or filled in, one line each: nonzero dropout, sizes by default, keys that nothing has read.
   std::vector<std::string> notes() const;
 
  private:
   const nlohmann::json& config_;
-  std::string origin_, family_, dropouts_;
+  std::string origin_, family_, dropouts_, defaults_;
   std::set<std::string> read_;
 };
 

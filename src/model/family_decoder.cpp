@@ -26,8 +26,10 @@ TransformerSpec read_decoder(ConfigReader& config, const DecoderDefaults& defaul
   const json* kv_heads = config.raw("num_key_value_heads");
   const std::int64_t kv_default = !kv_heads && config.holds("num_key_value_heads") ? 0 : defaults.kv_heads;
   attention.kv_heads = config.integer("num_key_value_heads", kv_default == 0 ? attention.heads : kv_default);
-  attention.head_dim =
-      config.integer("head_dim", defaults.head_dim ? defaults.head_dim : spec.hidden_size / attention.heads);
+  if (config.raw("head_dim") || defaults.head_dim)
+    attention.head_dim = config.integer("head_dim", defaults.head_dim);
+  else
+    attention.head_dim = spec.hidden_size / attention.heads;
   attention.scale = 1 / std::sqrt(static_cast<double>(attention.head_dim));
   if (attention.heads % attention.kv_heads != 0)
     config.refuse(fmt::format("num_attention_heads is {}; it must be a multiple of num_key_value_heads, which is {}",

@@ -58,6 +58,7 @@ std::int64_t ConfigReader::integer(const char* key, std::optional<std::int64_t> 
   const std::optional<std::int64_t> value = optional_integer(key);
   if (!value && !fallback) refuse(fmt::format("the key {} is missing", key));
   const std::int64_t result = value ? *value : *fallback;
+  if (!holds(key)) defaults_ += fmt::format("{}{} {}", defaults_.empty() ? "" : ", ", key, result);
   if (result < minimum) refuse(fmt::format("{} must be at least {}; it is {}", key, minimum, result));
   return result;
 }
@@ -194,6 +195,9 @@ std::vector<std::string> ConfigReader::notes() const {
   std::vector<std::string> notes;
   if (!dropouts_.empty())
     notes.push_back(fmt::format("{}: ignored {}: training is without dropout", origin_, dropouts_));
+  if (!defaults_.empty())
+    notes.push_back(
+        fmt::format("{}: keys that it does not have, at the {} family's defaults: {}", origin_, family_, defaults_));
   std::vector<std::string> unread;
   for (const auto& [key, value] : config_.items())
     if (!read_.contains(key)) unread.push_back(key);

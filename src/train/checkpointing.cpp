@@ -89,6 +89,7 @@ void save_checkpoint(Session& session, CheckpointStore& store, const TrainerStat
       json["data_seed"] = state.data_seed;
       json["init_seed"] = state.init_seed;
       json["experiment"] = state.experiment;
+      json["model"] = state.model;
       store.commit(state.step, fragments, json.dump());
     });
   } catch (...) {
@@ -118,11 +119,32 @@ TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint) {
       state.data_seed = json.at("data_seed");
       state.init_seed = json.at("init_seed");
       state.experiment = json.at("experiment");
+      state.model = json.at("model");
     } catch (const nlohmann::json::exception& error) {
       fail("{}: the trainer's state is garbled: {}", checkpoint.path(), error.what());
     }
   });
   return state;
+}
+
+void refuse_other_model(const TrainerState& state, const TransformerSpec& spec, const std::string& checkpoint) {
+  nlohmann::json ours = spec_to_json(spec), theirs = nlohmann::json::parse(state.model, nullptr, false);
+  if (theirs.is_discarded()) fail("checkpoint {}: its model is garbled", checkpoint);
+  for (nlohmann::json* one : {&ours, &theirs}) {
+    one->erase("initializer_range");
+    if (!spec.learned_positions) one->erase("max_positions");
+  }
+  const nlohmann::json changes = nlohmann::json::diff(theirs, ours);
+  if (changes.empty()) return;
+  const nlohmann::json::json_pointer place(changes[0].at("path").get<std::string>());
+  const auto value = [&](const nlohmann::json& model) {
+    return model.contains(place) ? model.at(place).dump() : std::string("not there");
+  };
+  fail(
+      "checkpoint {} is of another model: of its spec {} is {}, but {} in model.config; resume with the model that "
+      "wrote "
+      "it, or start in another job.folder with model.weights",
+      checkpoint, place.to_string(), value(theirs), value(ours));
 }
 
 std::int64_t newest_valid_step(Communicator& world, const std::string& folder, std::vector<std::string>& skipped) {

@@ -6,6 +6,7 @@
 
 #include "data/sampler.h"
 #include "io/checkpoint.h"
+#include "model/spec.h"
 #include "train/session.h"
 
 namespace longhaul {
@@ -17,6 +18,7 @@ struct TrainerState {
   std::uint64_t data_seed = 0;
   std::uint64_t init_seed = 0;
   std::string experiment;  // resolved, as YAML, for people
+  std::string model;       // the spec, as JSON
 };
 
 /// Collective. On failure every rank throws and earlier checkpoints are as they were.
@@ -24,6 +26,10 @@ void save_checkpoint(Session& session, CheckpointStore& store, const TrainerStat
 
 /// Reads masters and moments (each rank its own ranges) and makes the compute copies; collective.
 TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint);
+
+/// Throws Error when the checkpoint is of another model: equal shapes may still compute other things (RoPE, windows,
+/// how heads are cut). What no step depends on may differ: initializer_range, max_positions without a learned table.
+void refuse_other_model(const TrainerState& state, const TransformerSpec& spec, const std::string& checkpoint);
 
 /// The newest checkpoint that is whole and whose checksums hold, its step agreed by all ranks (each verifies a share of
 /// the bytes), and the reasons why newer ones were skipped; -1 when there is none. Collective.

@@ -147,6 +147,7 @@ class Trainer {
         LONGHAUL_CHECK(checkpoint, "checkpoint {} is gone", resume_step_);
       });
       state_ = load_checkpoint(*session_, *checkpoint);
+      phase(world_, [&] { refuse_other_model(state_, setup_.model.spec, checkpoint->path()); });
       if (state_.data_seed != static_cast<std::uint64_t>(experiment().training.seed))
         log_warn("training.seed is {}, but the checkpoint was made with {}: the order of the data changes here",
                  experiment().training.seed, state_.data_seed);
@@ -177,6 +178,7 @@ class Trainer {
                                                 experiment().metrics.log_freq);
     });
     state_.experiment = to_yaml(experiment());
+    state_.model = spec_text(setup_.model.spec);
   }
 
   void measure_peak() {

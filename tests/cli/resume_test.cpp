@@ -195,6 +195,11 @@ TEST_CASE("a checkpoint of another model is refused; other data goes on") {
           {"step-00000003", "'layers.2.", "[16]", "holds no tensor"});
   refused(place.model("flat.json", {{"num_hidden_layers", 1}}).string(),
           {"step-00000003", "layers.1.", "16]", "none of this run's model"});
+  // Equal shapes, other computation.
+  refused(place.model("turn.json", {{"rope_theta", 500.0}}).string(),
+          {"step-00000003", "theta", "10000", "500", "another model"});
+  refused(place.model("epsilon.json", {{"rms_norm_eps", 1e-3}}).string(),
+          {"step-00000003", "epsilon", "another model"});
   check_end(run_train(place, {folder, "training.steps=6", "training.dtype=float64"}), 1, {"float32", "float64"});
   CHECK(losses_of(place / "run").size() == 3);
 

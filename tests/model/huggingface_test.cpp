@@ -210,6 +210,10 @@ TEST_CASE("what is ignored is noted, what is unsupported refused with what is su
   config["pretraining_tp"] = 1;
   config["torch_dtype"] = "bfloat16";
   CHECK(load(config).notes.empty());
+  config.erase("hidden_size");
+  config.erase("num_hidden_layers");
+  REQUIRE(load(config).notes.size() == 1);
+  CHECK_THAT(load(config).notes[0], Contains("at the llama family's defaults: hidden_size 4096, num_hidden_layers 32"));
 
   CHECK_THAT(message({{"model_type", "mamba"}}),
              Contains("\"mamba\"") && Contains("gpt2, llama, mistral, qwen2, qwen3"));
