@@ -29,7 +29,7 @@ def median_ms(call):
 
 def measure(shape):
     """{backend: (forward ms, backward ms)} for the masks that SDPA has."""
-    b, s, h, g, d = (int(shape[key]) for key in "bshgd")
+    b, s, h, g, d = (int(shape[key]) for key in ("b", "s", "h", "kv", "d"))
     make = lambda heads: torch.randn(b, heads, s, d, device="cuda", dtype=torch.bfloat16, requires_grad=True)
     q, k, v = make(h), make(g), make(g)
     dout = torch.randn(b, h, s, d, device="cuda", dtype=torch.bfloat16)
@@ -38,7 +38,7 @@ def measure(shape):
         try:
             with sdpa_kernel([backend]):
                 attend = lambda: torch.nn.functional.scaled_dot_product_attention(
-                    q, k, v, is_causal=shape["mask"] == "causal", enable_gqa=h != g)
+                    q, k, v, is_causal=shape["full"] == "0", enable_gqa=h != g)
                 forward = median_ms(attend)
                 out = attend()
                 backward = median_ms(lambda: torch.autograd.grad(out, (q, k, v), dout, retain_graph=True))
@@ -54,10 +54,10 @@ def main():
     for row in bench["measurements"]:
         if not row["op"].startswith("attention_"):
             continue
-        shape = dict(entry.split("=") for entry in row["shape"].split(","))
-        if shape["mask"] not in ("causal", "full") or shape["kernel"] != "auto":
+        shape = dict(entry.split("=") for entry in row["shape"].split())
+        if shape["window"] != "0" or shape["documents"] != "1" or shape["kernel"] != "auto":
             continue
-        key = tuple(shape[name] for name in ("b", "s", "h", "g", "d", "mask"))
+        key = tuple(shape[name] for name in ("b", "s", "h", "kv", "d", "full"))
         if key not in seen:
             seen[key] = measure(shape)
         if not seen[key]:

@@ -15,10 +15,8 @@ std::function<int()> add_bench(CLI::App& app) {
   step->add_option("--steps", options->steps, "steps to time (default 5)")->check(CLI::Range(1, 1000000));
   step->add_option("--warmup", options->warmup, "steps before them (default 1)")->check(CLI::Range(0, 1000000));
   const auto kernels = add_bench_kernels(app);
-  const auto attention = add_bench_attention(app);
-  return [arguments, options, step, kernels, attention, &app] {
+  return [arguments, options, step, kernels, &app] {
     if (app.got_subcommand("kernels")) return kernels();
-    if (app.got_subcommand("attention")) return attention();
     const Experiment experiment = load_experiment(arguments->file, step->remaining());
     return run_ranks(arguments->ranks, [&](Communicator& world) {
       bench_step(world, experiment, *options);

@@ -33,8 +33,7 @@ int run_ranks(int ranks, const std::function<int(Communicator&)>& body);
 // ---- the subcommands
 std::function<int()> add_train(CLI::App& app);
 std::function<int()> add_bench(CLI::App& app);
-std::function<int()> add_bench_kernels(CLI::App& bench);    // a subcommand of bench
-std::function<int()> add_bench_attention(CLI::App& bench);  // likewise
+std::function<int()> add_bench_kernels(CLI::App& bench);  // a subcommand of bench
 std::function<int()> add_verify(CLI::App& app);
 std::function<int()> add_inspect(CLI::App& app);
 std::function<int()> add_compile(CLI::App& app);

@@ -145,14 +145,35 @@ TEST_CASE("compile needs no data, writes what it is asked for, and its peak is w
   CHECK(std::filesystem::exists(small.folder() / "dump/accumulate_only.program"));
 }
 
-TEST_CASE("bench attention checks what it times") {
-  for (const char* dtype : {"float32", "bfloat16"})
-    expect(std::string(
-               "bench attention --tokens 130 --heads 4 --kv-heads 2 --head-dim 64 --documents 3 --repeat 1 --dtype ") +
-               dtype,
-           0, {"attention_gradient", "error", "of the " + std::string(dtype) + " peak"});
-  expect("bench attention --dtype float16", 1, {"--dtype is float16", "float32 and bfloat16"});
-  expect("bench attention --heads 3 --kv-heads 2", 1, {"--kv-heads 2"});
+TEST_CASE("bench kernels checks what it times") {
+  expect("bench kernels --op attention_backward --shape \"s=130 h=4 kv=2 d=64 documents=3\" --dtype bf16 --repeat 1", 0,
+         {"attention_backward", "d=64", "dtype=bfloat16", "error", "GFLOP/s", "of peak", "CPU/wall"});
+  expect("bench kernels --op matmul --shape \"m=65 n=33,64 k=40\" --repeat 2 --threads 2 --compare onednn", 0,
+         {"n=33", "n=64", "threads=2", "GFLOP/s"});
+  expect("bench kernels --op add --shape count=1001 --repeat 1", 0, {"GB/s", "of bandwidth"});
+  expect("bench kernels --op attention_forward --dtype float16", 1, {"dtype=float16", "bfloat16"});
+  expect("bench kernels --op attention_forward --shape \"h=3 kv=2\"", 1, {"h=3 is no multiple of kv=2"});
+  expect("bench kernels --op atention", 1, {"no op atention", "attention_forward", "rms_norm"});
+  expect("bench kernels --op rope --shape length=3", 1, {"no length", "n=", "rotary="});
+  expect("bench kernels --op rope --shape n", 1, {"'n' is not key=value"});
+  expect("bench kernels --op rope --compare cublas", 1, {"--compare is cublas", "onednn and openblas"});
+  expect("bench kernels --device gpu", 1, {"--device is gpu", "cpu, cuda, emulator, plain"});
+}
+
+TEST_CASE("problem files are read line by line, and errors name the line") {
+  const std::string file = (std::filesystem::temp_directory_path() / "longhaul-problems.txt").string();
+  const auto write = [&](const char* text) { std::ofstream(file) << text; };
+  write("# two problems\nadd count=10,20  # small\n\ncast to=bfloat16 count=5\n");
+  expect("bench kernels --check-only --problems " + file, 0, {"add", "count=10 ", "count=20 ", "cast"});
+  expect("bench kernels --check-only --op cast --problems " + file, 0, {"cast"});
+  write("add count=10\nad count=10\n");
+  expect("bench kernels --check-only --problems " + file, 1, {"longhaul-problems.txt:2", "no op ad"});
+  write("add count=10 count=12\n");
+  expect("bench kernels --check-only --problems " + file, 1, {"longhaul-problems.txt:1", "count is given twice"});
+  write("# nothing\n");
+  expect("bench kernels --check-only --problems " + file, 1, {"holds no problem"});
+  std::filesystem::remove(file);
+  expect("bench kernels --problems " + file, 1, {"cannot read the problem file"});
 }
 
 TEST_CASE("bench step trains without writing anything") {

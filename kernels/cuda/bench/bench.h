@@ -1,58 +1,37 @@
-// The kernel driver: one problem line is both checked and timed, on a GPU, on the emulator, or in plain loops on the
-// host.
-//
-//   longhaul_bench_kernels [--device cuda|emulator|cpu] [--op NAME] [--shape key=value,...] [--repeat N]
-//                          [--json FILE] [--markdown FILE]
+// The device kernels in the kernel driver: on a GPU, on the emulator, or in plain loops on the host. What a problem
+// line is, and the table, are kernels/bench's.
 #pragma once
 #include <functional>
-#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "kernels/bench/driver.h"
 #include "kernels/cuda/api.h"
+#include "kernels/cuda/loader.h"
 
 namespace longhaul::cuda::bench {
 
-/// Sizes of a problem: "s=8192,h=16,d=128,mask=causal" over an op's defaults.
-class Shape {
- public:
-  /// Throws Error for a malformed text.
-  explicit Shape(const std::string& text);
-  /// Numbers and words, in the order given. Throws for a missing key.
-  std::int64_t number(const std::string& key) const;
-  std::string word(const std::string& key) const;
-  /// Every entry of `over` replaces one of this; throws for a key that this op does not have.
-  Shape with(const std::string& over) const;
-  std::string text() const;
-
- private:
-  std::vector<std::pair<std::string, std::string>> entries_;
-};
-
-struct Measurement {
-  std::string op, shape;
-  double error = 0;  ///< root mean square against fp64, relative
-  double bound = 0;  ///< of the error
-  double milliseconds = 0;
-  double flops = 0;  ///< of one run; 0: a memory-bound op
-  double bytes = 0;  ///< read and written at least once
-};
+using longhaul::bench::Measurement;
+using longhaul::bench::Shape;
 
 /// What a problem may use. Functions throw Error in the device's words.
 class Context {
  public:
-  Context(const Api& back_end, int repetitions) : api(back_end), repeat(repetitions) {}
+  Context(const Api& back_end, int repetitions, bool check_only = false)
+      : api(back_end), repeat(repetitions), timed(!check_only) {}
   const Api& api;
   int repeat;
+  bool timed;
 
-  /// Device memory, freed with the context.
+  /// Device memory, freed with the context; filled with 0xff, so what a kernel leaves unwritten shows as NaN.
   void* allocate(std::size_t bytes);
   void release_all();
   void upload(void* to, const void* from, std::size_t bytes);
   void download(void* to, const void* from, std::size_t bytes);
   void succeed(int status) const;
-  /// Median time of one call, after a warm-up.
-  double time(const std::function<void()>& call);
+  /// Runs the call once, and if times are wanted, times it and notes minimum and median.
+  void time(Measurement& measurement, const std::function<void()>& call);
 
  private:
   std::vector<void*> memory_;
@@ -63,7 +42,7 @@ struct Op {
   std::vector<std::string> device_shapes;  ///< timed on a GPU by default
   std::string emulator_shape;              ///< small and odd
   std::function<Measurement(Context&, const Shape&)> run;
-  std::function<Measurement(const Shape&, int repeat)> plain;  ///< on the host; may be empty
+  std::function<Measurement(const Shape&)> plain;  ///< on the host; may be empty
 };
 std::vector<Op> attention_ops();
 std::vector<Op> memory_bound_ops();
@@ -74,7 +53,8 @@ void fill_random(float* values, std::size_t count, unsigned seed, float scale = 
 void fill_random_bfloat16(std::uint16_t* values, std::size_t count, unsigned seed, float scale = 1);
 float from_bfloat16(std::uint16_t bits);
 
-/// The program. Returns its exit status: 1 when an error is above its bound.
-int run(const std::vector<std::string>& arguments);
+/// The driver's devices "cuda", "emulator" and "plain" (the loops that the kernels are checked against, in float32).
+std::unique_ptr<longhaul::bench::Device> make_device(Backend backend);
+std::unique_ptr<longhaul::bench::Device> make_plain_device();
 
 }  // namespace longhaul::cuda::bench

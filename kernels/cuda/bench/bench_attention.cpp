@@ -26,20 +26,22 @@ struct Problem {
              rows,
              rows,
              static_cast<std::int32_t>(s.number("h")),
-             static_cast<std::int32_t>(s.number("g")),
+             static_cast<std::int32_t>(s.number("kv")),
              d,
              static_cast<float>(1 / std::sqrt(d))};
-    const std::string mask = s.word("mask");
-    if (mask == "window") window = std::max(1, rows / 8);
-    const std::int32_t document = mask == "packed" ? (rows + 7) / 8 : rows;
-    if (mask != "full" && mask != "causal" && mask != "window" && mask != "packed")
-      throw Error("--shape: mask=" + mask + " is not full, causal, window or packed");
+    const bool full = s.number("full") != 0;
+    window = static_cast<std::int32_t>(s.number("window"));
+    const std::int32_t documents = static_cast<std::int32_t>(s.number("documents"));
+    if (documents < 1 || documents > rows) throw Error("documents must be 1 to s");
+    if (full && (window || documents > 1)) throw Error("full=1 excludes windows and documents");
+    if (s.word("dtype") != "bfloat16") throw Error("dtype=" + s.word("dtype") + "; device kernels are bfloat16");
+    const std::int32_t document = (rows + documents - 1) / documents;
     for (std::int32_t b = 0; b < batch; b++)
       for (std::int32_t i = 0; i < rows; i++) {
-        query_index.push_back(mask == "full" ? rows : i);
+        query_index.push_back(full ? rows : i);
         key_start.push_back(i / document * document);
         key_index.push_back(i);
-        const std::int32_t own = mask == "full" ? rows - 1 : i;
+        const std::int32_t own = full ? rows - 1 : i;
         visible += own - std::max(key_start.back(), window ? own - window + 1 : 0) + 1;
       }
     auto random = [](std::int64_t count, unsigned seed) {
@@ -165,7 +167,7 @@ Measurement run_forward(Context& context, const Shape& shape) {
   const OnDevice on(context, p);
   const Forward forward(context, p, on, implementation_of(shape));
   Measurement m;
-  m.milliseconds = context.time([&] { context.succeed(context.api.attention_forward(&forward.call, nullptr)); });
+  context.time(m, [&] { context.succeed(context.api.attention_forward(&forward.call, nullptr)); });
   std::vector<std::uint16_t> out(p.q.size());
   context.download(out.data(), forward.out, out.size() * 2);
   const Sampler sampler(p);
@@ -198,7 +200,7 @@ Measurement run_backward(Context& context, const Shape& shape) {
   call.workspace = context.allocate(context.api.attention_backward_workspace(&p.shape));
   call.implementation = implementation_of(shape);
   Measurement m;
-  m.milliseconds = context.time([&] { context.succeed(context.api.attention_backward(&call, nullptr)); });
+  context.time(m, [&] { context.succeed(context.api.attention_backward(&call, nullptr)); });
 
   std::vector<float> got_dq(p.q.size()), got_dk(p.k.size()), got_dv(p.k.size());
   std::vector<float> lse(static_cast<std::size_t>(p.shape.batch) * p.shape.heads * p.shape.queries);
@@ -251,7 +253,7 @@ Measurement run_backward(Context& context, const Shape& shape) {
   return m;
 }
 
-Measurement run_plain_forward(const Shape& shape, int) {
+Measurement run_plain_forward(const Shape& shape) {
   const Problem p(shape);
   auto widen = [](const std::vector<std::uint16_t>& from) {
     std::vector<float> to(from.size());
@@ -265,7 +267,8 @@ Measurement run_plain_forward(const Shape& shape, int) {
   const auto begin = std::chrono::steady_clock::now();
   plain::attention_forward(in, out.data(), lse.data());
   Measurement m;
-  m.milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  m.minimum_ms = m.median_ms =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   const Sampler sampler(p);
   RootMeanSquare error;
   for (const auto& [b, query, head] : sampler.rows(12)) {
@@ -281,19 +284,23 @@ Measurement run_plain_forward(const Shape& shape, int) {
 
 std::vector<Op> attention_ops() {
   const std::vector<std::string> forward = {
-      "b=2,s=8192,h=16,g=16,d=128,mask=causal,kernel=auto",     "b=1,s=16384,h=16,g=16,d=128,mask=causal,kernel=auto",
-      "b=2,s=8192,h=16,g=16,d=128,mask=full,kernel=auto",       "b=2,s=8192,h=32,g=8,d=128,mask=causal,kernel=auto",
-      "b=2,s=8192,h=16,g=16,d=64,mask=causal,kernel=auto",      "b=2,s=8192,h=8,g=8,d=256,mask=causal,kernel=auto",
-      "b=2,s=8192,h=16,g=16,d=128,mask=window,kernel=auto",     "b=2,s=8192,h=16,g=16,d=128,mask=packed,kernel=auto",
-      "b=2,s=8192,h=16,g=16,d=128,mask=causal,kernel=portable",
+      "b=2 s=8192 h=16 kv=16 d=128",
+      "b=1 s=16384 h=16 kv=16 d=128",
+      "b=2 s=8192 h=16 kv=16 d=128 full=1",
+      "b=2 s=8192 h=32 kv=8 d=128",
+      "b=2 s=8192 h=16 kv=16 d=64",
+      "b=2 s=8192 h=8 kv=8 d=256",
+      "b=2 s=8192 h=16 kv=16 d=128 window=1024",
+      "b=2 s=8192 h=16 kv=16 d=128 documents=8",
+      "b=2 s=8192 h=16 kv=16 d=128 kernel=portable",
   };
   std::vector<std::string> backward;
   for (const std::string& shape : forward)
-    if (shape.find("d=256") == std::string::npos) backward.push_back(shape + ",dq=ordered");
-  backward.push_back("b=2,s=8192,h=16,g=16,d=128,mask=causal,kernel=auto,dq=unordered");
-  return {
-      {"attention_forward", forward, "b=1,s=200,h=2,g=1,d=128,mask=causal,kernel=auto", run_forward, run_plain_forward},
-      {"attention_backward", backward, "b=1,s=200,h=2,g=1,d=128,mask=causal,kernel=auto,dq=ordered", run_backward, {}}};
+    if (shape.find("d=256") == std::string::npos) backward.push_back(shape);
+  backward.push_back("b=2 s=8192 h=16 kv=16 d=128 dq=unordered");
+  const std::string small = "b=1 h=2 kv=1 s=200 d=128 window=0 documents=1 full=0 kernel=auto dtype=bfloat16";
+  return {{"attention_forward", forward, small, run_forward, run_plain_forward},
+          {"attention_backward", backward, small + " dq=ordered", run_backward, {}}};
 }
 
 }  // namespace longhaul::cuda::bench

@@ -72,7 +72,7 @@ Measurement norm_forward(Context& context, const Shape& shape) {
                          inverse,
                          nullptr};
   Measurement m;
-  m.milliseconds = context.time([&] { context.succeed(context.api.norm_forward(&call, nullptr)); });
+  context.time(m, [&] { context.succeed(context.api.norm_forward(&call, nullptr)); });
   const Words got_sum = download(context, sum, rows * columns), got = download(context, y, rows * columns);
   for (const std::int64_t row : {std::int64_t{0}, rows / 2, rows - 1}) {
     const std::vector<double> in = widen(got_sum, row * columns, columns);
@@ -117,7 +117,7 @@ Measurement norm_backward(Context& context, const Shape& shape) {
                           0,
                           context.allocate(context.api.norm_workspace(static_cast<std::int32_t>(columns)))};
   Measurement m;
-  m.milliseconds = context.time([&] { context.succeed(context.api.norm_backward(&call, nullptr)); });
+  context.time(m, [&] { context.succeed(context.api.norm_backward(&call, nullptr)); });
   const Words got = download(context, dx, rows * columns);
   for (const std::int64_t row : {std::int64_t{0}, rows / 2, rows - 1}) {
     const double deviation = inverse[row];
@@ -159,7 +159,7 @@ Measurement run_rope(Context& context, const Shape& shape) {
                   table,
                   y};
   Measurement m;
-  m.milliseconds = context.time([&] { context.succeed(context.api.rope(&call, nullptr)); });
+  context.time(m, [&] { context.succeed(context.api.rope(&call, nullptr)); });
   const Words got = download(context, y, rows * heads * d);
   const std::int64_t rank_heads = heads / call.ranks, token = rows - 1;
   std::vector<double> want(heads * d), turned;
@@ -180,7 +180,7 @@ Measurement swiglu(Context& context, const Shape& shape) {
   void* y = context.allocate(count * 2);
   const ElementwiseActivation call{count, Activation::silu, Type::bfloat16, gate.device, up.device, y};
   Measurement m;
-  m.milliseconds = context.time([&] { context.succeed(context.api.activation(&call, nullptr)); });
+  context.time(m, [&] { context.succeed(context.api.activation(&call, nullptr)); });
   const Words got = download(context, y, count);
   std::vector<double> want;
   const std::int64_t sample = std::min<std::int64_t>(count, 4096);
@@ -199,7 +199,7 @@ Measurement swiglu_gradient(Context& context, const Shape& shape) {
   const ElementwiseActivationGradient call{count,     Activation::silu, Type::bfloat16, gate.device,
                                            up.device, dy.device,        dgate,          dup};
   Measurement m;
-  m.milliseconds = context.time([&] { context.succeed(context.api.activation_gradient(&call, nullptr)); });
+  context.time(m, [&] { context.succeed(context.api.activation_gradient(&call, nullptr)); });
   const Words got = download(context, dgate, count);
   std::vector<double> want;
   const std::int64_t sample = std::min<std::int64_t>(count, 4096);
@@ -236,7 +236,7 @@ Measurement embedding(Context& context, const Shape& shape) {
                        table.device,
                        out};
   Measurement m;
-  m.milliseconds = context.time([&] { context.succeed(context.api.embedding(&call, nullptr)); });
+  context.time(m, [&] { context.succeed(context.api.embedding(&call, nullptr)); });
   const Words got = download(context, out, tokens * columns);
   for (std::int64_t t = 0; t < tokens; t++)
     if (!std::equal(got.begin() + t * columns, got.begin() + (t + 1) * columns,
@@ -263,7 +263,7 @@ Measurement embedding_gradient(Context& context, const Shape& shape) {
       static_cast<float*>(dtable),
       context.allocate(context.api.embedding_workspace(tokens, static_cast<std::int32_t>(vocabulary)))};
   Measurement m;
-  m.milliseconds = context.time([&] { context.succeed(context.api.embedding_gradient(&call, nullptr)); });
+  context.time(m, [&] { context.succeed(context.api.embedding_gradient(&call, nullptr)); });
   context.succeed(context.api.fill(dtable, 0, vocabulary * columns * 4, nullptr));
   context.succeed(context.api.embedding_gradient(&call, nullptr));
   const std::vector<float> got = download_float(context, dtable, vocabulary * columns);
@@ -293,7 +293,7 @@ Measurement loss_tile(Context& context, const Shape& shape) {
                       static_cast<float*>(context.allocate(rows * 4))};
   context.succeed(context.api.copy(work, logits.device, rows * vocabulary * 2, nullptr));
   Measurement m;
-  m.milliseconds = context.time([&] { context.succeed(context.api.loss_tile(&call, nullptr)); });
+  context.time(m, [&] { context.succeed(context.api.loss_tile(&call, nullptr)); });
   context.succeed(context.api.copy(work, logits.device, rows * vocabulary * 2, nullptr));
   context.succeed(context.api.loss_tile(&call, nullptr));
   const Words got = download(context, work, rows * vocabulary);
@@ -337,7 +337,7 @@ Measurement adamw(Context& context, const Shape& shape) {
                        1e-8f, 0.1f, 1);
   Measurement m;
   m.error = relative({got.begin(), got.end()}, want), m.bound = 1e-6;
-  m.milliseconds = context.time([&] { context.succeed(context.api.adamw(&call, nullptr)); });
+  context.time(m, [&] { context.succeed(context.api.adamw(&call, nullptr)); });
   m.bytes = 28.0 * static_cast<double>(count);
   return m;
 }
@@ -347,7 +347,7 @@ Measurement sum_of_squares(Context& context, const Shape& shape) {
   const Host x(context, count, 1);
   void *result = context.allocate(16), *workspace = context.allocate(context.api.sum_of_squares_workspace());
   Measurement m;
-  m.milliseconds = context.time([&] {
+  context.time(m, [&] {
     context.succeed(context.api.sum_of_squares(x.device, Type::bfloat16, count, 0, static_cast<double*>(result),
                                                workspace, nullptr));
   });
@@ -364,8 +364,7 @@ Measurement cast(Context& context, const Shape& shape) {
   fill_random(x.data(), x.size(), 1);
   void *from = upload_float(context, x), *to = context.allocate(count * 2);
   Measurement m;
-  m.milliseconds =
-      context.time([&] { context.succeed(context.api.cast(from, Type::float32, to, Type::bfloat16, count, nullptr)); });
+  context.time(m, [&] { context.succeed(context.api.cast(from, Type::float32, to, Type::bfloat16, count, nullptr)); });
   m.error = relative(widen(download(context, to, count), 0, count), {x.begin(), x.end()}), m.bound = 4e-3;
   m.bytes = 6.0 * static_cast<double>(count);
   return m;
@@ -380,7 +379,7 @@ Measurement pack(Context& context, const Shape& shape) {
   const std::int64_t part = heads / ranks * d * 2;
   const StridedCopy call{{ranks, rows, 1}, part, {part, heads * d * 2, 0}, {rows * part, part, 0}, x.device, to};
   Measurement m;
-  m.milliseconds = context.time([&] { context.succeed(context.api.strided_copy(&call, nullptr)); });
+  context.time(m, [&] { context.succeed(context.api.strided_copy(&call, nullptr)); });
   const Words got = download(context, to, rows * heads * d);
   for (std::int64_t rank = 0; rank < ranks; rank++)
     for (std::int64_t row = 0; row < rows; row++)
@@ -416,7 +415,7 @@ Measurement softmax_merge(Context& context, const Shape& shape) {
   }
   Measurement m;
   m.error = relative(sampled, want), m.bound = 1e-5;
-  m.milliseconds = context.time([&] { context.succeed(context.api.softmax_merge(&call, nullptr)); });
+  context.time(m, [&] { context.succeed(context.api.softmax_merge(&call, nullptr)); });
   m.bytes = 12.0 * static_cast<double>(count);
   return m;
 }

@@ -1,0 +1,98 @@
+// AdamW and the norm of the gradients.
+//
+//   count        elements
+//   gradient     (adamw) dtype of the gradient: same as the parameters', float32 or bfloat16
+//   copy         (adamw) 1: also writes the parameter in bfloat16
+#include <cmath>
+
+#include "base/error.h"
+#include "kernels/cpu/adamw.h"
+#include "kernels/cpu/bench/case.h"
+#include "kernels/cpu/reductions.h"
+
+namespace longhaul::cpu::bench {
+namespace {
+
+void adamw(Case& c) {
+  const std::int64_t count = c.size("count");
+  if (c.dtype == DType::bfloat16) fail("dtype=bfloat16; parameters and moments are float32 or float64");
+  Tensor &parameter = c.updated(c.input(count)), &m = c.updated(c.input(count, 0.1));
+  Tensor& v = c.input(count, 1e-3, 0.02);
+  for (std::int64_t i = 0; i < count; ++i) {  // squares: never negative
+    auto* wide = static_cast<double*>(v.wide.data());
+    if (wide[i] >= 0) continue;
+    wide[i] = -wide[i];
+    dispatch_floating(v.type,
+                      [&](auto t) { static_cast<decltype(t)*>(v.narrow.data())[i] = convert<decltype(t)>(wide[i]); });
+  }
+  c.updated(v);
+  const Tensor& gradient = c.input_of(c.type("gradient"), count);
+  const Tensor* copy = c.flag("copy") ? &c.output_of(DType::bfloat16, count, 1.5) : nullptr;
+  c.call = [=, &parameter, &m, &v, &gradient](Side side) {
+    const double coefficient = 0.8, learning_rate = 1e-2, step = 3;
+    AdamW p{side.type(parameter),
+            side(parameter),
+            side(m),
+            side(v),
+            side.type(gradient),
+            side(gradient),
+            count,
+            &coefficient,
+            &learning_rate,
+            &step,
+            0.9,
+            0.95,
+            1e-8,
+            0.1};
+    if (!side.exact) {
+      p.copy = copy ? static_cast<bfloat16*>(side(*copy)) : nullptr;
+      longhaul::cpu::adamw(side.pool, p);
+      return;
+    }
+    reference::adamw(p);
+    if (copy) std::copy_n(static_cast<const double*>(side(parameter)), count, static_cast<double*>(side(*copy)));
+  };
+  c.tolerance = 16;
+  c.bytes = static_cast<double>(6 * parameter.narrow.bytes() + gradient.narrow.bytes()) +
+            (copy ? 2.0 : 0.0) * static_cast<double>(count);
+}
+
+void sum_of_squares(Case& c) {
+  const std::int64_t count = c.size("count");
+  const Tensor &x = c.input(count), &result = c.output_of(DType::float64, 1);
+  c.scratch_bytes = sum_of_squares_scratch_bytes(count);
+  c.call = [=, &x, &result](Side side) {
+    const SumOfSquares p{side.type(x), side(x), count, static_cast<double*>(side(result)), side.scratch};
+    side.exact ? reference::sum_of_squares(p) : longhaul::cpu::sum_of_squares(side.pool, p);
+  };
+  c.tolerance = 64;
+  c.bytes = static_cast<double>(x.narrow.bytes());
+}
+
+void clip_coefficient(Case& c) {
+  const Tensor &sum = c.input_of(DType::float64, 1, 1, 9), &coefficient = c.output_of(DType::float64, 1),
+               &norm = c.output_of(DType::float64, 1);
+  c.call = [&sum, &coefficient, &norm](Side side) {
+    const double squares = *static_cast<const double*>(side(sum)), most = 1.5;
+    auto *to_coefficient = static_cast<double*>(side(coefficient)), *to_norm = static_cast<double*>(side(norm));
+    if (!side.exact) {
+      longhaul::cpu::clip_coefficient(squares, most, to_coefficient, to_norm);
+      return;
+    }
+    *to_norm = std::sqrt(squares);
+    *to_coefficient = std::min(1.0, most / (*to_norm + 1e-6));
+  };
+  c.bytes = 24;
+}
+
+}  // namespace
+
+std::vector<Entry> optimizer_entries() {
+  return {
+      {"adamw", {"adamw"}, "count=16777216 gradient=same copy=0 dtype=float32 threads=1", adamw},
+      {"sum_of_squares", {"sum_of_squares"}, "count=67108864 dtype=float32 threads=1", sum_of_squares},
+      {"clip_coefficient", {"clip_coefficient"}, "dtype=float64 threads=1", clip_coefficient},
+  };
+}
+
+}  // namespace longhaul::cpu::bench
