@@ -65,7 +65,7 @@ void sum_of_squares(Case& c) {
     const SumOfSquares p{side.type(x), side(x), count, static_cast<double*>(side(result)), side.scratch};
     side.exact ? reference::sum_of_squares(p) : longhaul::cpu::sum_of_squares(side.pool, p);
   };
-  c.tolerance = 64;
+  c.tolerance = c.dtype == DType::float64 ? 2048 : 64;  // the oracle adds one by one, less exactly than the kernel
   c.bytes = static_cast<double>(x.narrow.bytes());
 }
 
