@@ -13,14 +13,14 @@
 
 namespace longhaul {
 
-enum class DataFormat : std::uint8_t { text, llmc, megatron, datatrove };
+enum class DataFormat : std::uint8_t { text, jsonl, llmc, megatron, datatrove };
 enum class Tokenizer : std::uint8_t { bytes };
 enum class OptimizerName : std::uint8_t { adamw };
 enum class DecayType : std::uint8_t { linear, cosine, constant, wsd };
 enum class ResumeMode : std::uint8_t { automatic, off };
 enum class DeviceType : std::uint8_t { cpu, cuda };
 enum class PackingMode : std::uint8_t { documents };
-enum class SequenceOrder : std::uint8_t { contiguous, zigzag };
+enum class SequenceOrder : std::uint8_t { contiguous, zigzag, balanced };
 
 /// How many ways each strategy splits a sequence; they multiply. docs/parallelism.md says what each does.
 struct SequenceSplit {
@@ -51,6 +51,7 @@ struct Experiment {
     Tokenizer tokenizer{};
     std::optional<std::int64_t> eos_token;  ///< none: auto; -1: documents have no end token
     std::vector<std::filesystem::path> validation_files;
+    bool mask_prompt = false;            ///< jsonl: the loss leaves prompts out
     std::optional<PackingMode> packing;  ///< none: documents in a sample attend to each other
   } data;
   struct Training {

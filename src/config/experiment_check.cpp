@@ -51,6 +51,13 @@ void check_experiment(const Experiment& e) {
           *global, micro, *data, micro * *data);
   }
 
+  if (e.data.mask_prompt && e.data.format != DataFormat::jsonl)
+    fail(
+        "data.mask_prompt is true, but data.format is {}, which has no prompts; it is for jsonl (datatrove files say "
+        "by "
+        "their .loss what is learned)",
+        value_of(e, "data.format"));
+
   if (const auto& split = e.parallelism.sequence; split && split->ring > 1 && split->gather_kv > 1)
     fail(
         "parallelism.sequence is {}: ring and gather_kv are two ways to bring the same keys to the queries; use one of "

@@ -98,30 +98,36 @@ std::vector<Key> make_keys() {
        "format",
        choice<&E::data, &E::Data::format>(),
        "text",
-       "text: UTF-8 text, tokenized while reading; llmc: llm.c `.bin`; megatron: `.bin` with `.idx` beside it; "
-       "datatrove: `.ds` with its `.index` and optional `.loss`.",
+       "text: UTF-8 text, tokenized while reading; jsonl: a JSON object a line, each a document, with the field "
+       "`text`, "
+       "or `prompt` and `completion`; llmc: llm.c `.bin`; megatron: `.bin` with `.idx` beside it; datatrove: `.ds` "
+       "with "
+       "its `.index` and optional `.loss`.",
        {},
-       {"text", "llmc", "megatron", "datatrove"}},
+       {"text", "jsonl", "llmc", "megatron", "datatrove"}},
       {"data",
        "tokenizer",
        choice<&E::data, &E::Data::tokenizer>(),
        "bytes",
-       "For format text. bytes: token ids 0-255 are the bytes themselves.",
+       "For formats text and jsonl. bytes: token ids 0-255 are the bytes themselves.",
        {},
        {"bytes"}},
       {"data", "eos_token", member<&E::data, &E::Data::eos_token>, "auto",
-       "The token id that ends a document; -1: documents have none. auto: 256 for the byte tokenizer when the "
-       "vocabulary "
-       "holds it, otherwise none.",
+       "For formats text and jsonl: the token id that stands between files, or after every line; -1: none does. auto: "
+       "256 when the vocabulary holds it, otherwise none. Files of tokens have their own.",
        at_least(-1)},
       {"data", "validation_files", member<&E::data, &E::Data::validation_files>, "[]",
        "Validation data in the same format. Empty: no validation."},
+      {"data", "mask_prompt", member<&E::data, &E::Data::mask_prompt>, "false",
+       "For format jsonl. true: tokens of a `prompt` are no labels: they are read, and not learned. Lines with a "
+       "`text` "
+       "have no prompt and are learned whole; data in which no line has a prompt is refused."},
       {"data", "packing", packing(), "none",
        "none: tokens of a sample attend to all before them, whatever document they are of. {mode: documents}: "
        "attention "
        "and positions begin anew with each document, and no label is the next document's token; needs a format that "
-       "says where documents end (text: a file is one; megatron; datatrove with its index). A document that does not "
-       "fit a sample is split."},
+       "says where documents end (text: a file is one; jsonl: a line; megatron; datatrove with its index). A document "
+       "that does not fit a sample is split."},
 
       {"training",
        "seq_len",
@@ -256,11 +262,13 @@ std::vector<Key> make_keys() {
        optional_choice<&E::parallelism, &E::Parallelism::token_order>(),
        "auto",
        "Which tokens of a sequence a rank holds. contiguous: one piece; zigzag: two, one from either end, so that "
-       "causal "
-       "attention costs every ring or gather_kv rank the same. auto: zigzag when ring or gather_kv split a layer "
-       "without a window. Without ring and gather_kv ranks both are the same.",
+       "causal attention costs every ring or gather_kv rank the same; balanced: eight chunks, dealt out anew for every "
+       "sequence, so that the attention of its documents costs every ring or gather_kv rank the same (never "
+       "longer than in the other two; layers with a window then move all blocks). auto: with ring or gather_kv, balanced "
+       "for data.packing when no layer has a window, else zigzag when some layer has none, else contiguous. Without "
+       "ring and gather_kv ranks all are the same.",
        {},
-       {"contiguous", "zigzag"}},
+       {"contiguous", "zigzag", "balanced"}},
       {"parallelism",
        "zero_stage",
        member<&E::parallelism, &E::Parallelism::zero_stage>,

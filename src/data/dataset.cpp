@@ -20,21 +20,30 @@ void TokenSource::read_loss_mask(std::int64_t, std::int64_t count, std::uint8_t*
 void TokenSource::document_ends(std::int64_t, std::int64_t, std::vector<std::int64_t>&) const {}
 
 const std::vector<std::string>& dataset_formats() {
-  static const std::vector<std::string> names = {"text", "llmc", "megatron", "datatrove"};
+  static const std::vector<std::string> names = {"text", "jsonl", "llmc", "megatron", "datatrove"};
   return names;
 }
 
 TokenDataset::TokenDataset(const DatasetOptions& options) : vocabulary_(options.vocabulary) {
   LONGHAUL_CHECK(vocabulary_ > 0, "a dataset for a vocabulary of {}", vocabulary_);
   if (options.files.empty()) fail("data.files is empty: name at least one file of tokens");
-  if (options.eos_token && (*options.eos_token < 0 || *options.eos_token >= vocabulary_))
+  std::optional<std::int32_t> end_token;  // of formats that bring none of their own
+  if (options.eos_token.value_or(-1) >= vocabulary_)
     fail("data.eos_token {} is outside the model's vocabulary, 0 to {}", *options.eos_token, vocabulary_ - 1);
+  if (options.eos_token && *options.eos_token >= 0)
+    end_token = static_cast<std::int32_t>(*options.eos_token);
+  else if (!options.eos_token && vocabulary_ >= 257)
+    end_token = 256;
+  if (options.mask_prompt && options.format != "jsonl")
+    fail("data.mask_prompt is true, but data.format {} has no prompts; it is for jsonl", options.format);
   const bool text = options.format == "text";
   for (const auto& path : options.files) {
     auto part = std::make_unique<Part>();
     part->begin = size_;
     if (text)
       part->file = open_text(path);
+    else if (options.format == "jsonl")
+      part->file = open_jsonl(path, end_token, options.mask_prompt);
     else if (options.format == "llmc")
       part->file = open_llmc(path);
     else if (options.format == "megatron")
@@ -44,15 +53,16 @@ TokenDataset::TokenDataset(const DatasetOptions& options) : vocabulary_(options.
     else
       fail("data.format '{}' is not one of {}", options.format, fmt::join(dataset_formats(), ", "));
     const bool last = &path == &options.files.back();
-    if (text && !last) {
-      if (options.eos_token)
-        part->file.separator = static_cast<std::int32_t>(*options.eos_token);
-      else if (vocabulary_ >= 257)
-        part->file.separator = 256;
-    }
+    if (text && !last) part->file.separator = end_token;
     size_ = part->end();
+    if (part->file.jsonl) prompt_tokens_ += part->file.jsonl->prompt_tokens();
     parts_.push_back(std::move(part));
   }
+  if (options.mask_prompt && prompt_tokens_ == 0)
+    fail(
+        "data.mask_prompt is true, but no line of {} has a prompt, so it would mask nothing; give lines prompt and "
+        "completion, or set data.mask_prompt to false",
+        fmt::join(options.files, ", "));
 }
 
 TokenDataset::~TokenDataset() = default;
@@ -77,7 +87,7 @@ void TokenDataset::read(std::int64_t begin, std::int64_t count, std::int32_t* to
 }
 
 bool TokenDataset::has_loss_mask() const {
-  return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->file.loss.has_value(); });
+  return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->file.has_loss_mask(); });
 }
 
 void TokenDataset::read_loss_mask(std::int64_t begin, std::int64_t count, std::uint8_t* mask) const {
@@ -86,11 +96,7 @@ void TokenDataset::read_loss_mask(std::int64_t begin, std::int64_t count, std::u
   while (count > 0) {
     const Part& part = part_of(begin);
     const std::int64_t here = std::min(count, part.end() - begin);
-    std::memset(mask, 1, static_cast<std::size_t>(here));
-    if (part.file.loss) {
-      const auto* bytes = reinterpret_cast<const std::uint8_t*>(part.file.loss->data()) + (begin - part.begin);
-      for (std::int64_t i = 0; i < here; ++i) mask[i] = bytes[i] != 0;
-    }
+    part.file.read_loss_mask(begin - part.begin, here, mask);
     begin += here;
     count -= here;
     mask += here;

@@ -2,7 +2,11 @@
 //
 // Formats (`data.format`):
 //   text       any bytes; a token is a byte, ids 0-255. Between files stands the end-of-document token: `eos_token`
-//              when set, else 256 when the vocabulary has it, else nothing.
+//   when
+//              set, else 256 when the vocabulary has it, else nothing.
+//   jsonl      an object a line, {"text": ...} or {"prompt": ..., "completion": ...}: see jsonl_file.h; tokens are
+//   bytes
+//              as of text, and the end-of-document token stands after every line.
 //   llmc       llm.c .bin: 256 int32 of header (magic 20240520: uint16 tokens; 20240801: uint32 tokens), then the
 //   tokens. megatron   PREFIX.bin + PREFIX.idx; either file or the prefix may be named. datatrove  NAME.ds (uint16 or
 //   uint32) with, where present, NAME.ds.index, NAME.ds.loss and NAME.ds.metadata.
@@ -40,13 +44,15 @@ struct DatasetOptions {
   std::vector<std::string> files;
   std::string format;
   std::int64_t vocabulary = 0;
-  std::optional<std::int64_t> eos_token;  // text only: the token between files
+  std::optional<std::int64_t> eos_token;  // text: the token between files; jsonl: after each line; -1: there is none
+  bool mask_prompt = false;               // jsonl: tokens of prompts are no labels (read_loss_mask)
 };
 
 class TokenDataset : public TokenSource {
  public:
   /// Maps the files and checks headers, sizes and the files' agreement with each other; reads no tokens. Throws Error
-  /// naming the file and offset: missing, truncated, mislabelled, without tokens; an unknown format.
+  /// naming the file and offset: missing, truncated, mislabelled, without tokens; an unknown format. JSONL is read
+  /// whole, every line of it checked; mask_prompt of files without any prompt is refused.
   explicit TokenDataset(const DatasetOptions& options);
   ~TokenDataset() override;
 
@@ -57,6 +63,9 @@ class TokenDataset : public TokenSource {
   bool has_documents() const override;
   void document_ends(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& ends) const override;
 
+  /// Tokens of jsonl prompts.
+  std::int64_t prompt_tokens() const { return prompt_tokens_; }
+
   /// Scans tokens [begin, end) and the same share of each file's document index. Ranks may each scan a part: parts that
   /// cover [0, size()) check everything. Throws Error naming file, byte offset and value of the first token outside
   /// [0, vocabulary), or what is wrong with the index.
@@ -66,7 +75,7 @@ class TokenDataset : public TokenSource {
   struct Part;
   const Part& part_of(std::int64_t token) const;
   std::vector<std::unique_ptr<Part>> parts_;
-  std::int64_t size_ = 0;
+  std::int64_t size_ = 0, prompt_tokens_ = 0;
   std::int64_t vocabulary_ = 0;
 };
 

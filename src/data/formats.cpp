@@ -76,6 +76,21 @@ TokenFile open_text(const std::string& path) {
   return file;
 }
 
+TokenFile open_jsonl(const std::string& path, std::optional<std::int32_t> end_token, bool mask_prompts) {
+  TokenFile file;
+  file.tokens_file = MappedFile(path);
+  file.index_kind = TokenFile::Index::jsonl;
+  refuse_other_kinds(file.tokens_file, "jsonl");
+  const std::string_view text(reinterpret_cast<const char*>(file.tokens_file.data()),
+                              static_cast<std::size_t>(file.tokens_file.size()));
+  file.jsonl = std::make_unique<JsonlFile>(text, path, end_token);
+  file.masks_prompts = mask_prompts;
+  file.count = file.jsonl->size();
+  file.documents = file.jsonl->documents();
+  refuse_empty(file);
+  return file;
+}
+
 TokenFile open_llmc(const std::string& path) {
   TokenFile file;
   file.tokens_file = MappedFile(path);

@@ -23,21 +23,37 @@ SequenceLoader::SequenceLoader(const TokenSource& source, std::int64_t sequence_
   if (packing == Packing::documents && !source.has_documents())
     fail(
         "data.packing is {{mode: documents}}, which needs to know where documents end, and these files do not say; use "
-        "data.format text (a file is a document), megatron, or datatrove with its .index, or data.packing: none");
+        "data.format text (a file is a document), jsonl (a line is), megatron, or datatrove with its .index, or "
+        "data.packing: none");
 }
 
 std::int64_t SequenceLoader::fill(std::span<const std::int64_t> samples, std::span<const std::int32_t> order,
                                   const MicroBatch& batch) {
-  const auto slots = static_cast<std::int64_t>(order.size());
+  return fill(
+      samples, [&](std::span<const std::int32_t>, std::int32_t) { return order; }, batch);
+}
+
+std::span<const std::int32_t> SequenceLoader::document_starts(std::int64_t sample) {
+  const std::int64_t first_token = sample * sequence_length_;
+  LONGHAUL_CHECK(sample >= 0 && first_token + sequence_length_ < source_.size(), "sample {} of {} tokens", sample,
+                 source_.size());
+  starts_.assign(1, 0);
+  if (packing_ == Packing::documents) {
+    ends_.clear();
+    source_.document_ends(first_token, first_token + sequence_length_, ends_);
+    for (const std::int64_t end : ends_)
+      if (end < first_token + sequence_length_) starts_.push_back(static_cast<std::int32_t>(end - first_token));
+  }
+  return starts_;
+}
+
+std::int64_t SequenceLoader::fill(std::span<const std::int64_t> samples, const RowOrder& order_of,
+                                  const MicroBatch& batch) {
   std::int64_t at = 0;
   for (const std::int64_t sample : samples) {
     const std::int64_t first_token = sample * sequence_length_;
-    LONGHAUL_CHECK(sample >= 0 && first_token + sequence_length_ < source_.size(), "sample {} of {} tokens", sample,
-                   source_.size());
-    if (packing_ == Packing::documents) {
-      ends_.clear();
-      source_.document_ends(first_token, first_token + sequence_length_, ends_);
-    }
+    const auto order = order_of(document_starts(sample), sequence_length_);
+    const auto slots = static_cast<std::int64_t>(order.size());
     for (std::int64_t slot = 0; slot < slots;) {
       const std::int32_t index = order[static_cast<std::size_t>(slot)];
       LONGHAUL_CHECK(index >= 0, "index {} in slot {}", index, slot);

@@ -81,6 +81,7 @@ std::int64_t largest_value(TokenType type) {
 }
 
 void TokenFile::read(std::int64_t begin, std::int64_t amount, std::int32_t* out) const {
+  if (jsonl) return jsonl->read(begin, amount, out);
   const std::int64_t stored = std::min(amount, count - begin);
   if (stored < amount) out[amount - 1] = *separator;
   if (stored <= 0) return;
@@ -92,7 +93,16 @@ void TokenFile::read(std::int64_t begin, std::int64_t amount, std::int32_t* out)
   });
 }
 
+void TokenFile::read_loss_mask(std::int64_t begin, std::int64_t amount, std::uint8_t* mask) const {
+  if (masks_prompts) return jsonl->read_prompt_mask(begin, amount, mask);
+  std::memset(mask, 1, static_cast<std::size_t>(amount));
+  if (!loss) return;
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(loss->data()) + begin;
+  for (std::int64_t i = 0; i < amount; ++i) mask[i] = bytes[i] != 0;
+}
+
 std::int64_t TokenFile::document_end(std::int64_t document) const {
+  if (jsonl) return jsonl->document_end(document);
   std::int64_t end = size();
   if (index_kind == Index::datatrove) {
     end = static_cast<std::int64_t>(load<std::uint64_t>(index.data() + 8 * document));
@@ -108,6 +118,7 @@ std::int64_t TokenFile::document_end(std::int64_t document) const {
 }
 
 void TokenFile::validate_tokens(std::int64_t begin, std::int64_t end, std::int64_t vocabulary) const {
+  if (jsonl) return jsonl->validate(begin, end, vocabulary);
   if (separator && end > count && *separator >= vocabulary)
     fail("the end-of-document token {} is outside the vocabulary of {}", *separator, vocabulary);
   end = std::min(end, count);

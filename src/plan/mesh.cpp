@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "plan/token_placement.h"
 
 namespace longhaul {
 namespace {
@@ -41,7 +42,9 @@ Mesh place_ranks(const ResolvedParallelism& parallel, CompileOptions& options) {
   options.zero_stage = static_cast<int>(parallel.zero_stage);
   options.batch_axes = {"dp"};
   options.sequence_axes = {"ring", "gather", "ulysses"};
-  options.token_order = parallel.token_order == SequenceOrder::zigzag ? TokenOrder::zigzag : TokenOrder::contiguous;
+  options.token_order = parallel.token_order == SequenceOrder::zigzag     ? TokenOrder::zigzag
+                        : parallel.token_order == SequenceOrder::balanced ? TokenOrder::permuted
+                                                                          : TokenOrder::contiguous;
   return Mesh({{"dp", static_cast<int>(parallel.data)},
                {"ring", static_cast<int>(parallel.ring)},
                {"gather", static_cast<int>(parallel.gather)},
@@ -49,9 +52,10 @@ Mesh place_ranks(const ResolvedParallelism& parallel, CompileOptions& options) {
 }
 
 std::int64_t padded_sequence(const ResolvedParallelism& parallel, std::int64_t sequence) {
-  const bool zigzag = parallel.token_order == SequenceOrder::zigzag;
-  const std::int64_t unit =
-      parallel.outer() * (zigzag ? std::lcm(std::int64_t{2}, parallel.ulysses) : parallel.ulysses);
+  const std::int64_t chunks = parallel.token_order == SequenceOrder::zigzag     ? 2
+                              : parallel.token_order == SequenceOrder::balanced ? permuted_chunks
+                                                                                : 1;
+  const std::int64_t unit = parallel.outer() * std::lcm(chunks, parallel.ulysses);
   return (sequence + unit - 1) / unit * unit;
 }
 
@@ -61,7 +65,9 @@ std::string describe(const ResolvedParallelism& parallel) {
   if (parallel.gather > 1) text += fmt::format(" x gather_kv {}", parallel.gather);
   if (parallel.ulysses > 1 || parallel.outer() == 1) text += fmt::format(" x ulysses {}", parallel.ulysses);
   if (parallel.outer() > 1)
-    text += parallel.token_order == SequenceOrder::zigzag ? ", zigzag order" : ", contiguous order";
+    text += parallel.token_order == SequenceOrder::zigzag     ? ", zigzag order"
+            : parallel.token_order == SequenceOrder::balanced ? ", balanced order"
+                                                              : ", contiguous order";
   return text + fmt::format(", zero_stage {}", parallel.zero_stage);
 }
 

@@ -16,15 +16,16 @@ namespace longhaul {
 /// `options`: zero_stage, batch_axes, sequence_axes, token_order.
 Mesh place_ranks(const ResolvedParallelism& parallel, CompileOptions& options);
 
-/// `sequence` rounded up so that it divides over the ranks that share one: into equal chunks, two for each ring or
-/// gather rank under zigzag.
+/// `sequence` rounded up so that it divides over the ranks that share one: into equal chunks, for each ring or gather
+/// rank two under zigzag and permuted_chunks under balanced.
 std::int64_t padded_sequence(const ResolvedParallelism& parallel, std::int64_t sequence);
 
 /// "8 ranks = data 2 x ring 2 x ulysses 2, zigzag order, zero_stage 1", for the log.
 std::string describe(const ResolvedParallelism& parallel);
 
 /// The global indices of a rank's slots in the padded sequence (`padded` tokens, a length from padded_sequence), by
-/// options.token_order, which must not be `permuted`.
+/// options.token_order, which must not be `permuted`:
+/// that is TokenPlacement's.
 std::vector<std::int32_t> token_order(const Mesh& mesh, const CompileOptions& options, std::int64_t padded, int rank);
 /// The same of all ranks that share a sequence, laid together as the ranks' layouts do.
 std::vector<std::int32_t> whole_token_order(const Mesh& mesh, const CompileOptions& options, std::int64_t padded);

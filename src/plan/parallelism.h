@@ -13,6 +13,7 @@ namespace longhaul {
 struct AttentionLayer {
   std::int64_t heads = 1;   ///< query heads
   std::int64_t window = 0;  ///< keys that a query sees, itself included; 0: all before it
+  std::int64_t head_dim = 1;
 };
 
 struct ResolvedParallelism {
@@ -33,7 +34,8 @@ ResolvedParallelism data_parallel(std::int64_t ranks, std::int64_t zero_stage);
 ///
 /// sequence auto: for world / data ranks (world when data is auto too), ulysses is the largest divisor of them and of
 /// `neighbours` that divides the query heads of every layer; ring is the rest. data auto: world / sequence. zero_stage
-/// auto: 1. token_order auto: zigzag if a layer without a window is split over ring or gather ranks.
+/// auto: 1. token_order auto, with ring or gather ranks: balanced for packed documents when no layer has a window; else
+/// zigzag when some layer has none, else contiguous.
 ///
 /// Throws Error when data x sequence is not the world, when ulysses does not divide the query heads of a layer (naming
 /// it and the pairs that would do) or when global_batch_size is no multiple of micro_batch_size x data.

@@ -67,12 +67,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   bool files = !experiment.data.files.empty();
   for (const auto& file : experiment.data.files) files &= std::filesystem::exists(file);
   if (files) {
-    DatasetOptions data;
-    for (const auto& file : experiment.data.files) data.files.push_back(file.string());
-    data.format = value_of(experiment, "data.format");
-    data.vocabulary = setup.model.spec.vocabulary;
-    data.eos_token = experiment.data.eos_token;
-    source = std::make_unique<TokenDataset>(data);
+    source = std::make_unique<TokenDataset>(dataset_options(setup, experiment.data.files));
   } else {
     if (experiment.data.packing)
       fail("data.packing is {}, but data.files do not exist, and random tokens have no documents; use none",
@@ -96,7 +91,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     const auto fill = [&](std::int64_t i) {
       const std::int64_t rows = session.rows();
       const auto begin = static_cast<std::size_t>(i * rows * session.data_ranks() + session.data_rank() * rows);
-      loader->fill({samples.data() + begin, static_cast<std::size_t>(rows)}, session.order(), session.micro_batch());
+      fill_rows(*loader, session, {samples.data() + begin, static_cast<std::size_t>(rows)});
     };
     world.barrier();
     double peak = 0;

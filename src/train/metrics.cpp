@@ -67,6 +67,8 @@ void MetricsReport::report(const StepMetrics& metrics) {
   json["tokens_per_second"] = metrics.tokens_per_second;
   json["mfu"] = metrics.mfu;
   json["valid_tokens"] = metrics.valid_tokens;
+  if (metrics.attention_imbalance) json["attention_imbalance"] = *metrics.attention_imbalance;
+  if (metrics.attention_path) json["attention_path"] = *metrics.attention_path;
   json["step_seconds"] = metrics.step_seconds;
   json["peak_memory_bytes"] = metrics.peak_memory_bytes;
   json["time"] = static_cast<double>(std::time(nullptr));

@@ -18,6 +18,8 @@ struct StepMetrics {
   double tokens_per_second = 0;
   double mfu = 0;  ///< model FLOPs (causal) over the measured FMA peak of the cores that the ranks use, 0..1
   double valid_tokens = 0;
+  /// AttentionImbalance::work and ::path (attention_balance.h); none when ranks do not share attention.
+  std::optional<double> attention_imbalance, attention_path;
   double step_seconds = 0;
   std::int64_t peak_memory_bytes = 0;  ///< of a rank's arena
 };

@@ -7,7 +7,7 @@
 #include "ir/op_definition.h"
 #include "model/initialise.h"
 #include "passes/faults.h"
-#include "plan/mesh.h"
+#include "train/setup.h"
 
 namespace longhaul {
 namespace {
@@ -26,7 +26,8 @@ Session::Session(Communicator& world, const CompileRequest& request, const Compi
       request_(request),
       model_(model),
       executor_(world, model.all(), model.named,
-                {.threads = request.threads, .reference_only = request.reference_only}) {
+                {.threads = request.threads, .reference_only = request.reference_only}),
+      placement_(request.mesh, request.options, request.sequence, attention_layers(request.spec)) {
   const Mesh& mesh = request.mesh;
   const AxisList batch = live_axes(mesh, request.options.batch_axes),
                  sequence = live_axes(mesh, request.options.sequence_axes);
@@ -34,7 +35,6 @@ Session::Session(Communicator& world, const CompileRequest& request, const Compi
   data_rank_ = mesh.index(batch, world.rank());
   rows_ = request.batch / data_ranks_;
   slots_ = request.sequence / mesh.count(sequence);
-  order_ = token_order(mesh, request.options, request.sequence, world.rank());
   find_state();
 }
 

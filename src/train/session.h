@@ -9,6 +9,7 @@
 #include "comm/communicator.h"
 #include "data/loader.h"
 #include "model/parameters.h"
+#include "plan/token_placement.h"
 #include "runtime/cpu/executor.h"
 #include "train/compile.h"
 
@@ -49,8 +50,12 @@ class Session {
   MicroBatch micro_batch();
   std::int64_t rows() const { return rows_; }
   std::int64_t slots() const { return slots_; }
-  /// Global indices of this rank's slots in the padded sequence.
-  const std::vector<std::int32_t>& order() const { return order_; }
+  /// Global indices of this rank's slots in the padded sequence, for a sequence whose documents begin at `starts` and
+  /// that has `length` tokens without padding: see TokenPlacement. Valid until the next call.
+  std::span<const std::int32_t> order(std::span<const std::int32_t> starts, std::int32_t length) {
+    return placement_.order(world_.rank(), starts, length);
+  }
+  TokenPlacement& placement() { return placement_; }
   /// This rank's place among those that hold different sequences, and their number.
   int data_rank() const { return data_rank_; }
   int data_ranks() const { return data_ranks_; }
@@ -90,7 +95,7 @@ class Session {
   CpuExecutor executor_;
   std::vector<StateTensor> state_;
   std::int64_t rows_ = 0, slots_ = 0;
-  std::vector<std::int32_t> order_;
+  TokenPlacement placement_;
   int data_rank_ = 0, data_ranks_ = 1;
 };
 

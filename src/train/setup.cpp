@@ -58,6 +58,13 @@ Hosts find_hosts(Communicator& world) {
   return hosts;
 }
 
+std::vector<AttentionLayer> attention_layers(const TransformerSpec& spec) {
+  std::vector<AttentionLayer> layers;
+  for (const LayerSpec* layer : spec.each_layer())
+    layers.push_back({layer->attention.heads, layer->attention.window, layer->attention.head_dim});
+  return layers;
+}
+
 RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts) {
   RunSetup setup;
   setup.experiment = experiment;
@@ -66,9 +73,7 @@ RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts
   setup.model = load_model(experiment.model.config);
   const TransformerSpec& spec = setup.model.spec;
   setup.decisions = setup.model.notes;
-  std::vector<AttentionLayer> layers;
-  for (const LayerSpec* layer : spec.each_layer()) layers.push_back({layer->attention.heads, layer->attention.window});
-  setup.parallel = resolve_parallelism(experiment, world, hosts.neighbours, layers);
+  setup.parallel = resolve_parallelism(experiment, world, hosts.neighbours, attention_layers(spec));
   for (const auto& decision : setup.parallel.decisions) setup.decisions.push_back(decision);
 
   CompileRequest& request = setup.request;

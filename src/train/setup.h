@@ -31,6 +31,9 @@ struct Hosts {
 /// Collective.
 Hosts find_hosts(Communicator& world);
 
+/// What the choice of a split and of a token order depends on, for every layer of a model.
+std::vector<AttentionLayer> attention_layers(const TransformerSpec& spec);
+
 /// Reads the model and resolves parallelism, precision and threads.
 /// Throws Error for what cannot be done: a device or key value without an implementation, heads that do not divide, a
 /// sequence longer than a learned position table.

@@ -12,7 +12,13 @@ namespace longhaul {
 void DataSource::fill(Session& session, const std::vector<std::int64_t>& samples, std::int64_t micro_batch) const {
   const std::int64_t rows = session.rows();
   const auto begin = static_cast<std::size_t>((micro_batch * session.data_ranks() + session.data_rank()) * rows);
-  loader->fill({samples.data() + begin, static_cast<std::size_t>(rows)}, session.order(), session.micro_batch());
+  fill_rows(*loader, session, {samples.data() + begin, static_cast<std::size_t>(rows)});
+}
+
+void fill_rows(SequenceLoader& loader, Session& session, std::span<const std::int64_t> samples) {
+  loader.fill(
+      samples, [&](std::span<const std::int32_t> starts, std::int32_t length) { return session.order(starts, length); },
+      session.micro_batch());
 }
 
 std::unique_ptr<SequenceLoader> make_loader(const Experiment& experiment, const TokenSource& source) {
@@ -20,16 +26,22 @@ std::unique_ptr<SequenceLoader> make_loader(const Experiment& experiment, const 
                                           experiment.data.packing ? Packing::documents : Packing::none);
 }
 
-DataSource open_source(Communicator& world, const RunSetup& setup, const std::vector<std::filesystem::path>& files,
-                       bool shuffle) {
+DatasetOptions dataset_options(const RunSetup& setup, const std::vector<std::filesystem::path>& files) {
   const Experiment& experiment = setup.experiment;
-  DataSource source;
   DatasetOptions options;
   for (const auto& file : files) options.files.push_back(file.string());
   options.format = value_of(experiment, "data.format");
   options.vocabulary = setup.model.spec.vocabulary;
   options.eos_token = experiment.data.eos_token;
-  source.dataset = std::make_unique<TokenDataset>(options);
+  options.mask_prompt = experiment.data.mask_prompt;
+  return options;
+}
+
+DataSource open_source(Communicator& world, const RunSetup& setup, const std::vector<std::filesystem::path>& files,
+                       bool shuffle) {
+  const Experiment& experiment = setup.experiment;
+  DataSource source;
+  source.dataset = std::make_unique<TokenDataset>(dataset_options(setup, files));
   const std::int64_t size = source.dataset->size();
   source.dataset->validate(size * world.rank() / world.size(), size * (world.rank() + 1) / world.size());
   source.sampler =

@@ -20,9 +20,16 @@ struct DataSource {
   std::unique_ptr<Sampler> sampler;
   std::unique_ptr<SequenceLoader> loader;
 
-  /// Fills the session's buffers with its rows of micro-batch `micro_batch` of a global batch of samples.
+  /// Fills the session's buffers with its rows of micro-batch `micro_batch` of a global batch of samples, in the order
+  /// that its ranks hold them.
   void fill(Session& session, const std::vector<std::int64_t>& samples, std::int64_t micro_batch) const;
 };
+
+/// Fills the session's buffers with samples, one a row, each in the order that its ranks hold it.
+void fill_rows(SequenceLoader& loader, Session& session, std::span<const std::int64_t> samples);
+
+/// How the experiment reads files of its format.
+DatasetOptions dataset_options(const RunSetup& setup, const std::vector<std::filesystem::path>& files);
 
 /// Opens the files; each rank of the world checks its part of the tokens. Throws Error naming the file.
 DataSource open_source(Communicator& world, const RunSetup& setup, const std::vector<std::filesystem::path>& files,

@@ -18,6 +18,7 @@
 #include "io/file.h"
 #include "kernels/cpu/peak.h"
 #include "model/flops.h"
+#include "train/attention_balance.h"
 #include "train/checkpointing.h"
 #include "train/metrics.h"
 #include "train/session.h"
@@ -128,11 +129,14 @@ class Trainer {
 
   void report_data() {
     const auto describe = [&](const char* what, const DataSource& source) {
-      log_info(
-          "{}: {} tokens, {} samples of {}{}", what, source.dataset->size(), source.sampler->samples(), setup_.sequence,
-          source.sampler->dropped_tokens()
-              ? fmt::format("; the last {} tokens fill no sample and are left out", source.sampler->dropped_tokens())
-              : "");
+      log_info("{}: {} tokens{}, {} samples of {}{}", what, source.dataset->size(),
+               experiment().data.mask_prompt
+                   ? fmt::format(" ({} of them of prompts, which are not learned)", source.dataset->prompt_tokens())
+                   : "",
+               source.sampler->samples(), setup_.sequence,
+               source.sampler->dropped_tokens() ? fmt::format("; the last {} tokens fill no sample and are left out",
+                                                              source.sampler->dropped_tokens())
+                                                : "");
     };
     describe("training data", training_);
     if (validation_.dataset) describe("validation data", validation_);
@@ -205,7 +209,7 @@ class Trainer {
       for (std::int64_t r = 0; r < rows; ++r)
         samples[static_cast<std::size_t>(r)] = std::min(begin + session_->data_rank() * rows + r, wanted - 1);
       const MicroBatch buffers = session_->micro_batch();
-      validation_.loader->fill(samples, session_->order(), buffers);
+      fill_rows(*validation_.loader, *session_, samples);
       for (std::int64_t r = 0; r < rows; ++r)  // rows past the end repeat the last sample, and do not count
         if (begin + session_->data_rank() * rows + r >= wanted)
           std::fill_n(buffers.labels + r * session_->slots(), session_->slots(), ignored_label);
@@ -221,9 +225,13 @@ class Trainer {
     const std::int64_t batch = setup_.parallel.global_batch_size, micro_batches = setup_.parallel.accumulation_steps;
     const double flops = flops_per_token(setup_.model.spec, setup_.sequence).causal();
     std::vector<std::int64_t> samples(static_cast<std::size_t>(batch));
-    for (std::int64_t step = state_.step + 1; step <= steps(); ++step) {
+    const std::int64_t first_step = state_.step + 1;
+    for (std::int64_t step = first_step; step <= steps(); ++step) {
       const auto begin = std::chrono::steady_clock::now();
       training_.sampler->take(state_.cursor, samples);
+      if (reports() && step == first_step)
+        if (const std::string text = describe_imbalance(setup_, *training_.loader, samples); !text.empty())
+          log_info("attention of step {}, {}", step, text);
       const auto fill = [&](std::int64_t i) { training_.fill(*session_, samples, i); };
       const double rate = learning_rate(experiment(), step);
       StepResult result = session_->accumulate(micro_batches, fill);
@@ -248,6 +256,11 @@ class Trainer {
       metrics.grad_norm = result.grad_norm;
       metrics.learning_rate = rate;
       metrics.valid_tokens = result.valid_tokens;
+      if (reports() && session_->placement().holders() > 1) {
+        const auto imbalance = attention_imbalance(session_->placement(), *training_.loader, samples, session_->rows());
+        metrics.attention_imbalance = imbalance.work;
+        metrics.attention_path = imbalance.path;
+      }
       metrics.step_seconds = seconds;
       metrics.tokens_per_second = static_cast<double>(batch * setup_.sequence) / seconds;
       metrics.mfu = metrics.tokens_per_second * flops / peak_flops_;

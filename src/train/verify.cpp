@@ -13,7 +13,7 @@
 #include "config/schedule.h"
 #include "model/flops.h"
 #include "model/parameters.h"
-#include "plan/mesh.h"
+#include "train/attention_balance.h"
 #include "train/compare.h"
 #include "train/locate.h"
 #include "train/reference_run.h"
@@ -86,11 +86,11 @@ Outcome run_programs(Session& session, const DataSource& source, const std::vect
   return outcome;
 }
 
-// Micro-batch i of the whole model, the tokens of a sequence in the order given (beyond S: padding).
+// Micro-batch i of the whole model, the tokens of each sequence in the order given (beyond S: padding).
 GlobalBatch global_batch(const DataSource& source, const std::vector<std::int64_t>& samples, std::int64_t rows,
-                         const std::vector<std::int32_t>& order, std::int64_t i) {
+                         const RowOrder& order, std::int64_t slots, std::int64_t i) {
   GlobalBatch batch;
-  const std::size_t size = static_cast<std::size_t>(rows) * order.size();
+  const std::size_t size = static_cast<std::size_t>(rows * slots);
   for (auto* list : {&batch.tokens, &batch.labels, &batch.index, &batch.key_start, &batch.position}) list->resize(size);
   source.loader->fill(
       {samples.data() + i * rows, static_cast<std::size_t>(rows)}, order,
@@ -105,9 +105,10 @@ Outcome run_reference(const RunSetup& setup, const ParameterSource& parameters, 
   ReferenceRun reference(request, setup.sequence);
   reference.set_parameters(parameters);
   std::vector<GlobalBatch> batches;
+  const auto order = contiguous_order(0, static_cast<std::int32_t>(setup.sequence));
+  const auto in_order = [&](std::span<const std::int32_t>, std::int32_t) { return std::span(order); };
   for (std::int64_t i = 0; i < setup.parallel.accumulation_steps; ++i)
-    batches.push_back(global_batch(source, samples, request.batch,
-                                   contiguous_order(0, static_cast<std::int32_t>(setup.sequence)), i));
+    batches.push_back(global_batch(source, samples, request.batch, in_order, setup.sequence, i));
   Outcome outcome;
   outcome.step = reference.accumulate(batches);
   for (const auto& [name, tensor] : reference.state())
@@ -341,6 +342,8 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
     if (!all[rank].empty()) report.problems.push_back(fmt::format("rank {}: {}", rank, all[rank]));
 
   if (first) {
+    if (const std::string text = describe_imbalance(setup, *source.loader, samples); !text.empty())
+      report.notes.push_back("attention, " + text);
     const Outcome reference = run_reference(setup, parameters, source, samples, rate, exact);
     if (exact)
       compare(setup, ranks, reference, nullptr, report);
@@ -361,8 +364,10 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
         [&](std::int64_t i) {
           const std::int64_t rows = setup.request.batch;
           // As the ranks' buffers lie, laid together.
-          const auto order = whole_token_order(setup.request.mesh, setup.request.options, setup.request.sequence);
-          const GlobalBatch batch = global_batch(source, samples, rows, order, i);
+          const auto order = [&](std::span<const std::int32_t> starts, std::int32_t length) {
+            return session.placement().whole_order(starts, length);
+          };
+          const GlobalBatch batch = global_batch(source, samples, rows, order, setup.request.sequence, i);
           return std::map<std::string, HostTensor>{{"tokens", integers(batch.tokens, rows)},
                                                    {"labels", integers(batch.labels, rows)},
                                                    {"index", integers(batch.index, rows)},

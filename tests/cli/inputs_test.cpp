@@ -159,6 +159,27 @@ TEST_CASE("bad data files") {
   refused("data.files", bad, "llmc", {bad, "257", std::to_string(1024 + 2 * 390), "vocabulary of 257"});
   refused("data.files", bad, "text", {bad, "llm.c"});
   refused("data.files", (place / "text.txt").string(), "llmc", {"text.txt", "magic"});
+
+  const std::string lines = (place / "bad.jsonl").string();
+  write_file(lines, "{\"text\": \"a document that is long enough\"}\n\n{\"prompt\": \"and one\"}\n");
+  refused("data.files", lines, "jsonl", {lines + ":3: it has prompt but no completion"});
+  write_file(place / "good.jsonl", "{\"text\": \"a document that is long enough\"}\n");
+  const std::string good = (place / "good.jsonl").string();
+  check_end(run_train(place, {"data.format=jsonl", "data.files=" + good, "data.validation_files=" + lines}), 1,
+            {"data.validation_files: " + lines + ":3: it has prompt but no completion"});
+  check_end(run_train(place, {"data.format=jsonl", "data.files=" + good, "data.validation_files=" + good,
+                              "training.steps=1", "job.folder=" + (place / "good").string()}),
+            0, {"training data: 31 tokens"});
+  write_file(lines, "{\"text\": \"a document that is long enough\"}\r\n{\"text\": \"but this is not\r\n");
+  refused("data.files", lines, "jsonl", {lines + ":2: not valid JSON: column"});
+  refused("data.files", (place / "text.txt").string(), "jsonl", {"text.txt:1: not valid JSON", "a JSON object"});
+  refused("data.files", (place / "model.json").string(), "jsonl", {"model.json:1: it has neither text nor prompt"});
+  const auto masked = [&](const std::string& format) {
+    return run_train(place, {"data.mask_prompt=true", "data.format=" + format, "data.files=[" + lines + "]"});
+  };
+  check_end(masked("text"), 1, {"data.mask_prompt is true", "data.format is text", "jsonl"});
+  write_file(lines, "{\"text\": \"a document that is long enough\"}\n");
+  check_end(masked("jsonl"), 1, {"data.mask_prompt is true", "no line of " + lines + " has a prompt"});
 }
 
 TEST_CASE("bad weights: of another shape, missing, surplus, and not a number") {

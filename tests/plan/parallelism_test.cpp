@@ -86,7 +86,24 @@ TEST_CASE("token order: zigzag when a ring or gather layer sees everything befor
   CHECK(order("sequence: {ring: 4}", 5) == SequenceOrder::contiguous);
   CHECK(order("sequence: {ring: 4}, token_order: contiguous", 0) == SequenceOrder::contiguous);
   CHECK(order("sequence: {ring: 4}, token_order: zigzag", 5) == SequenceOrder::zigzag);
+  CHECK(order("sequence: {ring: 4}, token_order: balanced", 0) == SequenceOrder::balanced);
+  CHECK(order("sequence: 4, token_order: balanced", 0) == SequenceOrder::contiguous);  // nothing to balance
   const AttentionLayer window{4, 5}, whole{4, 0};
+  // Packed documents: balanced, unless a window would have to move what it does not see.
+  const auto packed = [&](const std::string& split, const std::vector<AttentionLayer>& layers) {
+    return resolve_parallelism(experiment("data: {packing: {mode: documents}}\nparallelism: {sequence: " + split + "}"),
+                               4, 4, layers);
+  };
+  CHECK(packed("{ring: 4}", {whole, whole}).token_order == SequenceOrder::balanced);
+  CHECK(packed("{gather_kv: 2, ulysses: 2}", {whole}).token_order == SequenceOrder::balanced);
+  CHECK(packed("{ring: 4}", {whole}).decisions.back().find("auto: balanced") != std::string::npos);
+  CHECK(packed("4", {whole}).token_order == SequenceOrder::contiguous);
+  CHECK(packed("{ring: 4}", {whole, window}).token_order == SequenceOrder::zigzag);
+  CHECK(packed("{ring: 4}", {window}).token_order == SequenceOrder::contiguous);
+  const auto asked = resolve_parallelism(experiment("parallelism: {sequence: {ring: 2}, token_order: balanced}"), 2, 2,
+                                         {whole, window});
+  CHECK(asked.token_order == SequenceOrder::balanced);
+  CHECK(asked.decisions.back().find("move all blocks") != std::string::npos);
   CHECK(resolve_parallelism(experiment("parallelism: {sequence: {ring: 2}}"), 2, 2, {window, whole}).token_order ==
         SequenceOrder::zigzag);
 }
@@ -98,8 +115,10 @@ TEST_CASE("padded sequences divide over chunks, and the ranks' tokens are each t
   CHECK(padded("sequence: 4", 4, 17) == 20);
   CHECK(padded("sequence: {ring: 3}", 3, 13) == 18);  // zigzag: 2 x 3
   CHECK(padded("sequence: {ring: 3}, token_order: contiguous", 3, 13) == 15);
-  CHECK(padded("sequence: {ring: 2, ulysses: 3}", 6, 13) == 24);       // 2 x lcm(2, 3)
-  CHECK(padded("sequence: {gather_kv: 2, ulysses: 2}", 4, 13) == 16);  // 2 x lcm(2, 2)
+  CHECK(padded("sequence: {ring: 2, ulysses: 3}", 6, 13) == 24);                         // 2 x lcm(2, 3)
+  CHECK(padded("sequence: {ring: 3}, token_order: balanced", 3, 49) == 72);              // 8 x 3
+  CHECK(padded("sequence: {ring: 2, ulysses: 3}, token_order: balanced", 6, 49) == 96);  // 2 x lcm(8, 3)
+  CHECK(padded("sequence: {gather_kv: 2, ulysses: 2}", 4, 13) == 16);                    // 2 x lcm(2, 2)
   for (const std::string keys :
        {"sequence: 4", "sequence: {ring: 4}", "sequence: {ring: 2, ulysses: 2}", "sequence: {gather_kv: 2, ulysses: 3}",
         "data: 2, sequence: {ring: 3}, token_order: contiguous", "data: 2, sequence: {ring: 2, ulysses: 2}"}) {

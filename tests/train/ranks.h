@@ -24,7 +24,8 @@ struct Cell {
   int world() const { return data * outer() * sequence_ranks; }
   /// Padded so that every rank's chunks are full.
   std::int64_t padded() const {
-    const std::int64_t unit = outer() * (order == TokenOrder::zigzag ? std::lcm(2, sequence_ranks) : sequence_ranks);
+    const std::int64_t chunks = order == TokenOrder::zigzag ? 2 : order == TokenOrder::permuted ? permuted_chunks : 1;
+    const std::int64_t unit = outer() * std::lcm(chunks, std::int64_t{sequence_ranks});
     return (sequence + unit - 1) / unit * unit;
   }
   std::string text() const {

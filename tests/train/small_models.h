@@ -1,5 +1,6 @@
 // Small models and batches that the equivalence tests share.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -126,11 +127,16 @@ inline GlobalBatch make_batch(const TransformerSpec& spec, std::int64_t rows, st
 inline void fill_slice(Session& session, const GlobalBatch& batch, std::int64_t sequence) {
   const MicroBatch target = session.micro_batch();
   std::size_t at = 0;
-  for (std::int64_t r = 0; r < session.rows(); ++r)
-    for (std::int32_t index : session.order()) {
+  for (std::int64_t r = 0; r < session.rows(); ++r) {
+    const std::int64_t row = (session.data_rank() * session.rows() + r) * sequence;
+    std::array<std::int32_t, 16> starts;  // of documents
+    std::size_t documents = 0;
+    for (std::int64_t i = 0; i < sequence; ++i)
+      if (i == 0 || batch.key_start[static_cast<std::size_t>(row + i)] == i)
+        starts.at(documents++) = static_cast<std::int32_t>(i);
+    for (std::int32_t index : session.order({starts.data(), documents}, static_cast<std::int32_t>(sequence))) {
       const bool padding = index >= sequence;
-      const auto from =
-          static_cast<std::size_t>((session.data_rank() * session.rows() + r) * sequence + (padding ? 0 : index));
+      const auto from = static_cast<std::size_t>(row + (padding ? 0 : index));
       target.tokens[at] = padding ? 0 : batch.tokens[from];
       target.labels[at] = padding ? -100 : batch.labels[from];
       target.index[at] = index;
@@ -138,6 +144,7 @@ inline void fill_slice(Session& session, const GlobalBatch& batch, std::int64_t 
       target.position[at] = padding ? 0 : batch.position[from];
       ++at;
     }
+  }
 }
 
 inline CompileOptions options_for(const TransformerSpec& spec, DType dtype, int zero_stage) {
