@@ -35,9 +35,9 @@ struct AttentionShares {
 /// is cut into permuted_chunks chunks of equal length for each rank along the sequence axes outside ulysses, and each
 /// rank gets as many. Several dealings are tried: chunks, pairs and fours of neighbouring chunks, the largest first to
 /// the rank with the least so far, then exchanges with the busiest while they help; zigzag; contiguous. The one with
-/// the shortest path is taken, so that attention never takes longer than under zigzag or contiguous order. (A ring of
-/// more than 128 ranks goes by the largest work instead.) A rank's chunks lie in its buffers in the order of the
-/// sequence. All ranks get the same from the same documents; nothing is exchanged.
+/// the shortest path is taken, so that attention never takes longer than under zigzag or contiguous order of the same
+/// padded length. (A ring of more than 128 ranks goes by the largest work instead.) A rank's chunks lie in its buffers
+/// in the order of the sequence. All ranks get the same from the same documents; nothing is exchanged.
 ///
 /// `starts` below: the indices at which a sequence's documents begin, ascending, the first 0 ({0}: all tokens see each
 /// other); `length`: its tokens without padding.
