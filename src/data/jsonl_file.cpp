@@ -12,7 +12,7 @@
 namespace longhaul {
 namespace {
 
-constexpr std::int64_t mark_distance = 1 << 16;  // tokens: what a read may decode in vain
+constexpr std::int64_t mark_distance = 1 << 12;  // tokens: what a read may decode in vain
 
 unsigned hexadecimal(const char* digits) {
   unsigned value = 0;

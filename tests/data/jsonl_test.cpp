@@ -184,6 +184,8 @@ TEST_CASE("labels that are prompt tokens are ignored, packed or not, in any orde
   const Ints starts = {0, 0, 0, 0, 0, 5, 5, 5, 8, 8, 8, 8, 12, 12, 12, 12, 12};
   const auto filled = [](const TokenSource& source, Packing packing, const std::vector<Ints>& orders) {
     SequenceLoader loader(source, 17, packing);
+    const auto documents = loader.document_starts(0);
+    CHECK(Ints(documents.begin(), documents.end()) == (packing == Packing::documents ? Ints{0, 5, 8, 12} : Ints{0}));
     Ints labels(17), key_start(17);
     std::int64_t valid = 0;
     for (const Ints& order : orders) {
