@@ -126,6 +126,7 @@ Outcome run_alone(Communicator& world, const RunSetup& setup, const ParameterSou
   CompileRequest request = setup.request;
   request.options.fault.clear();
   request.dump.clear();
+  request.memory_limit = 0;
   std::vector<MeshAxis> axes = request.mesh.axes();
   for (auto& axis : axes) axis.size = 1;
   request.mesh = Mesh(axes);
@@ -175,28 +176,33 @@ std::vector<std::string> gather_text(Communicator& world, const std::string& min
   return list;
 }
 
-// State that every rank holds whole must have the same bits everywhere, and so must the results.
-std::vector<std::string> differing_replicas(Session& session, const StepResult& step) {
+// State that several ranks hold, whole or the same part of it, must have the same bits on all of them, and so must the
+// results.
+std::vector<std::string> differing_replicas(Session& session, const Mesh& mesh, const StepResult& step) {
   std::vector<std::string> names{"the loss", "the gradient norm", "the count of valid tokens"};
+  std::vector<AxisList> shards(names.size());
   std::vector<std::uint64_t> hashes;
   for (const double* value : {&step.loss, &step.grad_norm, &step.valid_tokens})
     hashes.push_back(XXH64(value, sizeof *value, 0));
-  for (const auto& tensor : session.state())
-    if (tensor.whole) {
-      names.push_back(tensor.name);
-      hashes.push_back(
-          XXH64(tensor.data, static_cast<std::size_t>(tensor.end - tensor.begin) * size_of(tensor.dtype), 0));
-    }
+  for (const auto& tensor : session.state()) {
+    names.push_back(tensor.name);
+    shards.push_back(tensor.shards);
+    hashes.push_back(
+        XXH64(tensor.data, static_cast<std::size_t>(tensor.end - tensor.begin) * size_of(tensor.dtype), 0));
+  }
   Communicator& world = session.world();
   std::vector<std::uint64_t> all(hashes.size() * static_cast<std::size_t>(world.size()));
   world.all_gather({}, hashes.data(), all.data(), hashes.size() * sizeof(std::uint64_t)).wait();
   std::vector<std::string> problems;
   for (std::size_t i = 0; i < names.size(); ++i)
-    for (int rank = 1; rank < world.size(); ++rank)
-      if (all[static_cast<std::size_t>(rank) * hashes.size() + i] != all[i]) {
-        problems.push_back(fmt::format("{} on rank {} is not what it is on rank 0", names[i], rank));
-        break;
-      }
+    for (int rank = 1; rank < world.size(); ++rank) {
+      int first = 0;  // rank that holds the same part
+      while (mesh.index(shards[i], first) != mesh.index(shards[i], rank)) ++first;
+      const auto hash = [&](int of) { return all[static_cast<std::size_t>(of) * hashes.size() + i]; };
+      if (hash(rank) == hash(first)) continue;
+      problems.push_back(fmt::format("{} on rank {} is not what it is on rank {}", names[i], rank, first));
+      break;
+    }
   return problems;
 }
 
@@ -333,7 +339,7 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
   const Outcome ranks = run_programs(session, source, samples, micro_batches, rate, exact);
 
   VerificationReport report;
-  report.problems = differing_replicas(session, ranks.step);
+  report.problems = differing_replicas(session, setup.request.mesh, ranks.step);
   std::string mine = check_traffic(session, model, micro_batches);
   if (mine.empty() && static_cast<std::int64_t>(session.executor().arena_bytes()) != model.arena_bytes)
     mine = fmt::format("{} bytes are allocated, {} were planned", session.executor().arena_bytes(), model.arena_bytes);
