@@ -3,7 +3,7 @@
 //   masters, moments          float32
 //   activations, compute copies of parameters      training.dtype
 //   log-sum-exp, RoPE tables  float32
-//   parameter gradients       training.gradient_dtype, never computed in less than training.dtype; rounded to
+//   parameter gradients       training.gradient_dtype, computed in float32 (float64); rounded to
 //   gradient_reduce_dtype only on their way through a reduction
 // A low-precision run reads compute copies: state of their own, made from the masters by the update, so that ZeRO
 // shards masters with the moments and gathers only the small copies.
@@ -86,7 +86,7 @@ ValueId gradient_of(const Graph& graph, const std::vector<std::int32_t>& definit
   return op.is("add") && op.made_by == "optimizer" ? op.operands[1] : output;
 }
 
-// Ops compute gradients no narrower than activations; a narrower gradient_dtype rounds what they give.
+// Ops give gradients in the dtype that they accumulate in; a narrower gradient_dtype rounds them.
 void round_for_accumulation(Graph& graph, const CompileOptions& options) {
   std::vector<char> marked(graph.values.size(), 0);
   const auto definition = definitions(graph);
@@ -147,7 +147,7 @@ void update_compute_copies(Graph& graph, const CompileOptions& options) {
 
 void assign_precision(Graph& graph, const PassContext& context) {
   const CompileOptions& options = context.options;
-  const bool rounds = size_of(options.gradient_dtype) < size_of(options.dtype);
+  const bool rounds = options.gradient_dtype != master_dtype(options.dtype);
   for (const auto& input : graph.inputs) graph[input.value].dtype = type_of_input(graph[input.value], options);
   for (const auto& op : graph.ops)
     for (std::size_t i = 0; i < op.results.size(); ++i) {
@@ -160,7 +160,7 @@ void assign_precision(Graph& graph, const PassContext& context) {
       else if (op.is("add") && op.made_by == "optimizer")
         value.dtype = options.gradient_dtype;
       else if (is_parameter(graph, value.primal))
-        value.dtype = rounds ? options.dtype : options.gradient_dtype;
+        value.dtype = master_dtype(options.dtype);
       else
         value.dtype = options.dtype;
     }

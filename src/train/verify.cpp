@@ -210,25 +210,32 @@ std::vector<std::string> differing_replicas(Session& session, const Mesh& mesh, 
 
 void compare(const RunSetup& setup, const Outcome& ranks, const Outcome& reference, const Outcome* alone,
              VerificationReport& report) {
-  const double roundoff = unit_roundoff(setup.request.options.dtype);
+  const CompileOptions& options = setup.request.options;
+  // Gradients are rounded to their own dtypes too; that of the reduction one rank alone never sees, and groups reduce
+  // twice.
+  const StateAxes axes = state_axes(setup.request.mesh, options);
+  const double roundoff = unit_roundoff(options.dtype),
+               accumulated = std::max(roundoff, unit_roundoff(options.gradient_dtype)),
+               reductions = axes.shards.empty() || axes.replicas.empty() ? 1 : 2,
+               reduced = std::max(accumulated, reductions * unit_roundoff(options.gradient_reduce_dtype));
   double squares = 0;
   for (const auto& [name, wanted] : reference.gradients) squares += norm(wanted) * norm(wanted);
   const double whole = std::sqrt(squares);
-  const auto limit = [&](double error_of_one) {
-    return alone ? tolerance::ratio_to_one_rank * std::max(error_of_one, roundoff) : tolerance::float64;
+  const auto limit = [&](double error_of_one, double rounding) {
+    return alone ? tolerance::ratio_to_one_rank * std::max(error_of_one, rounding) : tolerance::float64;
   };
-  const auto number = [&](const char* name, double StepResult::*member) {
+  const auto number = [&](const char* name, double StepResult::*member, double rounding) {
     const double wanted = reference.step.*member;
     report.rows.push_back({name, relative(ranks.step.*member, wanted),
-                           limit(alone ? relative(alone->step.*member, wanted) : 0), std::abs(wanted)});
+                           limit(alone ? relative(alone->step.*member, wanted) : 0, rounding), std::abs(wanted)});
   };
-  number("loss", &StepResult::loss);
-  number("grad_norm", &StepResult::grad_norm);
+  number("loss", &StepResult::loss, roundoff);
+  number("grad_norm", &StepResult::grad_norm, reduced);
   const auto tensors = [&](const Tensors& have, const Tensors& wanted, const Tensors* one) {
     const auto errors = tensor_errors(have, wanted);
     const auto errors_of_one = one ? tensor_errors(*one, wanted) : std::map<std::string, double>();
     for (const auto& [name, error] : errors)
-      report.rows.push_back({name, error, limit(one ? errors_of_one.at(name) : 0), norm(wanted.at(name))});
+      report.rows.push_back({name, error, limit(one ? errors_of_one.at(name) : 0, reduced), norm(wanted.at(name))});
   };
   tensors(ranks.gradients, reference.gradients, alone ? &alone->gradients : nullptr);
   if (!reference.parameters.empty()) tensors(ranks.parameters, reference.parameters, nullptr);
@@ -260,15 +267,15 @@ void compare(const RunSetup& setup, const Outcome& ranks, const Outcome& referen
     report.notes.push_back("reference gradients that are zero, of which the comparison says little: " + zero);
   if (alone) {
     const double error = std::sqrt(difference / std::max(squares, 1e-300));
-    const double most = tolerance::one_rank_roundoffs * roundoff;
+    const double most = tolerance::one_rank_roundoffs * accumulated;
     report.notes.push_back(fmt::format(
         "{}: limits are twice the error of one rank of that dtype (whole gradient: {:.3g}) or of one rounding ({:.3g})",
-        name_of(setup.request.options.dtype), error, roundoff));
+        name_of(options.dtype), error, reduced));
     if (!(error <= most))
       report.problems.push_back(
           fmt::format("one rank of {} is itself off by {:.3g} of the whole gradient, more than {:.3g}: a defect that "
                       "all ranks share",
-                      name_of(setup.request.options.dtype), error, most));
+                      name_of(options.dtype), error, most));
   }
   if (ranks.step.valid_tokens != reference.step.valid_tokens)
     report.problems.push_back(fmt::format("the ranks count {} valid tokens, the specification {}",

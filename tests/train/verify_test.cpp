@@ -62,6 +62,27 @@ TEST_CASE("runs without a fault are verified", "[threads]") {
   }
 }
 
+TEST_CASE("gradients in a coarser dtype than activations are verified", "[threads]") {
+  const SmallExperiment small(small_llama());
+  for (const std::string dtype : {"float32", "bfloat16"})
+    for (const std::string accumulated : {"float32", "bfloat16"})
+      for (const std::string reduced : {"float32", "bfloat16"})
+        for (const std::string group : {"2", "auto"}) {
+          INFO(dtype << " " << accumulated << " " << reduced << " groups of " << group);
+          const VerificationReport report = verify_on(
+              4, small.load(with(two_by_two, {"training.dtype=" + dtype, "training.gradient_dtype=" + accumulated,
+                                              "training.gradient_reduce_dtype=" + reduced, "parallelism.zero_stage=2",
+                                              "parallelism.shard_group=" + group, "training.global_batch_size=8"})));
+          INFO(report.text());
+          CHECK_FALSE(report.differs);
+        }
+  const Experiment coarse =
+      small.load(with(two_by_two, {"training.dtype=float32", "training.gradient_reduce_dtype=bfloat16",
+                                   "parallelism.zero_stage=2", "parallelism.shard_group=2"}));
+  for (const std::string fault : {"groups_apart", "differentiate", "averaged_gradient"})
+    CHECK(verify_on(4, coarse, fault).differs);
+}
+
 TEST_CASE("a sequence that is padded, and one rank alone, are verified", "[threads]") {
   const SmallExperiment small(small_llama());
   CHECK_FALSE(verify_on(4, small.load({"training.seq_len=15", "parallelism.sequence=4"})).differs);
