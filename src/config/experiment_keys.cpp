@@ -264,7 +264,8 @@ std::vector<Key> make_keys() {
        "Which tokens of a sequence a rank holds. contiguous: one piece; zigzag: two, one from either end, so that "
        "causal attention costs every ring or gather_kv rank the same; balanced: eight chunks, dealt out anew for every "
        "sequence, so that the attention of its documents costs every ring or gather_kv rank the same (never "
-       "longer than in the other two; layers with a window then move all blocks). auto: with ring or gather_kv, balanced "
+       "longer than in the other two; layers with a window then move all blocks). auto: with ring or gather_kv, "
+       "balanced "
        "for data.packing when no layer has a window, else zigzag when some layer has none, else contiguous. Without "
        "ring and gather_kv ranks all are the same.",
        {},
