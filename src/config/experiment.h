@@ -21,6 +21,7 @@ enum class ResumeMode : std::uint8_t { automatic, off };
 enum class DeviceType : std::uint8_t { cpu, cuda };
 enum class PackingMode : std::uint8_t { documents };
 enum class SequenceOrder : std::uint8_t { contiguous, zigzag, balanced };
+enum class KeepGathered : std::uint8_t { never, backward, step };
 
 /// How many ways each strategy splits a sequence; they multiply. docs/parallelism.md says what each does.
 struct SequenceSplit {
@@ -89,6 +90,8 @@ struct Experiment {
     std::optional<std::int64_t> data, zero_stage;  ///< none: auto
     std::optional<SequenceSplit> sequence;         ///< none: auto
     std::optional<SequenceOrder> token_order;      ///< none: auto
+    std::optional<std::int64_t> shard_group;       ///< ranks that zero_stage shards over; none: auto, all
+    std::optional<KeepGathered> keep_gathered;     ///< none: auto
   } parallelism;
   struct Checkpoint {
     bool operator==(const Checkpoint&) const = default;
@@ -108,6 +111,7 @@ struct Experiment {
   struct Device {
     bool operator==(const Device&) const = default;
     DeviceType type{};
+    std::optional<double> memory;  ///< GiB that a rank may plan; none: auto
   } device;
 
   bool operator==(const Experiment&) const = default;

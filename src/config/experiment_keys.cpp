@@ -264,7 +264,8 @@ std::vector<Key> make_keys() {
        "Which tokens of a sequence a rank holds. contiguous: one piece; zigzag: two, one from either end, so that "
        "causal attention costs every ring or gather_kv rank the same; balanced: eight chunks, dealt out anew for every "
        "sequence, so that the attention of its documents costs every ring or gather_kv rank the same (never "
-       "longer than in the other two; layers with a window then move all blocks). auto: with ring or gather_kv, balanced "
+       "longer than in the other two; layers with a window then move all blocks). auto: with ring or gather_kv, "
+       "balanced "
        "for data.packing when no layer has a window, else zigzag when some layer has none, else contiguous. Without "
        "ring and gather_kv ranks all are the same.",
        {},
@@ -275,6 +276,26 @@ std::vector<Key> make_keys() {
        "auto",
        "What is sharded over all ranks. 0: nothing; 1: optimizer state; 2: gradients too; 3: parameters too. auto: 1.",
        {0, 3, false}},
+      {"parallelism",
+       "shard_group",
+       member<&E::parallelism, &E::Parallelism::shard_group>,
+       "auto",
+       "Neighbouring ranks over which zero_stage shards; groups of so many hold copies (hybrid sharding). Parameters "
+       "are "
+       "gathered inside a group, gradients reduced inside it and then, once a step, across groups. A divisor of the "
+       "ranks whose groups are whole pieces of the mesh: docs/parallelism.md. auto: all ranks.",
+       {1, 1e6, false}},
+      {"parallelism",
+       "keep_gathered",
+       optional_choice<&E::parallelism, &E::Parallelism::keep_gathered>(),
+       "auto",
+       "How long a parameter that zero_stage 3 shards stays whole once it is gathered. never: only while its layer "
+       "runs, "
+       "and it is gathered again for backward; backward: until the layer's backward pass; step: gathered once a step, "
+       "for all its micro-batches. auto: step when a step has several micro-batches and the memory that this takes is "
+       "within device.memory, else never.",
+       {},
+       {"never", "backward", "step"}},
 
       {"checkpoint", "interval", member<&E::checkpoint, &E::Checkpoint::interval>, "500",
        "Steps between checkpoints; 0: none are written.", at_least(0)},
@@ -305,6 +326,10 @@ std::vector<Key> make_keys() {
        "Where ranks compute. cuda needs a build with CUDA.",
        {},
        {"cpu", "cuda"}},
+      {"device", "memory", member<&E::device, &E::Device::memory>, "auto",
+       "GiB (2^30 bytes) that a rank's buffers may take; a run whose plan needs more is refused. auto: no run is "
+       "refused, and parallelism.keep_gathered counts on three quarters of the host's memory, divided among its ranks.",
+       at_least(1e-6)},
   };
   for (Key& key : table) {
     if (std::holds_alternative<Access<std::optional<std::int64_t>>>(key.field)) key.automatic = true;

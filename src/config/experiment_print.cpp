@@ -41,7 +41,7 @@ struct Printer {
   std::string operator()(Access<double> field) const { return printed(field(experiment)); }
   std::string operator()(Access<std::optional<double>> field) const {
     const auto& value = field(experiment);
-    return value ? printed(*value) : "null";
+    return value ? printed(*value) : key.automatic ? "auto" : "null";
   }
   std::string operator()(Access<std::array<double, 2>> field) const { return printed_list(field(experiment), printed); }
   std::string operator()(Access<std::string> field) const { return quoted_text(field(experiment)); }

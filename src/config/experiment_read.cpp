@@ -258,7 +258,7 @@ struct Assigner {
   }
   void operator()(Access<double> field) const { field(experiment) = number(value); }
   void operator()(Access<std::optional<double>> field) const {
-    if (value.kind == Value::Kind::null)
+    if (is_auto() || (key.nullable && value.kind == Value::Kind::null))
       field(experiment).reset();
     else
       field(experiment) = number(value);

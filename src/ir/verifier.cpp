@@ -51,15 +51,26 @@ class Verifier {
       if (defined_[index(result)]++) return fmt::format("%{} is defined twice", result);
     }
     if (auto problem = check_shapes(op); !problem.empty()) return problem;
-    if (op.is("cast") && !op.attributes.integer("for_reduction") && graph_[op.operands[0]].layout.partial &&
-        size_of(graph_[op.results[0]].dtype) < size_of(graph_[op.operands[0]].dtype))
-      return "rounds a partial sum; only casts made for gradient_reduce_dtype may";
+    if (rounds_partial_sum(op))
+      return "rounds a partial sum; only casts made for gradient_reduce_dtype and gradient_dtype may";
     if (!options_.layouts) return "";
     for (ValueId result : op.results)
       if (auto problem = check_layout(result, op.definition->communication || op.definition->pointwise);
           !problem.empty())
         return problem;
     return op.definition->communication ? check_communication(op) : check_rule(op);
+  }
+
+  // A sum over ranks that goes on as one, in fewer bits: each rank's part is rounded by itself.
+  bool rounds_partial_sum(const Op& op) const {
+    if (op.is("cast") && (op.attributes.integer("for_reduction") || op.attributes.integer("for_accumulation")))
+      return false;
+    for (ValueId operand : op.operands)
+      for (ValueId result : op.results)
+        if ((graph_[operand].layout.partial & graph_[result].layout.partial) && is_floating(graph_[operand].dtype) &&
+            size_of(graph_[result].dtype) < size_of(graph_[operand].dtype))
+          return true;
+    return false;
   }
 
   std::string check_shapes(const Op& op) const {

@@ -3,8 +3,8 @@
 //   masters, moments          float32
 //   activations, compute copies of parameters      training.dtype
 //   log-sum-exp, RoPE tables  float32
-//   parameter gradients       training.gradient_dtype; rounded to gradient_reduce_dtype only on their way through a
-//   reduction
+//   parameter gradients       training.gradient_dtype, computed in float32 (float64); rounded to
+//   gradient_reduce_dtype only on their way through a reduction
 // A low-precision run reads compute copies: state of their own, made from the masters by the update, so that ZeRO
 // shards masters with the moments and gathers only the small copies.
 #include "base/error.h"
@@ -51,50 +51,85 @@ void read_compute_copies(Graph& graph, const CompileOptions& options) {
   std::erase_if(graph.inputs, [&](const Binding& input) { return is_parameter(graph, input.value); });
 }
 
-// gradient -> cast to the reduction's dtype -> (reduction) -> cast back, right after the gradient is defined.
-void round_for_reduction(Graph& graph, const PassContext& context) {
-  const CompileOptions& options = context.options;
-  const bool every_micro_batch = options.zero_stage >= 2;
-  const bool hands_over = context.kind == ProgramKind::accumulate_only || context.kind == ProgramKind::accumulate_last;
-  if (!every_micro_batch && !hands_over) return;
-  // The value that crosses the reduction: the micro-batch's gradient when accumulators are sharded, else the finished
-  // sum.
-  std::vector<char> crosses(graph.values.size(), 0);
-  const auto definition = definitions(graph);
-  for (const auto& output : graph.outputs) {
-    if (output.name == "loss") continue;
-    ValueId value = output.value;
-    if (every_micro_batch) {
-      const Op& op = graph.ops[static_cast<std::size_t>(definition[static_cast<std::size_t>(value)])];
-      if (op.is("add") && op.made_by == "optimizer") value = op.operands[1];
-    }
-    crosses[static_cast<std::size_t>(value)] = 1;
-  }
+// Behind each value that is marked, what `make` gives for it; all that read the value read that instead.
+template <typename Make>
+void insert_behind(Graph& graph, const std::vector<char>& marked, Make&& make) {
   std::vector<Op> ops;
   ops.swap(graph.ops);
   Builder builder(graph, "assign_precision");
-  std::vector<ValueId> rounded(crosses.size(), no_value);
+  std::vector<ValueId> instead(marked.size(), no_value);
+  const auto follow = [&](ValueId& value) {
+    const auto i = static_cast<std::size_t>(value);
+    if (i < instead.size() && instead[i] != no_value) value = instead[i];
+  };
   for (Op& op : ops) {
-    for (ValueId& operand : op.operands)
-      if (static_cast<std::size_t>(operand) < rounded.size() && rounded[static_cast<std::size_t>(operand)] != no_value)
-        operand = rounded[static_cast<std::size_t>(operand)];
+    for (ValueId& operand : op.operands) follow(operand);
     builder.at(op);
     const std::vector<ValueId> results = op.results;
     graph.ops.push_back(std::move(op));
     for (ValueId result : results) {
-      if (static_cast<std::size_t>(result) >= crosses.size() || !crosses[static_cast<std::size_t>(result)]) continue;
-      const auto cast = [&](ValueId value, DType type, Attributes attributes) {
-        return builder.one("cast", {value}, std::move(attributes),
-                           {.signature = "", .result_shapes = {}, .result_types = {type}, .name = ""});
-      };
-      const ValueId low = cast(result, options.gradient_reduce_dtype, {{"for_reduction", std::int64_t{1}}});
-      rounded[static_cast<std::size_t>(result)] = cast(low, options.gradient_dtype, {});
+      const auto i = static_cast<std::size_t>(result);
+      if (i < marked.size() && marked[i]) instead[i] = make(builder, result);
     }
   }
-  for (auto& output : graph.outputs)
-    if (static_cast<std::size_t>(output.value) < rounded.size() &&
-        rounded[static_cast<std::size_t>(output.value)] != no_value)
-      output.value = rounded[static_cast<std::size_t>(output.value)];
+  for (auto& output : graph.outputs) follow(output.value);
+}
+
+ValueId cast(Builder& builder, ValueId value, DType type, Attributes attributes) {
+  return builder.one("cast", {value}, std::move(attributes),
+                     {.signature = "", .result_shapes = {}, .result_types = {type}, .name = ""});
+}
+
+// The micro-batch's gradient that an output is, or adds to an accumulator.
+ValueId gradient_of(const Graph& graph, const std::vector<std::int32_t>& definition, ValueId output) {
+  const Op& op = graph.ops[static_cast<std::size_t>(definition[static_cast<std::size_t>(output)])];
+  return op.is("add") && op.made_by == "optimizer" ? op.operands[1] : output;
+}
+
+// Ops give gradients in the dtype that they accumulate in; a narrower gradient_dtype rounds them.
+void round_for_accumulation(Graph& graph, const CompileOptions& options) {
+  std::vector<char> marked(graph.values.size(), 0);
+  const auto definition = definitions(graph);
+  for (const auto& output : graph.outputs)
+    if (output.name != "loss") marked[static_cast<std::size_t>(gradient_of(graph, definition, output.value))] = 1;
+  insert_behind(graph, marked, [&](Builder& builder, ValueId wide) {
+    const ValueId narrow = cast(builder, wide, options.gradient_dtype, {{"for_accumulation", std::int64_t{1}}});
+    graph[narrow].name = graph[wide].name;
+    graph[narrow].primal = graph[wide].primal;
+    return narrow;
+  });
+}
+
+// gradient -> cast to the reduction's dtype -> (reduction) -> cast back, right after the gradient is defined.
+void round_for_reduction(Graph& graph, const PassContext& context) {
+  const CompileOptions& options = context.options;
+  const StateAxes axes = state_axes(graph.mesh, options);
+  const bool every_micro_batch = options.zero_stage >= 2 && !axes.shards.empty();
+  const bool hands_over = context.kind == ProgramKind::accumulate_only || context.kind == ProgramKind::accumulate_last;
+  if (!every_micro_batch && !hands_over) return;
+  // The value that crosses the reduction: the micro-batch's gradient when accumulators are sharded, else the finished
+  // sum. Where groups hold copies the former is reduced inside its group only, and the sum crosses as well.
+  enum : char { no, whole, in_group };
+  std::vector<char> crosses(graph.values.size(), no);
+  const auto definition = definitions(graph);
+  for (const auto& output : graph.outputs) {
+    if (output.name == "loss") continue;
+    const auto sum = static_cast<std::size_t>(output.value),
+               gradient = static_cast<std::size_t>(gradient_of(graph, definition, output.value));
+    if (every_micro_batch) crosses[gradient] = axes.replicas.empty() ? whole : in_group;
+    if (!every_micro_batch || (hands_over && !axes.replicas.empty())) crosses[sum] = whole;
+  }
+  insert_behind(graph, crosses, [&](Builder& builder, ValueId gradient) {
+    Attributes attributes{{"for_reduction", std::int64_t{1}}}, back;
+    if (crosses[static_cast<std::size_t>(gradient)] == in_group) {
+      attributes.set("in_group", std::int64_t{1});
+      // Accumulators are partial sums over the groups; a narrower gradient_dtype rounds what joins them.
+      if (size_of(options.gradient_dtype) < size_of(options.gradient_reduce_dtype))
+        back.set("for_accumulation", std::int64_t{1});
+    }
+    return cast(builder, cast(builder, gradient, options.gradient_reduce_dtype, std::move(attributes)),
+                options.gradient_dtype, std::move(back));
+  });
 }
 
 void update_compute_copies(Graph& graph, const CompileOptions& options) {
@@ -112,6 +147,7 @@ void update_compute_copies(Graph& graph, const CompileOptions& options) {
 
 void assign_precision(Graph& graph, const PassContext& context) {
   const CompileOptions& options = context.options;
+  const bool rounds = options.gradient_dtype != master_dtype(options.dtype);
   for (const auto& input : graph.inputs) graph[input.value].dtype = type_of_input(graph[input.value], options);
   for (const auto& op : graph.ops)
     for (std::size_t i = 0; i < op.results.size(); ++i) {
@@ -121,8 +157,10 @@ void assign_precision(Graph& graph, const PassContext& context) {
         value.dtype = master_dtype(options.dtype);
       else if (op.is("rope_table") || (op.is("attention") && i == 1))
         value.dtype = master_dtype(options.dtype);
-      else if (is_parameter(graph, value.primal) || (op.is("add") && op.made_by == "optimizer"))
+      else if (op.is("add") && op.made_by == "optimizer")
         value.dtype = options.gradient_dtype;
+      else if (is_parameter(graph, value.primal))
+        value.dtype = master_dtype(options.dtype);
       else
         value.dtype = options.dtype;
     }
@@ -132,6 +170,7 @@ void assign_precision(Graph& graph, const PassContext& context) {
     else
       read_compute_copies(graph, options);
   }
+  if (is_accumulate(context.kind) && rounds) round_for_accumulation(graph, options);
   if (is_accumulate(context.kind) && options.gradient_reduce_dtype != options.gradient_dtype && graph.mesh.world() > 1)
     round_for_reduction(graph, context);
 }

@@ -176,6 +176,27 @@ bool loses_an_addend(Graph& graph, const PassContext&) {
   return true;
 }
 
+bool exchanges_kept_parameters(Graph& graph, const PassContext&) {
+  std::vector<Binding*> kept;
+  for (auto& input : graph.inputs)
+    if (input.name.starts_with("gathered.")) kept.push_back(&input);
+  for (std::size_t j = 0; j < kept.size(); ++j)
+    for (std::size_t i = 0; i < j; ++i)
+      if (same_type(graph[kept[i]->value], graph[kept[j]->value])) {
+        std::swap(kept[i]->name, kept[j]->name);
+        return true;
+      }
+  return false;
+}
+
+bool keeps_groups_apart(Graph& graph, const PassContext& context) {
+  if (!is_accumulate(context.kind)) return false;
+  Op* reduction =
+      first_op(graph, [&](const Op& op) { return op.is("all_reduce") && !graph[op.results[0]].layout.flat.empty(); });
+  if (reduction) make_local(*reduction);
+  return reduction != nullptr;
+}
+
 bool drops_a_reduction(Graph& graph, const PassContext& context) {
   if (!is_accumulate(context.kind)) return false;
   Op* reduction =
@@ -230,10 +251,13 @@ const std::vector<Fault>& faults() {
       {"cse", "cse", "two products of different operands are taken for one", merges_different_ops},
       {"expand_ring", "expand_ring", "a step of a ring merges the block before it again", merges_the_wrong_block},
       {"fuse", "fuse", "a fused product loses its addend", loses_an_addend},
+      {"keep_gathered", "keep_gathered", "two parameters that were kept whole change places",
+       exchanges_kept_parameters},
       {"lower_reshards", "lower_reshards", "a gradient's reduction takes this rank's own part only", drops_a_reduction},
       {"schedule", "schedule", "an op runs before its operand is made", runs_an_op_too_early},
       {"plan_memory", "plan_memory", "a result overwrites a value that is read later"},
       {"averaged_gradient", "lower_reshards", "gradients are averaged over ranks, not summed", averages_gradients},
+      {"groups_apart", "lower_reshards", "a shard group's gradient leaves out the other groups", keeps_groups_apart},
       {"norm_of_own_shard", "schedule", "the gradient norm leaves out the other ranks' shards", norm_of_own_shard},
       {"dropped_boundary_label", "data", "the last label of every rank's slice is ignored"},
       {"wrong_boundary_mask", "data", "the first token of every rank's slice sees only itself"},

@@ -44,6 +44,10 @@ struct ParameterInfo {
 enum class TokenOrder : std::uint8_t { contiguous, zigzag, permuted };
 std::string_view name_of(TokenOrder order);
 
+/// How long a parameter that ZeRO-3 shards stays whole once it is gathered: until the layer's forward or backward pass
+/// is done, from forward to backward, or for all micro-batches of a step.
+enum class GatherLifetime : std::uint8_t { phase, backward, step };
+
 /// Everything that passes may decide by. Meaning (loss, optimizer) comes first, then placement.
 struct CompileOptions {
   // meaning
@@ -62,6 +66,9 @@ struct CompileOptions {
   std::vector<std::string> batch_axes = {"dp"};
   std::vector<std::string> sequence_axes = {"ring", "gather", "ulysses"};
   TokenOrder token_order = TokenOrder::contiguous;
+  /// Mesh axes, by name, whose ranks hold copies of the state that zero_stage shards over all other axes.
+  std::vector<std::string> replica_axes = {};
+  GatherLifetime gather_lifetime = GatherLifetime::phase;
   std::string fault;  // test hook: a planted fault (LONGHAUL_FAULT)
 };
 
@@ -69,6 +76,12 @@ struct CompileOptions {
 constexpr DType master_dtype(DType dtype) {
   return dtype == DType::float64 ? DType::float64 : DType::float32;
 }
+
+/// The live axes of a mesh that state is sharded over (with a zero_stage that shards it), and those that replicate it.
+struct StateAxes {
+  AxisList shards, replicas;
+};
+StateAxes state_axes(const Mesh& mesh, const CompileOptions& options);
 
 struct PassContext {
   const CompileOptions& options;
@@ -107,6 +120,7 @@ void partition(Graph&, const PassContext&);
 void common_subexpressions(Graph&, const PassContext&);
 void expand_ring(Graph&, const PassContext&);
 void fuse(Graph&, const PassContext&);
+void keep_gathered(Graph&, const PassContext&);
 void lower_reshards(Graph&, const PassContext&);
 void schedule(Graph&, const PassContext&);
 }  // namespace passes

@@ -15,6 +15,13 @@ std::string_view name_of(TokenOrder order) {
   return order == TokenOrder::contiguous ? "contiguous" : order == TokenOrder::zigzag ? "zigzag" : "permuted";
 }
 
+StateAxes state_axes(const Mesh& mesh, const CompileOptions& options) {
+  AxisSet copies = 0;
+  for (const auto& name : options.replica_axes)
+    if (const int axis = mesh.find(name); axis >= 0) copies |= AxisSet{1} << axis;
+  return {mesh.live().without(copies), mesh.live().only(copies)};
+}
+
 const std::vector<Pass>& pipeline() {
   static const std::vector<Pass> table = {
       // the specification
@@ -31,6 +38,7 @@ const std::vector<Pass>& pipeline() {
       {"cse", passes::common_subexpressions, true},
       {"expand_ring", passes::expand_ring, true},
       {"fuse", passes::fuse, true},
+      {"keep_gathered", passes::keep_gathered, true},
       // schedule
       {"lower_reshards", passes::lower_reshards, true, true},
       {"schedule", passes::schedule, true, true},

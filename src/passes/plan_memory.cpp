@@ -28,7 +28,8 @@ std::int64_t bytes_of(const Graph& graph, ValueId id) {
 }
 
 MemoryCategory category_of(std::string_view name, Role role) {
-  if (role == Role::parameter || role == Role::compute_parameter || name.starts_with("compute."))
+  if (role == Role::parameter || role == Role::compute_parameter || name.starts_with("compute.") ||
+      name.starts_with("gathered."))
     return MemoryCategory::parameters;
   if (role == Role::first_moment || role == Role::second_moment) return MemoryCategory::optimizer;
   if (name.starts_with("gradient.") || name.starts_with("accumulator.")) return MemoryCategory::gradients;
@@ -155,12 +156,21 @@ class Planner {
     return false;
   }
 
+  // A program's own copies and gradients of parameters, and what waits for the backward pass, count as such whatever op
+  // makes them, a collective or not.
   MemoryCategory category(const Op& op, ValueId result) const {
+    const auto of_parameter = [&](ValueId value) {
+      return value != no_value &&
+             (graph_[value].role == Role::parameter || graph_[value].role == Role::compute_parameter);
+    };
+    const std::int32_t last = last_use_[at(result)];
+    const bool saved = op.phase == Phase::forward && last >= 0 && last < static_cast<std::int32_t>(graph_.ops.size()) &&
+                       graph_.ops[static_cast<std::size_t>(last)].phase == Phase::backward;
+    if (saved)
+      return op.definition->communication && of_parameter(op.operands[0]) ? MemoryCategory::parameters
+                                                                          : MemoryCategory::saved_activations;
     if (op.definition->communication) return MemoryCategory::communication;
-    if (op.phase == Phase::forward && last_use_[at(result)] >= 0 &&
-        last_use_[at(result)] < static_cast<std::int32_t>(graph_.ops.size()) &&
-        graph_.ops[static_cast<std::size_t>(last_use_[at(result)])].phase == Phase::backward)
-      return MemoryCategory::saved_activations;
+    if (of_parameter(graph_[result].primal) || op.attributes.integer("for_reduction")) return MemoryCategory::gradients;
     return MemoryCategory::transients;
   }
 

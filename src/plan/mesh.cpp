@@ -36,6 +36,29 @@ std::vector<std::int32_t> indices(const Mesh& mesh, const CompileOptions& option
   return order;
 }
 
+// The axes from the last on until they make up a shard group; the axes before them hold copies.
+void place_shard_group(const ResolvedParallelism& parallel, std::vector<MeshAxis>& axes, CompileOptions& options) {
+  options.replica_axes.clear();
+  if (parallel.shard_group == 0) return;
+  int left = static_cast<int>(parallel.shard_group);
+  for (std::size_t i = axes.size(); i-- > 0;) {
+    if (left == 1) {
+      options.replica_axes.insert(options.replica_axes.begin(), axes[i].name);
+      continue;
+    }
+    if (left % axes[i].size == 0) {
+      left /= axes[i].size;
+      continue;
+    }
+    LONGHAUL_CHECK(i == 0 && axes[0].size % left == 0, "a shard group of {} ranks", parallel.shard_group);
+    axes[0] = {"dp_inner", left};
+    axes.insert(axes.begin(), {"dp_outer", static_cast<int>(parallel.data) / left});
+    options.batch_axes = {"dp_outer", "dp_inner"};
+    options.replica_axes = {"dp_outer"};
+    return;
+  }
+}
+
 }  // namespace
 
 Mesh place_ranks(const ResolvedParallelism& parallel, CompileOptions& options) {
@@ -45,10 +68,12 @@ Mesh place_ranks(const ResolvedParallelism& parallel, CompileOptions& options) {
   options.token_order = parallel.token_order == SequenceOrder::zigzag     ? TokenOrder::zigzag
                         : parallel.token_order == SequenceOrder::balanced ? TokenOrder::permuted
                                                                           : TokenOrder::contiguous;
-  return Mesh({{"dp", static_cast<int>(parallel.data)},
-               {"ring", static_cast<int>(parallel.ring)},
-               {"gather", static_cast<int>(parallel.gather)},
-               {"ulysses", static_cast<int>(parallel.ulysses)}});
+  std::vector<MeshAxis> axes = {{"dp", static_cast<int>(parallel.data)},
+                                {"ring", static_cast<int>(parallel.ring)},
+                                {"gather", static_cast<int>(parallel.gather)},
+                                {"ulysses", static_cast<int>(parallel.ulysses)}};
+  place_shard_group(parallel, axes, options);
+  return Mesh(axes);
 }
 
 std::int64_t padded_sequence(const ResolvedParallelism& parallel, std::int64_t sequence) {
@@ -68,7 +93,8 @@ std::string describe(const ResolvedParallelism& parallel) {
     text += parallel.token_order == SequenceOrder::zigzag     ? ", zigzag order"
             : parallel.token_order == SequenceOrder::balanced ? ", balanced order"
                                                               : ", contiguous order";
-  return text + fmt::format(", zero_stage {}", parallel.zero_stage);
+  text += fmt::format(", zero_stage {}", parallel.zero_stage);
+  return parallel.shard_group ? text + fmt::format(" in groups of {}", parallel.shard_group) : text;
 }
 
 std::vector<std::int32_t> token_order(const Mesh& mesh, const CompileOptions& options, std::int64_t padded, int rank) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include <fmt/ranges.h>
+
 #include "base/error.h"
 
 namespace longhaul {
@@ -33,7 +35,39 @@ void refuse_heads(const Experiment& experiment, const SequenceSplit& split, cons
           pairs_that_work(split.ranks(), common_divisor(layers)));
 }
 
+void resolve_state(const Experiment& e, std::int64_t world, ResolvedParallelism& resolved) {
+  resolved.zero_stage = e.parallelism.zero_stage.value_or(1);
+  if (const auto group = e.parallelism.shard_group) {
+    const std::vector<std::int64_t> possible = shard_groups(resolved);
+    if (std::find(possible.begin(), possible.end(), *group) == possible.end())
+      fail(
+          "parallelism.shard_group is {}; a group is made of whole axes of the mesh data {} x ring {} x gather_kv {} x "
+          "ulysses {}, from the last on, of which only data can be divided: for {} ranks these work: {}",
+          *group, resolved.data, resolved.ring, resolved.gather, resolved.ulysses, world, fmt::join(possible, ", "));
+    if (resolved.zero_stage == 0)
+      fail(
+          "parallelism.shard_group is {} while parallelism.zero_stage is 0, which shards nothing; use zero_stage 1, 2 "
+          "or 3, or leave shard_group out",
+          *group);
+    resolved.shard_group = *group == world ? 0 : *group;
+  }
+  if (e.parallelism.keep_gathered.value_or(KeepGathered::never) != KeepGathered::never && resolved.zero_stage != 3)
+    fail(
+        "parallelism.keep_gathered is {} while parallelism.zero_stage is {}: only zero_stage 3 gathers parameters, the "
+        "others keep them whole; use zero_stage 3 or leave keep_gathered out",
+        value_of(e, "parallelism.keep_gathered"), resolved.zero_stage);
+}
+
 }  // namespace
+
+std::vector<std::int64_t> shard_groups(const ResolvedParallelism& parallel) {
+  std::vector<std::int64_t> sizes{1};
+  for (const std::int64_t axis : {parallel.ulysses, parallel.gather, parallel.ring})
+    if (axis > 1) sizes.push_back(sizes.back() * axis);
+  for (std::int64_t part = 2; part <= parallel.data; ++part)
+    if (parallel.data % part == 0) sizes.push_back(parallel.sequence() * part);
+  return sizes;
+}
 
 ResolvedParallelism data_parallel(std::int64_t ranks, std::int64_t zero_stage) {
   ResolvedParallelism parallel;
@@ -74,7 +108,7 @@ ResolvedParallelism resolve_parallelism(const Experiment& e, std::int64_t world,
   if (resolved.data * split.ranks() != world)
     fail("parallelism.data x parallelism.sequence is {} x {} = {}; it must be the number of ranks, which is {}",
          resolved.data, split.ranks(), resolved.data * split.ranks(), world);
-  resolved.zero_stage = parallelism.zero_stage.value_or(1);
+  resolve_state(e, world, resolved);
 
   if (resolved.outer() > 1) {
     const auto windows =

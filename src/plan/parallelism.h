@@ -18,6 +18,7 @@ struct AttentionLayer {
 
 struct ResolvedParallelism {
   std::int64_t data = 1, ulysses = 1, ring = 1, gather = 1, zero_stage = 1;
+  std::int64_t shard_group = 0;  ///< neighbouring ranks that zero_stage shards over; 0: all
   SequenceOrder token_order = SequenceOrder::contiguous;
   std::int64_t global_batch_size = 1;   ///< sequences per optimizer step
   std::int64_t accumulation_steps = 1;  ///< micro-batches per optimizer step
@@ -25,6 +26,10 @@ struct ResolvedParallelism {
   /// Ranks that share a sequence; those of them that keep their queries throughout.
   std::int64_t sequence() const { return ulysses * outer(); }
   std::int64_t outer() const { return ring * gather; }
+  /// Parameters are gathered in more than one micro-batch of a step.
+  bool can_share_gathers() const {
+    return zero_stage == 3 && accumulation_steps > 1 && data * sequence() > 1 && shard_group != 1;
+  }
 };
 
 /// Each rank trains on sequences of its own; state sharded by this ZeRO stage.
@@ -38,8 +43,13 @@ ResolvedParallelism data_parallel(std::int64_t ranks, std::int64_t zero_stage);
 /// zigzag when some layer has none, else contiguous.
 ///
 /// Throws Error when data x sequence is not the world, when ulysses does not divide the query heads of a layer (naming
-/// it and the pairs that would do) or when global_batch_size is no multiple of micro_batch_size x data.
+/// it and the pairs that would do), when shard_group is none of shard_groups() or shards nothing, when keep_gathered
+/// asks to keep what nobody gathers, or when global_batch_size is no multiple of micro_batch_size x data.
 ResolvedParallelism resolve_parallelism(const Experiment& experiment, std::int64_t world, std::int64_t neighbours,
                                         const std::vector<AttentionLayer>& layers);
+
+/// The sizes of groups that state can be sharded over: those of whole axes of the mesh, counted from the fastest, and
+/// of such with a divisor of the data-parallel groups. Ascending, from 1 to all ranks.
+std::vector<std::int64_t> shard_groups(const ResolvedParallelism& parallel);
 
 }  // namespace longhaul

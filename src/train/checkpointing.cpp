@@ -70,13 +70,12 @@ void save_checkpoint(Session& session, CheckpointStore& store, const TrainerStat
     agreed(world, [&] {
       std::vector<ShardEntry> entries;
       for (const auto& tensor : session.state()) {
-        if (!is_saved(tensor.role) || tensor.begin == tensor.end) continue;
-        if (tensor.whole) {
-          if (world.rank() == 0)
-            entries.push_back(ShardEntry::whole(tensor.name, tensor.dtype, tensor.shape, tensor.data));
-        } else {
+        // Of equal copies the first rank's is written.
+        if (!is_saved(tensor.role) || tensor.begin == tensor.end || tensor.copy != 0) continue;
+        if (tensor.whole)
+          entries.push_back(ShardEntry::whole(tensor.name, tensor.dtype, tensor.shape, tensor.data));
+        else
           entries.push_back({tensor.name, tensor.dtype, tensor.shape, {{tensor.begin, tensor.end}}, tensor.data});
-        }
       }
       fragment = store.write_shard(state.step, world.rank(), entries);
     });

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <set>
 
 #include "base/error.h"
 #include "ir/op_definition.h"
@@ -114,6 +115,14 @@ CompiledModel compile_model(const CompileRequest& request) {
     plant_in_plan(request.options, program->graph, model.named, program->plan);
     model.arena_bytes = std::max(model.arena_bytes, model.named.bytes + program->plan.transient_bytes);
   }
+  if (request.memory_limit && model.arena_bytes > request.memory_limit)
+    fail(
+        "a rank needs {} bytes ({}), device.memory allows {} ({}): lower training.micro_batch_size or "
+        "training.seq_len, "
+        "use more ranks, shard more of the state over them (docs/parallelism.md), let parallelism.keep_gathered be "
+        "never, or raise device.memory\n{}",
+        model.arena_bytes, human(model.arena_bytes), request.memory_limit, human(request.memory_limit),
+        memory_table(model));
   if (!request.dump.empty()) {
     for (const auto& program : model.programs)
       write_text(request.dump / fmt::format("{}.program", program->graph.name), print(*program));
@@ -122,35 +131,47 @@ CompiledModel compile_model(const CompileRequest& request) {
   return model;
 }
 
+MemoryPeak memory_peak(const CompiledModel& model) {
+  MemoryPeak peak;
+  for (std::size_t i = 0; i < model.programs.size(); ++i)
+    if (model.programs[i]->plan.transient_bytes > model.programs[peak.program]->plan.transient_bytes) peak.program = i;
+  const MemoryPlan& plan = model.programs[peak.program]->plan;
+  peak.op = plan.peak_op;
+  peak.bytes = plan.peak_by_category;
+  peak.gaps = plan.transient_bytes - plan.peak_live_bytes;
+  std::set<std::int64_t> counted;  // a gradient and its accumulator may be one buffer
+  for (const auto& [name, slot] : model.named.slots)
+    if (counted.insert(slot.offset).second) peak.bytes[static_cast<std::size_t>(slot.category)] += slot.bytes;
+  return peak;
+}
+
 std::string memory_table(const CompiledModel& model) {
-  std::array<std::int64_t, memory_categories> fixed{};
-  std::vector<std::pair<std::int64_t, std::string>> largest;
-  std::vector<std::int64_t> counted;  // a gradient and its accumulator may be one buffer
-  for (const auto& [name, slot] : model.named.slots) {
-    if (std::find(counted.begin(), counted.end(), slot.offset) != counted.end()) continue;
-    if (name.starts_with("accumulator.")) counted.push_back(slot.offset);
-    fixed[static_cast<std::size_t>(slot.category)] += slot.bytes;
-    largest.push_back({slot.bytes, name});
-  }
-  std::string text = fmt::format("memory of a rank: {} bytes ({})\n", model.arena_bytes, human(model.arena_bytes));
-  text += fmt::format("  kept between programs: {} bytes\n", model.named.bytes);
-  for (int k = 0; k < memory_categories; ++k)
-    if (fixed[static_cast<std::size_t>(k)])
-      text += fmt::format("    {:18} {:>16}\n", name_of(static_cast<MemoryCategory>(k)),
-                          fixed[static_cast<std::size_t>(k)]);
-  for (const auto& program : model.programs) {
-    const MemoryPlan& plan = program->plan;
-    text += fmt::format("  {}: {} transient bytes", program->graph.name, plan.transient_bytes);
-    if (plan.peak_op >= 0) {
-      const Op& op = program->graph.ops[static_cast<std::size_t>(plan.peak_op)];
-      text += fmt::format(", {} of them live at instruction {} ({}{})", plan.peak_live_bytes, plan.peak_op,
-                          op.definition->name, op.layer >= 0 ? fmt::format(" of layer {}", op.layer) : "");
-    }
-    text += "\n";
+  const auto place = [](const Program& program) {
+    if (program.plan.peak_op < 0) return std::string("before its first instruction");
+    const Op& op = program.graph.ops[static_cast<std::size_t>(program.plan.peak_op)];
+    return fmt::format("at instruction {} ({}{})", program.plan.peak_op, op.definition->name,
+                       op.layer >= 0 ? fmt::format(" of layer {}", op.layer) : "");
+  };
+  const auto rows = [](const std::array<std::int64_t, memory_categories>& bytes) {
+    std::string text;
     for (int k = 0; k < memory_categories; ++k)
-      if (const auto bytes = plan.peak_by_category[static_cast<std::size_t>(k)])
-        text += fmt::format("    {:18} {:>16}\n", name_of(static_cast<MemoryCategory>(k)), bytes);
-  }
+      if (const auto amount = bytes[static_cast<std::size_t>(k)])
+        text += fmt::format("    {:20} {:>16}\n", name_of(static_cast<MemoryCategory>(k)), amount);
+    return text;
+  };
+  const MemoryPeak peak = memory_peak(model);
+  std::string text = fmt::format("memory of a rank: {} bytes ({})\n", model.arena_bytes, human(model.arena_bytes));
+  text += fmt::format("  at the peak, {} {}\n{}", model.programs[peak.program]->graph.name,
+                      place(*model.programs[peak.program]), rows(peak.bytes));
+  if (peak.gaps) text += fmt::format("    {:20} {:>16}\n", "gaps between buffers", peak.gaps);
+  text += fmt::format("  kept between programs: {} bytes; besides, at the peak of each program:\n", model.named.bytes);
+  for (const auto& program : model.programs)
+    text += fmt::format("  {}: {} bytes, {} of them live {}\n{}", program->graph.name, program->plan.transient_bytes,
+                        program->plan.peak_live_bytes, place(*program), rows(program->plan.peak_by_category));
+  std::vector<std::pair<std::int64_t, std::string>> largest;
+  std::set<std::int64_t> counted;
+  for (const auto& [name, slot] : model.named.slots)
+    if (counted.insert(slot.offset).second) largest.push_back({slot.bytes, name});
   std::sort(largest.rbegin(), largest.rend());
   text += "  largest buffers kept:\n";
   for (std::size_t i = 0; i < std::min<std::size_t>(5, largest.size()); ++i)

@@ -1,5 +1,6 @@
 // From a spec and a mesh to the programs of a run, each with its exact memory. Trains nothing and allocates no tensor.
 #pragma once
+#include <array>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -18,8 +19,9 @@ struct CompileRequest {
   std::int64_t batch = 1;     ///< sequences of a micro-batch over all data-parallel ranks
   std::int64_t sequence = 1;  ///< tokens of a sequence, already padded so that it divides over its axes
   std::vector<ProgramKind> kinds;
-  int threads = 1;              ///< of a rank; scratch sizes depend on it
-  bool reference_only = false;  ///< LONGHAUL_KERNELS=reference
+  int threads = 1;                ///< of a rank; scratch sizes depend on it
+  bool reference_only = false;    ///< LONGHAUL_KERNELS=reference
+  std::int64_t memory_limit = 0;  ///< bytes that a rank's arena may take; 0: any
   std::filesystem::path dump;  ///< a folder for the IR after every pass, the programs and the memory table; empty: none
 };
 
@@ -35,7 +37,7 @@ struct CompiledModel {
   std::vector<const Program*> all() const;
 };
 
-/// Throws Error for what the passes refuse (heads that do not divide, ...).
+/// Throws Error for what the passes refuse (heads that do not divide, ...) and for a plan beyond memory_limit.
 CompiledModel compile_model(const CompileRequest& request);
 
 /// The specification of one program: the graph after the passes that know nothing of ranks.
@@ -49,8 +51,18 @@ std::vector<ProgramKind> step_kinds(std::int64_t accumulation_steps, bool evalua
 /// Which program micro-batch i of n runs.
 ProgramKind accumulate_kind(std::int64_t i, std::int64_t n);
 
-/// The memory of a rank, by category, at the peak of each program, and the largest buffers; the traffic by collective
-/// and pass.
+/// Where a rank needs the most memory, and what it is: categories and gaps (unused bytes between buffers) sum to
+/// CompiledModel::arena_bytes.
+struct MemoryPeak {
+  std::size_t program = 0;  ///< of CompiledModel::programs
+  std::int32_t op = -1;     ///< its instruction; -1: the program has no buffers of its own
+  std::array<std::int64_t, memory_categories> bytes{};
+  std::int64_t gaps = 0;
+};
+MemoryPeak memory_peak(const CompiledModel& model);
+
+/// The memory of a rank at its peak, by category; then at the peak of each program, and the largest buffers; the
+/// traffic by collective and pass.
 std::string memory_table(const CompiledModel& model);
 std::string traffic_table(const CompiledModel& model, int rank);
 

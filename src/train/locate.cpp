@@ -54,7 +54,8 @@ double gradient_scale(const std::map<std::string, Values>& outputs) {
 
 double limit_for(const CompileOptions& options, DType dtype) {
   if (options.dtype == DType::float64) return tolerance::float64;
-  double roundoff = std::max(unit_roundoff(options.dtype), unit_roundoff(options.gradient_reduce_dtype));
+  double roundoff = std::max({unit_roundoff(options.dtype), unit_roundoff(options.gradient_dtype),
+                              unit_roundoff(options.gradient_reduce_dtype)});
   if (is_floating(dtype)) roundoff = std::max(roundoff, unit_roundoff(dtype));
   return tolerance::locate_roundoffs * roundoff;
 }

@@ -46,7 +46,9 @@ void Session::find_state() {
         const Value& value = program->graph[binding.value];
         Role role = value.role;
         if (binding.name.starts_with("gradient.")) role = Role::accumulator;
-        if (!is_state(role) || binding.name.starts_with("accumulator.")) continue;
+        // Accumulators and gathered parameters live within a step.
+        if (!is_state(role) || binding.name.starts_with("accumulator.") || binding.name.starts_with("gathered."))
+          continue;
         const auto known = std::find_if(state_.begin(), state_.end(),
                                         [&](const StateTensor& tensor) { return tensor.name == binding.name; });
         if (known != state_.end()) continue;
@@ -55,7 +57,9 @@ void Session::find_state() {
         tensor.shape = value.shape;
         tensor.dtype = value.dtype;
         tensor.role = role;
-        tensor.whole = value.layout.flat.empty();
+        tensor.shards = value.layout.flat;
+        tensor.whole = tensor.shards.empty();
+        tensor.copy = mesh.index(mesh.live().without(tensor.shards.set()), world_.rank());
         LONGHAUL_CHECK(value.layout.partial == 0 && (!tensor.whole || value.layout.is_whole()), "state {} is {}",
                        binding.name, value.layout.text(mesh));
         const std::int64_t count = element_count(value.shape);
@@ -177,11 +181,15 @@ std::vector<double> Session::gather(const StateTensor& tensor) {
   std::vector<char> bytes;
   const char* from = static_cast<const char*>(tensor.data);
   if (!tensor.whole) {
-    const std::int64_t chunk = (count + world_.size() - 1) / world_.size();
+    const std::int64_t shards = request_.mesh.count(tensor.shards), chunk = (count + shards - 1) / shards;
     std::vector<char> mine(static_cast<std::size_t>(chunk) * size, 0);
     std::memcpy(mine.data(), from, static_cast<std::size_t>(tensor.end - tensor.begin) * size);
-    bytes.resize(mine.size() * static_cast<std::size_t>(world_.size()));
-    world_.all_gather({}, mine.data(), bytes.data(), mine.size()).wait();
+    std::vector<char> all(mine.size() * static_cast<std::size_t>(world_.size()));
+    world_.all_gather({}, mine.data(), all.data(), mine.size()).wait();
+    bytes.resize(mine.size() * static_cast<std::size_t>(shards));
+    for (int rank = world_.size(); rank-- > 0;)  // of equal copies the first rank's stays
+      std::memcpy(bytes.data() + mine.size() * static_cast<std::size_t>(request_.mesh.index(tensor.shards, rank)),
+                  all.data() + mine.size() * static_cast<std::size_t>(rank), mine.size());
     from = bytes.data();
   }
   std::vector<double> values(static_cast<std::size_t>(count));

@@ -23,6 +23,8 @@ struct StateTensor {
   Role role = Role::parameter;
   std::int64_t begin = 0, end = 0;  // flat elements of the whole tensor held here
   bool whole = true;                // every rank holds all of it
+  AxisList shards;                  // the mesh axes that it is split over; none when it is whole
+  int copy = 0;                     // this rank's number among those that hold the same part, by mesh coordinates
   void* data = nullptr;             // end - begin elements (a flat shard's padding follows)
 };
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <fstream>
 #include <numeric>
 #include <thread>
 
@@ -39,7 +40,53 @@ int resolve_threads(const Experiment& experiment, int ranks_on_host) {
   return std::max(1, std::min(usable_cores(), machine / std::max(1, ranks_on_host)));
 }
 
+// Of this machine; a container may be allowed less.
+std::int64_t host_memory() {
+  const std::int64_t physical =
+      static_cast<std::int64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::int64_t>(sysconf(_SC_PAGESIZE));
+  std::ifstream group("/sys/fs/cgroup/memory.max");
+  std::int64_t limit = 0;
+  return group >> limit && limit > 0 ? std::min(limit, physical) : physical;
+}
+
+std::int64_t share_of_host(int ranks) {
+  return host_memory() / 4 * 3 / std::max(1, ranks);
+}
+
+// What keep_gathered becomes, and the limit on the plan.
+void resolve_memory(RunSetup& setup, const Hosts& hosts) {
+  const Experiment& experiment = setup.experiment;
+  CompileRequest& request = setup.request;
+  constexpr double gib = 1 << 30;
+  if (experiment.device.memory) request.memory_limit = static_cast<std::int64_t>(*experiment.device.memory * gib);
+  if (const auto asked = experiment.parallelism.keep_gathered) {
+    request.options.gather_lifetime = *asked == KeepGathered::never      ? GatherLifetime::phase
+                                      : *asked == KeepGathered::backward ? GatherLifetime::backward
+                                                                         : GatherLifetime::step;
+    return;
+  }
+  if (!setup.parallel.can_share_gathers()) return;
+  const std::int64_t limit = request.memory_limit ? request.memory_limit : hosts.memory;
+  CompileRequest kept = request;
+  kept.options.gather_lifetime = GatherLifetime::step;
+  kept.options.fault.clear();
+  kept.memory_limit = 0;
+  kept.dump.clear();
+  const std::int64_t bytes = compile_model(kept).arena_bytes;
+  if (bytes <= limit) request.options.gather_lifetime = GatherLifetime::step;
+  setup.decisions.push_back(fmt::format(
+      "parallelism.keep_gathered auto: {}; gathering parameters once a step takes {:.3f} GiB a rank, {} the {:.3f} GiB "
+      "of {}",
+      bytes <= limit ? "step" : "never", static_cast<double>(bytes) / gib, bytes <= limit ? "within" : "more than",
+      static_cast<double>(limit) / gib,
+      request.memory_limit ? "device.memory" : "its share of the host (set device.memory to decide otherwise)"));
+}
+
 }  // namespace
+
+Hosts Hosts::one(int ranks) {
+  return {ranks, ranks, share_of_host(ranks)};
+}
 
 Hosts find_hosts(Communicator& world) {
   char mine[64] = {};
@@ -50,11 +97,16 @@ Hosts find_hosts(Communicator& world) {
     return std::memcmp(all.data() + static_cast<std::size_t>(a) * sizeof mine,
                        all.data() + static_cast<std::size_t>(b) * sizeof mine, sizeof mine) == 0;
   };
-  Hosts hosts{0, world.size()};
+  Hosts hosts{0, world.size(), 0};
   for (int rank = 0; rank < world.size(); ++rank) hosts.ranks_here += same(rank, world.rank());
   // A run may end where the host changes, and nowhere else: the runs' length divides each such place.
   for (int rank = 1; rank < world.size(); ++rank)
     if (!same(rank, rank - 1)) hosts.neighbours = std::gcd(hosts.neighbours, rank);
+  // All ranks compile the same: they count on what the poorest of them has.
+  const std::int64_t memory = share_of_host(hosts.ranks_here);
+  std::vector<std::int64_t> shares(static_cast<std::size_t>(world.size()));
+  world.all_gather({}, &memory, shares.data(), sizeof memory).wait();
+  hosts.memory = *std::min_element(shares.begin(), shares.end());
   return hosts;
 }
 
@@ -116,6 +168,7 @@ RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts
     setup.decisions.push_back(
         fmt::format("sequences of {} tokens are padded to {} with ignored tokens, so that they divide over {} ranks",
                     setup.sequence, request.sequence, setup.parallel.sequence()));
+  resolve_memory(setup, hosts);
   if (request.reference_only)
     setup.decisions.push_back("LONGHAUL_KERNELS=reference: every op runs the plain-loop reference kernel");
   if (!options.fault.empty())

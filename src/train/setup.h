@@ -25,8 +25,11 @@ struct RunSetup {
 struct Hosts {
   int ranks_here = 1;  ///< on the calling rank's host: they share its cores
   int neighbours = 1;  ///< every run of so many ranks, counted from rank 0, is on one host; the same on all ranks
-  /// All `ranks` on one host.
-  static Hosts one(int ranks) { return {ranks, ranks}; }
+  /// Bytes that a rank may count on when nothing else is said: three quarters of its host's memory divided among the
+  /// ranks there, the least of all ranks. 0: unknown.
+  std::int64_t memory = 0;
+  /// All `ranks` on this host.
+  static Hosts one(int ranks);
 };
 /// Collective.
 Hosts find_hosts(Communicator& world);
@@ -34,9 +37,9 @@ Hosts find_hosts(Communicator& world);
 /// What the choice of a split and of a token order depends on, for every layer of a model.
 std::vector<AttentionLayer> attention_layers(const TransformerSpec& spec);
 
-/// Reads the model and resolves parallelism, precision and threads.
+/// Reads the model and resolves parallelism, precision, memory and threads.
 /// Throws Error for what cannot be done: a device or key value without an implementation, heads that do not divide, a
-/// sequence longer than a learned position table.
+/// sequence longer than a learned position table. Compiles the run once when keep_gathered auto depends on its memory.
 RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts);
 
 }  // namespace longhaul

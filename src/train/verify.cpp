@@ -126,6 +126,7 @@ Outcome run_alone(Communicator& world, const RunSetup& setup, const ParameterSou
   CompileRequest request = setup.request;
   request.options.fault.clear();
   request.dump.clear();
+  request.memory_limit = 0;
   std::vector<MeshAxis> axes = request.mesh.axes();
   for (auto& axis : axes) axis.size = 1;
   request.mesh = Mesh(axes);
@@ -175,28 +176,33 @@ std::vector<std::string> gather_text(Communicator& world, const std::string& min
   return list;
 }
 
-// State that every rank holds whole must have the same bits everywhere, and so must the results.
-std::vector<std::string> differing_replicas(Session& session, const StepResult& step) {
+// State that several ranks hold, whole or the same part of it, must have the same bits on all of them, and so must the
+// results.
+std::vector<std::string> differing_replicas(Session& session, const Mesh& mesh, const StepResult& step) {
   std::vector<std::string> names{"the loss", "the gradient norm", "the count of valid tokens"};
+  std::vector<AxisList> shards(names.size());
   std::vector<std::uint64_t> hashes;
   for (const double* value : {&step.loss, &step.grad_norm, &step.valid_tokens})
     hashes.push_back(XXH64(value, sizeof *value, 0));
-  for (const auto& tensor : session.state())
-    if (tensor.whole) {
-      names.push_back(tensor.name);
-      hashes.push_back(
-          XXH64(tensor.data, static_cast<std::size_t>(tensor.end - tensor.begin) * size_of(tensor.dtype), 0));
-    }
+  for (const auto& tensor : session.state()) {
+    names.push_back(tensor.name);
+    shards.push_back(tensor.shards);
+    hashes.push_back(
+        XXH64(tensor.data, static_cast<std::size_t>(tensor.end - tensor.begin) * size_of(tensor.dtype), 0));
+  }
   Communicator& world = session.world();
   std::vector<std::uint64_t> all(hashes.size() * static_cast<std::size_t>(world.size()));
   world.all_gather({}, hashes.data(), all.data(), hashes.size() * sizeof(std::uint64_t)).wait();
   std::vector<std::string> problems;
   for (std::size_t i = 0; i < names.size(); ++i)
-    for (int rank = 1; rank < world.size(); ++rank)
-      if (all[static_cast<std::size_t>(rank) * hashes.size() + i] != all[i]) {
-        problems.push_back(fmt::format("{} on rank {} is not what it is on rank 0", names[i], rank));
-        break;
-      }
+    for (int rank = 1; rank < world.size(); ++rank) {
+      int first = 0;  // rank that holds the same part
+      while (mesh.index(shards[i], first) != mesh.index(shards[i], rank)) ++first;
+      const auto hash = [&](int of) { return all[static_cast<std::size_t>(of) * hashes.size() + i]; };
+      if (hash(rank) == hash(first)) continue;
+      problems.push_back(fmt::format("{} on rank {} is not what it is on rank {}", names[i], rank, first));
+      break;
+    }
   return problems;
 }
 
@@ -204,25 +210,32 @@ std::vector<std::string> differing_replicas(Session& session, const StepResult& 
 
 void compare(const RunSetup& setup, const Outcome& ranks, const Outcome& reference, const Outcome* alone,
              VerificationReport& report) {
-  const double roundoff = unit_roundoff(setup.request.options.dtype);
+  const CompileOptions& options = setup.request.options;
+  // Gradients are rounded to their own dtypes too; that of the reduction one rank alone never sees, and groups reduce
+  // twice.
+  const StateAxes axes = state_axes(setup.request.mesh, options);
+  const double roundoff = unit_roundoff(options.dtype),
+               accumulated = std::max(roundoff, unit_roundoff(options.gradient_dtype)),
+               reductions = axes.shards.empty() || axes.replicas.empty() ? 1 : 2,
+               reduced = std::max(accumulated, reductions * unit_roundoff(options.gradient_reduce_dtype));
   double squares = 0;
   for (const auto& [name, wanted] : reference.gradients) squares += norm(wanted) * norm(wanted);
   const double whole = std::sqrt(squares);
-  const auto limit = [&](double error_of_one) {
-    return alone ? tolerance::ratio_to_one_rank * std::max(error_of_one, roundoff) : tolerance::float64;
+  const auto limit = [&](double error_of_one, double rounding) {
+    return alone ? tolerance::ratio_to_one_rank * std::max(error_of_one, rounding) : tolerance::float64;
   };
-  const auto number = [&](const char* name, double StepResult::*member) {
+  const auto number = [&](const char* name, double StepResult::*member, double rounding) {
     const double wanted = reference.step.*member;
     report.rows.push_back({name, relative(ranks.step.*member, wanted),
-                           limit(alone ? relative(alone->step.*member, wanted) : 0), std::abs(wanted)});
+                           limit(alone ? relative(alone->step.*member, wanted) : 0, rounding), std::abs(wanted)});
   };
-  number("loss", &StepResult::loss);
-  number("grad_norm", &StepResult::grad_norm);
+  number("loss", &StepResult::loss, roundoff);
+  number("grad_norm", &StepResult::grad_norm, reduced);
   const auto tensors = [&](const Tensors& have, const Tensors& wanted, const Tensors* one) {
     const auto errors = tensor_errors(have, wanted);
     const auto errors_of_one = one ? tensor_errors(*one, wanted) : std::map<std::string, double>();
     for (const auto& [name, error] : errors)
-      report.rows.push_back({name, error, limit(one ? errors_of_one.at(name) : 0), norm(wanted.at(name))});
+      report.rows.push_back({name, error, limit(one ? errors_of_one.at(name) : 0, reduced), norm(wanted.at(name))});
   };
   tensors(ranks.gradients, reference.gradients, alone ? &alone->gradients : nullptr);
   if (!reference.parameters.empty()) tensors(ranks.parameters, reference.parameters, nullptr);
@@ -254,15 +267,15 @@ void compare(const RunSetup& setup, const Outcome& ranks, const Outcome& referen
     report.notes.push_back("reference gradients that are zero, of which the comparison says little: " + zero);
   if (alone) {
     const double error = std::sqrt(difference / std::max(squares, 1e-300));
-    const double most = tolerance::one_rank_roundoffs * roundoff;
+    const double most = tolerance::one_rank_roundoffs * accumulated;
     report.notes.push_back(fmt::format(
         "{}: limits are twice the error of one rank of that dtype (whole gradient: {:.3g}) or of one rounding ({:.3g})",
-        name_of(setup.request.options.dtype), error, roundoff));
+        name_of(options.dtype), error, reduced));
     if (!(error <= most))
       report.problems.push_back(
           fmt::format("one rank of {} is itself off by {:.3g} of the whole gradient, more than {:.3g}: a defect that "
                       "all ranks share",
-                      name_of(setup.request.options.dtype), error, most));
+                      name_of(options.dtype), error, most));
   }
   if (ranks.step.valid_tokens != reference.step.valid_tokens)
     report.problems.push_back(fmt::format("the ranks count {} valid tokens, the specification {}",
@@ -333,7 +346,7 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
   const Outcome ranks = run_programs(session, source, samples, micro_batches, rate, exact);
 
   VerificationReport report;
-  report.problems = differing_replicas(session, ranks.step);
+  report.problems = differing_replicas(session, setup.request.mesh, ranks.step);
   std::string mine = check_traffic(session, model, micro_batches);
   if (mine.empty() && static_cast<std::int64_t>(session.executor().arena_bytes()) != model.arena_bytes)
     mine = fmt::format("{} bytes are allocated, {} were planned", session.executor().arena_bytes(), model.arena_bytes);

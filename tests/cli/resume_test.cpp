@@ -111,7 +111,8 @@ TEST_CASE("a run goes on at another world size, split and ZeRO stage", "[threads
   fs::copy(place / "run", place / "origin", fs::copy_options::recursive);
   for (const std::vector<std::string>& parallel :
        {std::vector<std::string>{"--ranks", "1"},
-        {"--ranks", "4", "parallelism.sequence=2", "parallelism.data=2", "parallelism.zero_stage=3"},
+        {"--ranks", "4", "parallelism.sequence=2", "parallelism.data=2", "parallelism.zero_stage=3",
+         "parallelism.shard_group=2"},
         {"--ranks", "4", "parallelism.sequence=4", "parallelism.zero_stage=2"},
         {"--ranks", "2", "parallelism.data=2", "parallelism.zero_stage=0", "training.micro_batch_size=1"}}) {
     fs::remove_all(place / "run");

@@ -103,6 +103,13 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
       R"("data": {"files": ""})",
       R"("parallelism": {"zero_stage": 3, "data": "auto"})",
       R"("parallelism": {"zero_stage": 4})",
+      R"("parallelism": {"shard_group": 2, "keep_gathered": "step"})",
+      R"("parallelism": {"shard_group": 0})",
+      R"("parallelism": {"keep_gathered": "always"})",
+      R"("device": {"memory": 1.5})",
+      R"("device": {"memory": "auto"})",
+      R"("device": {"memory": null})",
+      R"("device": {"memory": 0})",
       R"("parallelism": {"sequence": 2, "token_order": "zigzag"})",
       R"("parallelism": {"sequence": {"ulysses": 2, "ring": 2}})",
       R"("parallelism": {"sequence": {"ulises": 2}})",
@@ -133,7 +140,7 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
     accepted += code_accepts;
     CHECK(schema_accepts(schema, json::parse(text)) == code_accepts);
   }
-  CHECK(accepted == 13);
+  CHECK(accepted == 16);
   CHECK_FALSE(schema_accepts(schema, json::parse(R"({"training": {}})")));  // model.config is missing
 }
 

@@ -7,6 +7,8 @@
 #include "ir/op_definition.h"
 
 using namespace longhaul;
+using Catch::Matchers::EndsWith;
+using Catch::Matchers::StartsWith;
 
 namespace {
 
@@ -19,6 +21,11 @@ const std::string header =
     "input %4 : float64[12, 8] @[-, -]sum(dp.sp) accumulator \"sum\"\n"
     "input %5 : float64[4, 6, 12] @[dp, sp, -] data \"y\"\n"
     "input %6 : float32[12, 8] @[-, -]sum(dp.sp) accumulator \"narrow\"\n";
+
+const std::string groups =
+    "input %8 : float64[12, 8] @[-, -]flat(sp) parameter \"of a group\"\n"
+    "input %9 : float64[12, 8] @[-, -]flat(sp)sum(dp) accumulator \"of groups\"\n"
+    "input %7 : float64[] @[] scalar \"unused\"\n";
 
 std::string problem(const std::string& lines, const VerifyOptions& options = {.layouts = true, .lowered = true}) {
   return verify(parse_graph(header + lines), options);
@@ -78,6 +85,100 @@ TEST_CASE("rounding a partial sum") {
           "rounds a partial sum");
   CHECK(problem("%7 : bfloat16[12, 8] @[-, -]sum(dp.sp) = cast(%4) {for_reduction=1} backward\n") == "");
   CHECK(problem("%7 : float64[12, 8] @[-, -]sum(dp.sp) = cast(%6) backward\n") == "");  // widens
+}
+
+TEST_CASE("rounding a partial sum on the way through another op") {
+  SECTION("a sum of two") {
+    refused("%7 : bfloat16[12, 8] @[-, -]sum(dp.sp) = add(%6, %6) backward\n", "add", "rounds a partial sum");
+  }
+  SECTION("a multiple") {
+    refused("%7 : float32[12, 8] @[-, -]sum(dp.sp) = scale(%4) {factor=2.0} backward\n", "scale",
+            "rounds a partial sum");
+  }
+  SECTION("a shard that other groups add to") {
+    refused(groups + "%10 : bfloat16[12, 8] @[-, -]flat(sp)sum(dp) = cast(%9) backward\n", "cast",
+            "rounds a partial sum");
+  }
+  SECTION("whole, it may be rounded") {
+    CHECK(problem("%7 : bfloat16[12, 8] @[-, -] = cast(%1) backward\n") == "");
+  }
+}
+
+// State in groups that hold copies: flat inside a group, a partial sum over the groups until they are reduced.
+TEST_CASE("shard groups") {
+  SECTION("legal") {
+    CHECK(problem(groups + "%10 : float64[12, 8] @[-, -]flat(sp)sum(dp) = reduce_scatter(%4) {axes=<sp>} backward\n"
+                           "%11 : float64[12, 8] @[-, -]flat(sp)sum(dp) = add(%9, %10) backward\n"
+                           "%12 : float64[12, 8] @[-, -]flat(sp) = all_reduce(%11) {axes=<dp>} backward\n"
+                           "%13 : float64[12, 8] @[-, -] = all_gather(%8) {axes=<sp>} forward\n") == "");
+  }
+  SECTION("a group's sum taken for everybody's") {
+    refused(groups + "%10 : float64[12, 8] @[-, -]flat(sp) = reduce_scatter(%4) {axes=<sp>} backward\n",
+            "reduce_scatter", "does not lead from [-, -]sum(dp.sp) to [-, -]flat(sp)");
+  }
+  SECTION("what is reduced across groups added to what is not") {
+    refused(groups + "%10 : float64[12, 8] @[-, -]flat(sp)sum(dp) = add(%9, %8) backward\n", "add",
+            "operand 0 is [-, -]flat(sp)sum(dp), the rule needs [-, -]flat(sp)");
+  }
+  SECTION("reduced over the group instead of across groups") {
+    refused(groups + "%10 : float64[12, 8] @[-, -]flat(sp) = all_reduce(%9) {axes=<sp>} backward\n", "all_reduce",
+            "does not lead from");
+  }
+  SECTION("a norm that counts a group's sum") {
+    refused(groups + "%10 : float64[] @[]sum(sp) = sum_squares(%9) update\n", "sum_squares",
+            "operand 0 is [-, -]flat(sp)sum(dp), the rule needs [-, -]flat(sp)");
+  }
+  SECTION("a norm that counts copies") {
+    refused(groups + "%10 : float64[] @[]sum(dp.sp) = sum_squares(%8) update\n", "sum_squares",
+            "result 0 is []sum(dp.sp), the rule gives []sum(sp)");
+  }
+  SECTION("gathered over all ranks instead of the group") {
+    refused(groups + "%10 : float64[12, 8] @[-, -] = all_gather(%8) {axes=<dp.sp>} forward\n", "all_gather",
+            "does not lead from");
+  }
+}
+
+TEST_CASE("the wrong order") {
+  // Lines in the right order are put in the other one: no text says what is not defined yet.
+  const auto swapped = [](const std::string& lines) {
+    Graph graph = parse_graph(header + lines);
+    std::swap(graph.ops[0], graph.ops[1]);
+    return verify(graph, {.layouts = true, .lowered = true});
+  };
+  SECTION("of ops") {
+    CHECK_THAT(swapped("%7 : float64[4, 6, 8] @[dp, sp, -] = scale(%0) {factor=3.0} forward\n"
+                       "%8 : float64[4, 6, 8] @[dp, sp, -] = scale(%7) {factor=2.0} forward\n"),
+               StartsWith("op #0 %8") && EndsWith("operand %7 is used before it is defined"));
+  }
+  SECTION("of a collective and what reads its result") {
+    CHECK_THAT(swapped("%7 : float64[12, 8] @[-, -] = all_gather(%3) {axes=<dp.sp>} forward\n"
+                       "%8 : float64[12, 8] @[-, -] = scale(%7) {factor=2.0} forward\n"),
+               StartsWith("op #0 %8") && EndsWith("operand %7 is used before it is defined"));
+  }
+  SECTION("of summing and gathering") {
+    CHECK_THAT(swapped("%7 : float64[12, 8] @[-, -]flat(dp.sp) = reduce_scatter(%4) {axes=<dp.sp>} backward\n"
+                       "%8 : float64[12, 8] @[-, -] = all_gather(%7) {axes=<dp.sp>} backward\n"),
+               StartsWith("op #0 %8") && EndsWith("operand %7 is used before it is defined"));
+  }
+  SECTION("of the axes of a split") {
+    refused(
+        "input %7 : float64[8, 6] @[dp.sp, -] data \"u\"\n"
+        "input %8 : float64[8, 6] @[sp.dp, -] data \"v\"\n"
+        "%9 : float64[8, 6] @[dp.sp, -] = add(%7, %8) forward\n",
+        "add", "operand 1 is [sp.dp, -], the rule needs [dp.sp, -]");
+  }
+  SECTION("of the axes of shards") {
+    refused(
+        "input %7 : float64[12, 8] @[-, -]flat(sp.dp) parameter \"u\"\n"
+        "%8 : float64[12, 8] @[-, -]flat(dp.sp) = add(%3, %7) update\n",
+        "add", "operand 1 is [-, -]flat(sp.dp), the rule needs [-, -]flat(dp.sp)");
+  }
+  SECTION("of chunks that were passed round") {
+    refused(
+        "%7 : float64[4, 6, 8] @[dp, sp+1, -] = shift(%0) {axes=<sp>, by=1, dimension=1} forward\n"
+        "%8 : float64[4, 6, 8] @[dp, sp, -] = add(%0, %7) forward\n",
+        "add", "operand 1 is [dp, sp+1, -], the rule needs [dp, sp, -]");
+  }
 }
 
 TEST_CASE("an addend on a split contraction") {

@@ -160,6 +160,50 @@ TEST_CASE("state is updated in place") {
   }
 }
 
+TEST_CASE("what a program's own buffers are counted as, at its peak") {
+  const Graph graph = parse_graph(
+      "graph \"g\" mesh(dp=2)\n"
+      "input %0 : float32[4, 8] @[dp, -] data \"x\"\n"
+      "input %1 : float32[8, 8] @[-, -]flat(dp) parameter \"w\"\n"
+      "%2 : float32[8, 8] @[-, -] = all_gather(%1) {axes=<dp>} forward\n"               // kept whole for backward
+      "%3 : float32[4, 8] @[-, -] = all_gather(%0) {axes=<dp>, dimension=0} forward\n"  // saved, though received
+      "%4 : float32[4, 8] @[-, -] = add(%3, %3) forward\n"
+      "%5 : float32[8, 8] @[-, -] \"g\" primal=%1 = add(%2, %2) backward\n"
+      "%6 : float32[8, 8] @[-, -] = all_gather(%1) {axes=<dp>} backward\n"  // gathered again
+      "%7 : float32[8, 8] @[-, -] = add(%5, %6) backward\n"
+      "%8 : float64[] @[] = sum_squares(%7) backward\n"
+      "%9 : float64[] @[] = sum_squares(%3) backward\n"
+      "%10 : float64[] @[] = sum_squares(%4) backward\n"
+      "output \"a\" %8\noutput \"b\" %9\noutput \"c\" %10\n");
+  const auto planned = [&](Graph one) {
+    const NamedBuffers named = plan_named_buffers({&one});
+    return plan_memory(one, named, [](const Graph&, const Op&) -> std::int64_t { return 0; });
+  };
+  const auto of = [](const MemoryPlan& plan, MemoryCategory category) {
+    return plan.peak_by_category[static_cast<std::size_t>(category)];
+  };
+  // All there is until the parameter goes: 256 bytes of it and of its gradient, 128 of each activation.
+  const MemoryPlan plan = planned(graph);
+  CHECK(plan.peak_op == 3);
+  CHECK(of(plan, MemoryCategory::parameters) == 256);
+  CHECK(of(plan, MemoryCategory::gradients) == 256);
+  CHECK(of(plan, MemoryCategory::saved_activations) == 256);
+  CHECK(of(plan, MemoryCategory::communication) == 0);
+  CHECK(of(plan, MemoryCategory::transients) == 0);
+  CHECK(plan.peak_live_bytes == 768);
+  // Without it the peak is where the other copy has been gathered, which is no more than communication.
+  Graph without = graph;
+  without.ops[3].operands = {without.ops[4].results[0], without.ops[4].results[0]};
+  std::swap(without.ops[3], without.ops[4]);
+  without.ops.erase(without.ops.begin());
+  const MemoryPlan again = planned(without);
+  CHECK(again.peak_op == 3);
+  CHECK(of(again, MemoryCategory::parameters) == 0);
+  CHECK(of(again, MemoryCategory::communication) == 256);
+  CHECK(of(again, MemoryCategory::gradients) == 256);
+  CHECK(of(again, MemoryCategory::saved_activations) == 256);
+}
+
 TEST_CASE("a gradient shares its accumulator's buffer when they are equally large") {
   const CompiledModel sharded = compile_model(test::request(test::llama_like(), test::mesh(2, 2), 2));
   CHECK(sharded.named.slots.at("gradient.head.weight").offset ==

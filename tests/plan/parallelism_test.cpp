@@ -146,3 +146,58 @@ TEST_CASE("padded sequences divide over chunks, and the ranks' tokens are each t
     CHECK(static_cast<std::int64_t>(all.size()) == length);
   }
 }
+
+TEST_CASE("shard groups are whole pieces of the mesh") {
+  const auto groups = [](const std::string& keys, std::int64_t world) {
+    return shard_groups(resolve("parallelism: {" + keys + "}", world, {4}));
+  };
+  CHECK(groups("sequence: 1", 12) == std::vector<std::int64_t>{1, 2, 3, 4, 6, 12});
+  CHECK(groups("sequence: {ulysses: 2, ring: 3}", 12) == std::vector<std::int64_t>{1, 2, 6, 12});
+  CHECK(groups("sequence: {ulysses: 4, gather_kv: 2}", 8) == std::vector<std::int64_t>{1, 4, 8});
+
+  struct Row {
+    std::string keys;
+    std::int64_t world;
+    std::string mesh, shards, replicas;
+  };
+  for (const Row& row :
+       {Row{"sequence: 2", 8, "dp=4, ulysses=2", "dp.ulysses", "-"},
+        Row{"sequence: 2, shard_group: 8", 8, "dp=4, ulysses=2", "dp.ulysses", "-"},
+        Row{"sequence: 2, shard_group: 2", 8, "dp=4, ulysses=2", "ulysses", "dp"},
+        Row{"sequence: 2, shard_group: 4", 8, "dp_outer=2, dp_inner=2, ulysses=2", "dp_inner.ulysses", "dp_outer"},
+        Row{"sequence: 1, shard_group: 2", 6, "dp_outer=3, dp_inner=2", "dp_inner", "dp_outer"},
+        Row{"sequence: {ulysses: 2, ring: 2}, shard_group: 2", 8, "dp=2, ring=2, ulysses=2", "ulysses", "dp.ring"},
+        Row{"sequence: {ulysses: 2, ring: 2}, shard_group: 4", 8, "dp=2, ring=2, ulysses=2", "ring.ulysses", "dp"},
+        Row{"sequence: 2, shard_group: 1", 4, "dp=2, ulysses=2", "-", "dp.ulysses"}}) {
+    INFO(row.keys);
+    CompileOptions options;
+    const Mesh mesh = place_ranks(resolve("parallelism: {" + row.keys + "}", row.world, {4}), options);
+    CHECK(mesh.text() == row.mesh);
+    CHECK(mesh.text(state_axes(mesh, options).shards) == row.shards);
+    CHECK(mesh.text(state_axes(mesh, options).replicas) == row.replicas);
+    // Batches are split over all data-parallel ranks still, groups are neighbours.
+    std::int64_t batches = 1;
+    for (const auto& name : options.batch_axes) batches *= mesh.size(mesh.find(name));
+    CHECK(batches == resolve("parallelism: {" + row.keys + "}", row.world, {4}).data);
+    const auto group = mesh.group(state_axes(mesh, options).shards, 0);
+    for (std::size_t i = 0; i < group.size(); ++i) CHECK(group[i] == static_cast<int>(i));
+  }
+  CHECK(describe(resolve("parallelism: {sequence: 2, shard_group: 2, zero_stage: 3}", 4, {4})) ==
+        "4 ranks = data 2 x ulysses 2, zero_stage 3 in groups of 2");
+}
+
+TEST_CASE("shard groups and kept parameters that cannot be are refused with what can") {
+  CHECK_THROWS_WITH(resolve("parallelism: {sequence: {ulysses: 2, ring: 2}, shard_group: 3}", 8, {4}),
+                    Contains("parallelism.shard_group is 3") && Contains("these work: 1, 2, 4, 8"));
+  CHECK_THROWS_WITH(resolve("parallelism: {sequence: 4, shard_group: 2}", 4, {4}), Contains("these work: 1, 4"));
+  CHECK_THROWS_WITH(resolve("parallelism: {sequence: 2, shard_group: 16}", 8, {4}), Contains("these work: 1, 2, 4, 8"));
+  CHECK_THROWS_WITH(resolve("parallelism: {sequence: 2, shard_group: 2, zero_stage: 0}", 4, {4}),
+                    Contains("zero_stage is 0, which shards nothing"));
+  for (const std::string kept : {"backward", "step"}) {
+    CHECK_THROWS_WITH(resolve("parallelism: {zero_stage: 2, keep_gathered: " + kept + "}", 4, {4}),
+                      Contains("parallelism.keep_gathered is " + kept) && Contains("only zero_stage 3"));
+    CHECK_NOTHROW(resolve("parallelism: {zero_stage: 3, keep_gathered: " + kept + "}", 4, {4}));
+  }
+  CHECK_NOTHROW(resolve("parallelism: {zero_stage: 1, keep_gathered: never}", 4, {4}));
+  CHECK_NOTHROW(resolve("parallelism: {zero_stage: 1, keep_gathered: auto}", 4, {4}));
+}

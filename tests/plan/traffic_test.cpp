@@ -17,6 +17,7 @@ struct Case {
   std::int64_t data = 1, zero_stage = 0, rows = 2, length = 48, micro_batches = 1;
   DType dtype = DType::float32;
   std::string order = "auto";
+  std::string state = "";  // more keys of parallelism
 };
 
 // What a rank sends in the programs named, by collective and by the pass that made it.
@@ -34,7 +35,7 @@ struct Run {
   }
 };
 
-Run compiled(const TransformerSpec& spec, const Case& c) {
+Run compiled(const TransformerSpec& spec, const Case& c, GatherLifetime lifetime = GatherLifetime::phase) {
   const SequenceSplit split =
       *parse_experiment("model: {config: m}\nparallelism: {sequence: " + c.split + "}", "/s/r.yaml")
            .parallelism.sequence;
@@ -44,14 +45,15 @@ Run compiled(const TransformerSpec& spec, const Case& c) {
   Run run;
   run.parallel = resolve_parallelism(
       parse_experiment(
-          fmt::format("model: {{config: m}}\nparallelism: {{sequence: {}, zero_stage: {}, token_order: {}}}", c.split,
-                      c.zero_stage, c.order),
+          fmt::format("model: {{config: m}}\nparallelism: {{sequence: {}, zero_stage: {}, token_order: {}{}}}", c.split,
+                      c.zero_stage, c.order, c.state),
           "/s/r.yaml"),
       world, world, layers);
   CompileRequest& request = run.request;
   request.spec = spec;
   request.options = options_for(spec, c.dtype, 0);
   request.mesh = place_ranks(run.parallel, request.options);
+  request.options.gather_lifetime = lifetime;
   request.batch = c.rows * c.data;
   request.sequence = padded_sequence(run.parallel, c.length);
   request.kinds = step_kinds(c.micro_batches, false);
@@ -149,5 +151,196 @@ TEST_CASE("what each ZeRO stage moves is what its formula says") {
         }
         CHECK(bytes(update, "all_gather") == (stage == 1 || stage == 2 ? (N - 1) * P * w : 0));
         CHECK(bytes(update, "all_reduce") == (stage == 0 ? 0 : number));
+      }
+}
+
+namespace {
+
+// Of all parameters, and of those that the backward pass reads and the forward pass has gathered before: the bytes that
+// one rank sends to gather them in groups of n, and those of the whole tensors, each rounded up to a cache line.
+struct Gathered {
+  std::int64_t all = 0, again = 0, whole = 0, whole_again = 0;
+};
+Gathered gathered(const TransformerSpec& spec, std::int64_t n, std::int64_t w) {
+  Gathered sums;
+  for (const Parameter& parameter : parameters(spec)) {
+    const std::int64_t shard = (parameter.elements() + n - 1) / n, whole = (parameter.elements() * w + 63) / 64 * 64;
+    bool read_again = parameter.name != "embedding.tokens" && parameter.name != "embedding.positions" &&
+                      parameter.name != "head.weight" && !parameter.name.ends_with(".bias");
+    if (parameter.name == "embedding.tokens" && spec.tied_head) read_again = true;  // by the head
+    sums.all += (n - 1) * shard * w;
+    sums.whole += whole;
+    if (read_again) sums.again += (n - 1) * shard * w;
+    if (read_again) sums.whole_again += whole;
+  }
+  return sums;
+}
+
+// The most bytes of gathered parameters that live at once among a program's own buffers.
+std::int64_t most_gathered(const Graph& graph) {
+  std::vector<std::int64_t> last(graph.values.size(), -1), bytes(graph.values.size(), 0);
+  for (std::size_t i = 0; i < graph.ops.size(); ++i)
+    for (ValueId operand : graph.ops[i].operands) last[static_cast<std::size_t>(operand)] = static_cast<int>(i);
+  std::int64_t live = 0, most = 0;
+  for (std::size_t i = 0; i < graph.ops.size(); ++i) {
+    const Op& op = graph.ops[i];
+    if (op.is("all_gather") && is_state(graph[op.operands[0]].role)) {
+      const Value& value = graph[op.results[0]];
+      live += bytes[static_cast<std::size_t>(op.results[0])] =
+          (element_count(value.shape) * static_cast<std::int64_t>(size_of(value.dtype)) + 63) / 64 * 64;
+    }
+    most = std::max(most, live);
+    for (std::size_t v = 0; v < last.size(); ++v)
+      if (last[v] == static_cast<int>(i)) live -= bytes[v];
+  }
+  return most;
+}
+
+}  // namespace
+
+TEST_CASE("what shard groups move is what their formula says") {
+  const TransformerSpec spec = small_llama();
+  struct Groups {
+    std::int64_t data;
+    std::string split;
+    std::int64_t n;
+    std::string inside, outside;
+  };
+  for (const Groups& g : {Groups{2, "2", 2, "ulysses", "dp"}, Groups{1, "{ulysses: 2, ring: 2}", 2, "ulysses", "ring"},
+                          Groups{4, "1", 2, "dp_inner", "dp_outer"}, Groups{6, "2", 6, "dp_inner.ulysses", "dp_outer"},
+                          Groups{2, "2", 1, "-", "dp.ulysses"}})
+    for (const DType dtype : {DType::float32, DType::bfloat16})
+      for (std::int64_t stage = 1; stage <= 3; ++stage) {
+        const Run run = compiled(spec, {.split = g.split,
+                                        .data = g.data,
+                                        .zero_stage = stage,
+                                        .micro_batches = 3,
+                                        .dtype = dtype,
+                                        .state = fmt::format(", shard_group: {}", g.n)});
+        INFO(g.data << " x " << g.split << " in groups of " << g.n << " zero " << stage << " " << name_of(dtype));
+        const std::int64_t N = run.parallel.data * run.parallel.sequence(), n = g.n, R = N / n, f = 4;
+        const std::int64_t w = static_cast<std::int64_t>(size_of(dtype)), number = 8;
+        std::int64_t P = 0, across = 0;
+        for (const Parameter& parameter : parameters(spec)) {
+          const std::int64_t shard = (parameter.elements() + n - 1) / n;
+          P += shard;
+          across += (shard + R - 1) / R;
+        }
+        const Gathered gathers = gathered(spec, n, w);
+        const auto bytes = [&](ProgramKind kind, const std::string& collective, const std::string& group) {
+          const Sent sent = run.sent(kind);
+          const auto found = sent.find(collective + " " + group);
+          return found == sent.end() ? 0 : found->second;
+        };
+        using enum ProgramKind;
+        for (const ProgramKind kind : {accumulate_first, accumulate_middle, accumulate_last}) {
+          const bool last = kind == accumulate_last;
+          const std::int64_t loss = n == 1 ? 2 * (N - 1) * number : 0;  // else among all ranks, another group
+          CHECK(bytes(kind, "reduce_scatter", g.inside) == (stage >= 2 || last ? (n - 1) * P * f : 0));
+          CHECK(bytes(kind, "all_reduce", g.outside) == loss + (last ? 2 * (R - 1) * across * f : 0));
+          // Ulysses gathers the places of its tokens over the same ranks.
+          const std::int64_t T = 2 * run.request.sequence / run.parallel.sequence();
+          const std::int64_t places = g.inside == "ulysses" ? 8 * T * (run.parallel.ulysses - 1) : 0;
+          CHECK(bytes(kind, "all_gather", g.inside) == places + (stage == 3 ? gathers.all + gathers.again : 0));
+        }
+        CHECK(bytes(update, "all_gather", g.inside) == (stage < 3 ? gathers.all : 0));
+        // The norm: every shard of a group once.
+        CHECK(bytes(update, "all_reduce", g.inside) == (n > 1 ? 2 * (n - 1) * number : 0));
+        CHECK(bytes(update, "all_reduce", g.outside) == 0);
+      }
+}
+
+TEST_CASE("what is kept of gathered parameters saves what its formula says, and takes what it says") {
+  for (const TransformerSpec& spec : {small_llama(), small_gpt2()})
+    for (const std::int64_t n : {4, 2})
+      for (const DType dtype : {DType::float32, DType::bfloat16})
+        for (const GatherLifetime lifetime : {GatherLifetime::phase, GatherLifetime::backward, GatherLifetime::step}) {
+          const Case c{.split = "1",
+                       .data = 4,
+                       .zero_stage = 3,
+                       .micro_batches = 3,
+                       .dtype = dtype,
+                       .state = fmt::format(", shard_group: {}", n)};
+          const std::int64_t w = static_cast<std::int64_t>(size_of(dtype));
+          const Run run = compiled(spec, c, lifetime);
+          INFO("groups of " << n << " " << name_of(dtype) << " lifetime " << static_cast<int>(lifetime));
+          const Gathered gathers = gathered(spec, n, w);
+          using enum ProgramKind;
+          for (const ProgramKind kind : {accumulate_first, accumulate_middle, accumulate_last}) {
+            const Graph& graph = run.model.program(kind).graph;
+            const Sent sent = run.sent(kind);
+            std::int64_t bytes = 0;
+            for (const auto& [name, amount] : sent)
+              if (name.starts_with("all_gather ")) bytes += amount;
+            if (lifetime == GatherLifetime::phase) {
+              CHECK(bytes == gathers.all + gathers.again);
+              // One gather a phase, and none waits for another layer's.
+              std::map<std::pair<std::string, Phase>, int> times;
+              std::int64_t layer = 0;
+              for (const Op& op : graph.ops)
+                if (op.is("all_gather")) ++times[{graph[op.operands[0]].name, op.phase}];
+              for (const auto& [what, count] : times) CHECK(count == 1);
+              for (const Parameter& parameter : parameters(spec))
+                if (parameter.name.starts_with("layers.0.")) layer += (parameter.elements() * w + 63) / 64 * 64;
+              CHECK(most_gathered(graph) < layer);
+            } else if (lifetime == GatherLifetime::backward) {
+              CHECK(bytes == gathers.all);
+              // All of it at the loss head, an untied head's weight, which nobody has gathered before, and a bias that
+              // goes
+              // at once.
+              const std::int64_t more =
+                  most_gathered(graph) - gathers.whole_again - (spec.tied_head ? 0 : (29 * 16 * w + 63) / 64 * 64);
+              CHECK(more == (spec.learned_positions ? 64 : 0));
+            } else {
+              CHECK(bytes == (kind == accumulate_first ? gathers.all : 0));
+            }
+          }
+          std::int64_t kept = 0;
+          for (const auto& [name, slot] : run.model.named.slots) {
+            if (!name.starts_with("gathered.")) continue;
+            CHECK(slot.category == MemoryCategory::parameters);
+            kept += slot.bytes;
+          }
+          CHECK(kept == (lifetime == GatherLifetime::step ? gathers.whole : 0));
+        }
+}
+
+TEST_CASE("one micro-batch gathers a parameter once for as long as it is kept") {
+  const TransformerSpec spec = small_llama();
+  const Case c{.split = "1", .data = 4, .zero_stage = 3};
+  const Gathered gathers = gathered(spec, 4, 4);
+  for (const GatherLifetime lifetime : {GatherLifetime::backward, GatherLifetime::step}) {
+    const Run run = compiled(spec, c, lifetime);
+    CHECK(run.sent(ProgramKind::accumulate_only).at("all_gather dp") == gathers.all);
+    // What waits for backward is memory of parameters, and the peak shows it.
+    const MemoryPeak peak = memory_peak(run.model);
+    std::int64_t fixed = 0;
+    for (const auto& [name, slot] : run.model.named.slots)
+      if (slot.category == MemoryCategory::parameters) fixed += slot.bytes;
+    const std::int64_t parameters_there = peak.bytes[static_cast<std::size_t>(MemoryCategory::parameters)];
+    CHECK(parameters_there > fixed);
+    CHECK(parameters_there <= fixed + gathers.whole_again);
+  }
+}
+
+TEST_CASE("categories and gaps sum to the memory of a rank") {
+  for (const std::int64_t stage : {0, 1, 2, 3})
+    for (const std::string split : {"2", "{ring: 2}", "{gather_kv: 2}"})
+      for (const std::int64_t micro_batches : {1, 3}) {
+        const Run run =
+            compiled(small_qwen3(), {.split = split, .data = 2, .zero_stage = stage, .micro_batches = micro_batches});
+        const MemoryPeak peak = memory_peak(run.model);
+        std::int64_t sum = peak.gaps;
+        for (const std::int64_t bytes : peak.bytes) {
+          CHECK(bytes >= 0);
+          sum += bytes;
+        }
+        INFO(split << " zero " << stage << "\n" << memory_table(run.model));
+        CHECK(sum == run.model.arena_bytes);
+        CHECK(peak.op >= 0);
+        CHECK(memory_table(run.model).find(fmt::format("at instruction {} (", peak.op)) != std::string::npos);
+        for (const MemoryCategory category : {MemoryCategory::parameters, MemoryCategory::gradients,
+                                              MemoryCategory::optimizer, MemoryCategory::saved_activations})
+          CHECK(peak.bytes[static_cast<std::size_t>(category)] > 0);
       }
 }

@@ -47,13 +47,14 @@ TEST_CASE("each ZeRO stage keeps a fraction of the state, each rank of the seque
       check_about(kept(model, MemoryCategory::gradients), stage >= 1 ? 4 * shard : 4 * count, 2 * all.size());
       check_about(kept(model, MemoryCategory::parameters), stage >= 3 ? 4 * shard : 4 * count, 2 * all.size());
     }
-  // Saved activations scale with 1 / ranks of the sequence.
+  // Saved activations scale with 1 / ranks of the sequence; of those exchanged for attention, two KV heads are repeated
+  // for four ranks.
   const auto saved = [&](int sequence) {
     const CompiledModel model = compiled(1, sequence, 0);
     return static_cast<double>(model.program(ProgramKind::accumulate_only)
                                    .plan.peak_by_category[static_cast<std::size_t>(MemoryCategory::saved_activations)]);
   };
-  CHECK(saved(4) < 0.3 * saved(1));
+  CHECK(saved(4) < 0.33 * saved(1));
 }
 
 TEST_CASE("Ulysses sends what its formula says, and ZeRO what its stage says") {

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "plan/mesh.h"
 #include "small_models.h"
 
 namespace longhaul::testing {
@@ -19,6 +20,8 @@ struct Cell {
   int threads = 1;
   int ring = 1, gather = 1;  // ranks outside the sequence_ranks of Ulysses
   TokenOrder order = TokenOrder::contiguous;
+  int shard_group = 0;  // 0: all ranks
+  GatherLifetime gathered = GatherLifetime::phase;
 
   int outer() const { return ring * gather; }
   int world() const { return data * outer() * sequence_ranks; }
@@ -31,9 +34,11 @@ struct Cell {
   std::string text() const {
     const auto& attention = spec.layers[0].layer.attention;
     return fmt::format(
-        "heads {}:{} dp {} ring {} gather {} ulysses {} {} zero {} micro-batches {} rows {} S {} masking {} {}",
+        "heads {}:{} dp {} ring {} gather {} ulysses {} {} zero {} group {} gathered {} micro-batches {} rows {} S {} "
+        "masking {} {}",
         attention.heads, attention.kv_heads, data, ring, gather, sequence_ranks, name_of(order), zero_stage,
-        micro_batches, rows, sequence, static_cast<int>(masking), name_of(dtype));
+        shard_group, static_cast<int>(gathered), micro_batches, rows, sequence, static_cast<int>(masking),
+        name_of(dtype));
   }
 };
 
@@ -48,6 +53,17 @@ inline CompileRequest request_for(const Cell& cell) {
   request.options = options_for(cell.spec, cell.dtype, cell.zero_stage);
   request.mesh =
       Mesh({{"dp", cell.data}, {"ring", cell.ring}, {"gather", cell.gather}, {"ulysses", cell.sequence_ranks}});
+  if (cell.shard_group) {
+    ResolvedParallelism parallel;
+    parallel.data = cell.data;
+    parallel.ring = cell.ring;
+    parallel.gather = cell.gather;
+    parallel.ulysses = cell.sequence_ranks;
+    parallel.zero_stage = cell.zero_stage;
+    parallel.shard_group = cell.shard_group;
+    request.mesh = place_ranks(parallel, request.options);
+  }
+  request.options.gather_lifetime = cell.gathered;
   request.batch = cell.rows;
   request.sequence = cell.padded();
   request.options.token_order = cell.order;

@@ -62,11 +62,88 @@ TEST_CASE("runs without a fault are verified", "[threads]") {
   }
 }
 
+TEST_CASE("gradients in a coarser dtype than activations are verified", "[threads]") {
+  const SmallExperiment small(small_llama());
+  for (const std::string dtype : {"float32", "bfloat16"})
+    for (const std::string accumulated : {"float32", "bfloat16"})
+      for (const std::string reduced : {"float32", "bfloat16"})
+        for (const std::string group : {"2", "auto"}) {
+          INFO(dtype << " " << accumulated << " " << reduced << " groups of " << group);
+          const VerificationReport report = verify_on(
+              4, small.load(with(two_by_two, {"training.dtype=" + dtype, "training.gradient_dtype=" + accumulated,
+                                              "training.gradient_reduce_dtype=" + reduced, "parallelism.zero_stage=2",
+                                              "parallelism.shard_group=" + group, "training.global_batch_size=8"})));
+          INFO(report.text());
+          CHECK_FALSE(report.differs);
+        }
+  const Experiment coarse =
+      small.load(with(two_by_two, {"training.dtype=float32", "training.gradient_reduce_dtype=bfloat16",
+                                   "parallelism.zero_stage=2", "parallelism.shard_group=2"}));
+  for (const std::string fault : {"groups_apart", "differentiate", "averaged_gradient"})
+    CHECK(verify_on(4, coarse, fault).differs);
+}
+
 TEST_CASE("a sequence that is padded, and one rank alone, are verified", "[threads]") {
   const SmallExperiment small(small_llama());
   CHECK_FALSE(verify_on(4, small.load({"training.seq_len=15", "parallelism.sequence=4"})).differs);
   CHECK_FALSE(verify_on(1, small.load()).differs);
   CHECK_FALSE(verify_on(1, small.load({"training.dtype=float32"})).differs);
+}
+
+TEST_CASE("shard groups and kept parameters are verified, and searched", "[threads]") {
+  const SmallExperiment small(small_gpt2());
+  for (const std::string group : {"1", "2", "auto"})
+    for (const std::string kept : {"backward", "step", "auto"}) {
+      INFO(group << " " << kept);
+      const Experiment experiment =
+          small.load(with(two_by_two, {"parallelism.zero_stage=3", "parallelism.shard_group=" + group,
+                                       "parallelism.keep_gathered=" + kept, "training.global_batch_size=12"}));
+      const VerificationReport report = verify_on(4, experiment);
+      INFO(report.text());
+      CHECK_FALSE(report.differs);
+      if (kept == "auto") continue;
+      const VerificationReport wrong = verify_on(4, experiment, "differentiate", {.locate = true});
+      REQUIRE(wrong.location.size() == 1);
+      CHECK(wrong.location[0].find("pass differentiate ") != std::string::npos);
+    }
+}
+
+TEST_CASE("memory decides what keep_gathered auto is, and what is refused") {
+  const SmallExperiment small(small_llama());
+  const std::vector<std::string> base = {"parallelism.data=2", "parallelism.sequence=2", "parallelism.zero_stage=3"};
+  const auto chosen = [&](const std::vector<std::string>& more, std::int64_t memory) {
+    Hosts hosts = Hosts::one(4);
+    CHECK(hosts.memory > 1 << 20);
+    hosts.memory = memory;
+    return prepare_run(small.load(with(base, more)), 4, hosts);
+  };
+  const std::string several = "training.global_batch_size=12";
+  RunSetup kept = chosen({several}, std::int64_t{1} << 30);
+  CHECK(kept.request.options.gather_lifetime == GatherLifetime::step);
+  const std::int64_t needed = compile_model(kept.request).arena_bytes;
+  // To the byte, and said.
+  CHECK(chosen({several}, needed).request.options.gather_lifetime == GatherLifetime::step);
+  const RunSetup short_of_it = chosen({several}, needed - 1);
+  CHECK(short_of_it.request.options.gather_lifetime == GatherLifetime::phase);
+  CHECK(std::any_of(short_of_it.decisions.begin(), short_of_it.decisions.end(), [](const std::string& text) {
+    return text.starts_with("parallelism.keep_gathered auto: never") && text.find("device.memory") != std::string::npos;
+  }));
+  const std::int64_t less = compile_model(short_of_it.request).arena_bytes;
+  CHECK(less < needed);
+  CHECK(chosen({}, needed).request.options.gather_lifetime == GatherLifetime::phase);  // one micro-batch
+  CHECK(chosen({several, "parallelism.zero_stage=2"}, needed).request.options.gather_lifetime == GatherLifetime::phase);
+  // The key decides before the host does, and refuses what is beyond it.
+  const auto gib = [](std::int64_t bytes) {
+    return fmt::format("device.memory={:.12f}", static_cast<double>(bytes) / (1 << 30));
+  };
+  const RunSetup between = chosen({several, gib((needed + less) / 2)}, std::int64_t{1} << 40);
+  CHECK(between.request.options.gather_lifetime == GatherLifetime::phase);
+  CHECK_NOTHROW(compile_model(between.request));
+  CHECK_THROWS_WITH(
+      compile_model(
+          chosen({several, "parallelism.keep_gathered=step", gib((needed + less) / 2)}, std::int64_t{1} << 40).request),
+      Catch::Contains("device.memory allows") && Catch::Contains(fmt::format("a rank needs {} bytes", needed)) &&
+          Catch::Contains("saved activations"));
 }
 
 TEST_CASE("rings and zigzag order are verified, and searched", "[threads]") {
@@ -149,16 +226,24 @@ TEST_CASE("every planted fault is refused, and --locate names its place", "[thre
       {"plan_memory", "the memory plan or the executor"},
       {"averaged_gradient", "pass lower_reshards"},
       {"norm_of_own_shard", "update: op #"},
+      {"groups_apart", "= slice("},
       {"dropped_boundary_label", "input labels"},
       {"wrong_boundary_mask", "input key_start"},
   };
+  const Experiment keeping = small.load(with(
+      two_by_two, {"parallelism.zero_stage=3", "parallelism.keep_gathered=step", "training.global_batch_size=12"}));
+  const Experiment grouped = small.load(with(two_by_two, {"parallelism.zero_stage=2", "parallelism.shard_group=2"}));
   for (const Fault& fault : faults()) {
     const std::string name(fault.name);
     INFO(name);
     const bool ring = name == "expand_ring";
-    const VerificationReport report =
-        verify_on(4, experiment, name, {.locate = true},
-                  ring ? std::vector<MeshAxis>{{"dp", 2}, {"ring", 2}} : std::vector<MeshAxis>());
+    const bool kept = name == "keep_gathered", groups = name == "groups_apart";
+    const VerificationReport report = verify_on(
+        4,
+        kept     ? keeping
+        : groups ? grouped
+                 : experiment,
+        name, {.locate = true}, ring ? std::vector<MeshAxis>{{"dp", 2}, {"ring", 2}} : std::vector<MeshAxis>());
     INFO(report.text());
     CHECK(report.differs);
     const auto known = expected.find(name);

@@ -67,8 +67,8 @@ bool make_loss_head(const KernelProblem& problem, Kernel& kernel, std::string& r
     refusal = "input and weight of two dtypes";
     return false;
   }
-  if (fast && head.type != DType::float64 && head.dweight_type != DType::float32) {
-    refusal = "weight gradients other than float32";
+  if (head.dweight_type != (head.type == DType::float64 ? DType::float64 : DType::float32)) {
+    refusal = "weight gradients in a dtype other than that of accumulation";
     return false;
   }
   std::shared_ptr<cpu::LossHead> plan;

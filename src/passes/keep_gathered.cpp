@@ -1,0 +1,59 @@
+// keep_gathered: how long a parameter stays whole once ZeRO-3 has gathered it. Partition gathers it for every phase of
+// a layer anew, which needs the least memory (GatherLifetime::phase, where this pass does nothing). Kept until
+// backward, the first gather of a program serves all of it. Kept for the step, the first micro-batch hands what it
+// gathered to the others, as state under the name "gathered.PARAMETER".
+#include <map>
+
+#include "passes/pass.h"
+
+namespace longhaul::passes {
+namespace {
+
+bool gathers_a_parameter(const Graph& graph, const Op& op) {
+  if (!op.is("reshard")) return false;
+  const Value &from = graph[op.operands[0]], &to = graph[op.results[0]];
+  return (from.role == Role::parameter || from.role == Role::compute_parameter) && !from.layout.flat.empty() &&
+         to.layout.is_whole();
+}
+
+}  // namespace
+
+void keep_gathered(Graph& graph, const PassContext& context) {
+  const GatherLifetime lifetime = context.options.gather_lifetime;
+  if (lifetime == GatherLifetime::phase || !is_accumulate(context.kind)) return;
+  const bool gives = lifetime == GatherLifetime::step && context.kind == ProgramKind::accumulate_first;
+  const bool takes = lifetime == GatherLifetime::step &&
+                     (context.kind == ProgramKind::accumulate_middle || context.kind == ProgramKind::accumulate_last);
+  std::map<ValueId, std::string> names;
+  for (const auto& input : graph.inputs)
+    names[input.value] = "gathered." + (input.name.starts_with("compute.") ? input.name.substr(8) : input.name);
+
+  std::map<ValueId, ValueId> whole;  // by parameter
+  std::vector<ValueId> substitution(graph.values.size(), no_value);
+  std::vector<Op> ops;
+  ops.reserve(graph.ops.size());
+  for (Op& op : graph.ops) {
+    if (!gathers_a_parameter(graph, op)) {
+      ops.push_back(std::move(op));
+      continue;
+    }
+    const ValueId parameter = op.operands[0], result = op.results[0];
+    if (const auto known = whole.find(parameter); known != whole.end()) {
+      substitution[static_cast<std::size_t>(result)] = known->second;
+    } else if (takes) {
+      const Value gathered = graph[result];
+      const ValueId input =
+          graph.add_input(names.at(parameter), gathered.shape, gathered.dtype, Role::compute_parameter);
+      graph[input].layout = gathered.layout;
+      whole[parameter] = substitution[static_cast<std::size_t>(result)] = input;
+    } else {
+      whole[parameter] = result;
+      if (gives) graph.outputs.push_back({names.at(parameter), result});
+      ops.push_back(std::move(op));
+    }
+  }
+  graph.ops = std::move(ops);
+  substitute(graph, substitution);
+}
+
+}  // namespace longhaul::passes
