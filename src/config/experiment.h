@@ -89,6 +89,7 @@ struct Experiment {
     std::optional<std::int64_t> data, zero_stage;  ///< none: auto
     std::optional<SequenceSplit> sequence;         ///< none: auto
     std::optional<SequenceOrder> token_order;      ///< none: auto
+    std::int64_t bucket_size = 0;                  ///< bytes, unsharded; 0: no buckets
   } parallelism;
   struct Checkpoint {
     bool operator==(const Checkpoint&) const = default;

@@ -62,6 +62,8 @@ struct CompileOptions {
   std::vector<std::string> batch_axes = {"dp"};
   std::vector<std::string> sequence_axes = {"ring", "gather", "ulysses"};
   TokenOrder token_order = TokenOrder::contiguous;
+  /// Gradients and parameters travel together up to so many bytes, counted unsharded; 0: each alone.
+  std::int64_t bucket_size = 4 << 20;
   std::string fault;  // test hook: a planted fault (LONGHAUL_FAULT)
 };
 
@@ -108,6 +110,8 @@ void common_subexpressions(Graph&, const PassContext&);
 void expand_ring(Graph&, const PassContext&);
 void fuse(Graph&, const PassContext&);
 void lower_reshards(Graph&, const PassContext&);
+void place_casts(Graph&, const PassContext&);
+void coalesce(Graph&, const PassContext&);
 void schedule(Graph&, const PassContext&);
 }  // namespace passes
 
