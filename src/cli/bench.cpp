@@ -14,6 +14,9 @@ std::function<int()> add_bench(CLI::App& app) {
   add_experiment_arguments(*step, *arguments);
   step->add_option("--steps", options->steps, "steps to time (default 5)")->check(CLI::Range(1, 1000000));
   step->add_option("--warmup", options->warmup, "steps before them (default 1)")->check(CLI::Range(0, 1000000));
+  step->add_flag("--row", options->row,
+                 "one line: ranks | fastest step in seconds | median | CPU time over wall time | share of the time (%) "
+                 "waiting for other ranks | in collectives | in copies around them");
   const auto kernels = add_bench_kernels(app);
   return [arguments, options, step, kernels, &app] {
     if (app.got_subcommand("kernels")) return kernels();

@@ -296,6 +296,14 @@ std::vector<Key> make_keys() {
        "within device.memory, else never.",
        {},
        {"never", "backward", "step"}},
+      {"parallelism",
+       "bucket_size",
+       member<&E::parallelism, &E::Parallelism::bucket_size>,
+       "4194304",
+       "Bytes of gradients or parameters, counted unsharded, that are reduced or gathered in one message; a larger "
+       "tensor travels alone. A bucket's tensors live until it is full and are copied once on either side: larger "
+       "buckets save messages and cost memory. 0: each tensor travels alone.",
+       {0, 1e15, false}},
 
       {"checkpoint", "interval", member<&E::checkpoint, &E::Checkpoint::interval>, "500",
        "Steps between checkpoints; 0: none are written.", at_least(0)},

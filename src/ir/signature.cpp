@@ -48,8 +48,16 @@ Signature Signature::parse(std::string_view text, const std::vector<std::size_t>
     repeat = true;
     left.remove_suffix(1);
   }
+  std::string_view right = text.substr(arrow + 2);
+  if (!right.empty() && right.back() == '&') {
+    LONGHAUL_CHECK(text == "*&->*&", "signature '{}': results repeat only in *&->*&", text);
+    signature.paired = true;
+    for (const std::size_t rank : ranks) signature.operands.push_back(anonymous(rank));
+    signature.results = signature.operands;
+    return signature;
+  }
   signature.operands = split(left);
-  signature.results = split(text.substr(arrow + 2));
+  signature.results = split(right);
   for (const auto* parts : {&signature.operands, &signature.results})
     for (const auto& part : *parts) check_letters(text, part);
   if (ranks.empty() && signature.operands == std::vector<std::string>{""}) signature.operands.clear();

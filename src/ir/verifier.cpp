@@ -91,9 +91,13 @@ class Verifier {
       }
       return "";
     };
-    for (std::size_t i = 0; i < op.operands.size(); ++i)
+    for (std::size_t i = 0; i < op.operands.size(); ++i) {
+      if (signature.paired) size.fill(-1);
       if (auto problem = bind(signature.operands[i], op.operands[i]); !problem.empty()) return problem;
-    for (std::size_t i = 0; i < op.results.size(); ++i)
+      if (!signature.paired) continue;
+      if (auto problem = bind(signature.results[i], op.results[i]); !problem.empty()) return problem;
+    }
+    for (std::size_t i = 0; i < op.results.size() && !signature.paired; ++i)
       if (auto problem = bind(signature.results[i], op.results[i]); !problem.empty()) return problem;
     return "";
   }
@@ -123,7 +127,20 @@ class Verifier {
   }
 
   std::string check_communication(const Op& op) const {
-    const Value &from = graph_[op.operands[0]], &to = graph_[op.results[0]];
+    if (op.operands.empty()) return "moves nothing";
+    if (op.operands.size() > 1 && (op.is("reshard") || op.is("slice")))
+      return "moves several values; only collectives do";
+    for (std::size_t i = 0; i < op.operands.size(); ++i) {
+      if (auto problem = check_move(op, graph_[op.operands[i]], graph_[op.results[i]]); !problem.empty())
+        return op.operands.size() == 1 ? problem : fmt::format("%{}: {}", op.operands[i], problem);
+      if ((op.is("reduce_scatter") || op.is("all_reduce")) &&
+          graph_[op.operands[i]].dtype != graph_[op.operands[0]].dtype)
+        return "sums values of different dtypes";
+    }
+    return "";
+  }
+
+  std::string check_move(const Op& op, const Value& from, const Value& to) const {
     if (from.dtype != to.dtype) return "changes the dtype";
     try {
       if (op.is("reshard")) {

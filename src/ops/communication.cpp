@@ -1,13 +1,14 @@
 // Changes of layout: reshard, and the collectives that lower_reshards makes of it. All are the identity on the global
-// value. Attributes of a collective: axes; dimension (all_gather, reduce_scatter, slice, shift; absent for flat
-// layouts); split and concat (all_to_all).
+// value. A collective may carry several tensors, each to the result of its place; all of them move alike. Attributes of
+// a collective: axes; dimension (all_gather, reduce_scatter, slice, shift, all_to_all; absent for flat layouts); split
+// (all_to_all); by (shift).
 #include "ir/builder.h"
 
 namespace longhaul {
 namespace {
 
 OpDefinition communication(const char* name) {
-  return {.name = name, .signature = "*->*", .communication = true};
+  return {.name = name, .signature = "*&->*&", .communication = true};
 }
 
 const OpRegistration reshard(communication("reshard"));

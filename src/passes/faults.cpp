@@ -223,6 +223,35 @@ bool norm_of_own_shard(Graph& graph, const PassContext& context) {
   return reduction != nullptr;
 }
 
+bool rounds_what_moves(Graph& graph, const PassContext& context) {
+  if (!is_accumulate(context.kind)) return false;
+  const DType high = context.options.dtype, low = high == DType::float64 ? DType::float32 : DType::bfloat16;
+  if (high == low) return false;
+  return insert_behind(
+      graph, [&](const Op& op) { return op.is("all_to_all") && graph[op.results[0]].dtype == high; },
+      [&](Builder& builder, ValueId value) {
+        const auto cast = [&](ValueId from, DType type) {
+          return builder.one("cast", {from}, {},
+                             {.signature = "", .result_shapes = {}, .result_types = {type}, .name = ""});
+        };
+        return cast(cast(value, low), high);
+      },
+      false);
+}
+
+bool swaps_tensors_of_a_message(Graph& graph, const PassContext& context) {
+  if (!is_accumulate(context.kind)) return false;
+  for (Op& op : graph.ops)
+    for (std::size_t j = 1; j < op.results.size() && op.definition->communication; ++j)
+      for (std::size_t i = 0; i < j; ++i) {
+        if (!same_type(graph[op.results[i]], graph[op.results[j]]) || !is_floating(graph[op.results[i]].dtype))
+          continue;
+        std::swap(op.results[i], op.results[j]);
+        return true;
+      }
+  return false;
+}
+
 bool runs_an_op_too_early(Graph& graph, const PassContext& context) {
   if (!is_accumulate(context.kind)) return false;
   for (std::size_t i = graph.ops.size(); i-- > 1;) {
@@ -254,6 +283,8 @@ const std::vector<Fault>& faults() {
       {"keep_gathered", "keep_gathered", "two parameters that were kept whole change places",
        exchanges_kept_parameters},
       {"lower_reshards", "lower_reshards", "a gradient's reduction takes this rank's own part only", drops_a_reduction},
+      {"place_casts", "place_casts", "what an all-to-all moves is rounded on its way", rounds_what_moves},
+      {"coalesce", "coalesce", "two tensors of one message change places", swaps_tensors_of_a_message},
       {"schedule", "schedule", "an op runs before its operand is made", runs_an_op_too_early},
       {"plan_memory", "plan_memory", "a result overwrites a value that is read later"},
       {"averaged_gradient", "lower_reshards", "gradients are averaged over ranks, not summed", averages_gradients},

@@ -69,6 +69,8 @@ struct CompileOptions {
   /// Mesh axes, by name, whose ranks hold copies of the state that zero_stage shards over all other axes.
   std::vector<std::string> replica_axes = {};
   GatherLifetime gather_lifetime = GatherLifetime::phase;
+  /// Gradients and parameters travel together up to so many bytes, counted unsharded; 0: each alone.
+  std::int64_t bucket_size = 4 << 20;
   std::string fault;  // test hook: a planted fault (LONGHAUL_FAULT)
 };
 
@@ -122,6 +124,8 @@ void expand_ring(Graph&, const PassContext&);
 void fuse(Graph&, const PassContext&);
 void keep_gathered(Graph&, const PassContext&);
 void lower_reshards(Graph&, const PassContext&);
+void place_casts(Graph&, const PassContext&);
+void coalesce(Graph&, const PassContext&);
 void schedule(Graph&, const PassContext&);
 }  // namespace passes
 

@@ -41,6 +41,8 @@ const std::vector<Pass>& pipeline() {
       {"keep_gathered", passes::keep_gathered, true},
       // schedule
       {"lower_reshards", passes::lower_reshards, true, true},
+      {"place_casts", passes::place_casts, true, true},
+      {"coalesce", passes::coalesce, true, true},
       {"schedule", passes::schedule, true, true},
   };
   return table;

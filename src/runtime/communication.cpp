@@ -1,6 +1,7 @@
 #include "runtime/communication.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "base/error.h"
@@ -54,71 +55,106 @@ void copy_in(const BlockLayout& layout, const char* block, std::int64_t i, char*
                });
 }
 
+using Clock = std::chrono::steady_clock;
+
+// Adds the seconds since the last call, or construction, to what it is told.
+class Stopwatch {
+ public:
+  explicit Stopwatch(bool runs) : runs_(runs), at_(runs ? Clock::now() : Clock::time_point()) {}
+  void add_to(double CommunicationTimes::*kind, CommunicationTimes* times) {
+    if (!runs_) return;
+    const auto now = Clock::now();
+    times->*kind += std::chrono::duration<double>(now - at_).count();
+    at_ = now;
+  }
+
+ private:
+  bool runs_;
+  Clock::time_point at_;
+};
+
 }  // namespace
 
 CommunicationStep::CommunicationStep(const Graph& graph, const Op& op, int rank) {
-  const Value &from = graph[op.operands[0]], &to = graph[op.results[0]];
   axes_ = op.attributes.axes("axes");
   ranks_ = graph.mesh.count(axes_);
   index_ = graph.mesh.index(axes_, rank);
-  dtype_ = from.dtype;
-  const int dimension = static_cast<int>(op.attributes.integer("dimension", -1));
-  const Shape before = local_shape(from.shape, from.layout, graph.mesh),
-              after = local_shape(to.shape, to.layout, graph.mesh);
-  const auto extent = [](const Shape& shape, int d) {
-    return d < 0 ? element_count(shape) : shape[static_cast<std::size_t>(d)];
-  };
-
-  if (op.is("slice")) {
-    local_ = true;
-    pack_ = cut(before, dimension, extent(after, dimension), dtype_);
-  } else if (op.is("all_gather")) {
-    collective_ = Collective::all_gather;
-    unpack_ = cut(after, dimension, extent(before, dimension), dtype_);
-    unpacks_ = !unpack_.contiguous(ranks_);
-    block_bytes_ = unpack_.block_bytes();
-  } else if (op.is("reduce_scatter")) {
-    collective_ = Collective::reduce_scatter;
-    pack_ = cut(before, dimension, extent(after, dimension), dtype_);
-    packs_ = !pack_.contiguous(ranks_);
-    block_bytes_ = pack_.block_bytes();
-  } else if (op.is("all_reduce")) {
-    collective_ = Collective::all_reduce;
-    count_ = element_count(before);
-  } else if (op.is("all_to_all")) {
-    collective_ = Collective::all_to_all;
-    const int split = static_cast<int>(op.attributes.integer("split"));
-    pack_ = cut(before, split, extent(after, split), dtype_);
-    unpack_ = cut(after, dimension, extent(before, dimension), dtype_);
-    packs_ = !pack_.contiguous(ranks_);
-    unpacks_ = !unpack_.contiguous(ranks_);
-    block_bytes_ = pack_.block_bytes();
-    LONGHAUL_CHECK(block_bytes_ == unpack_.block_bytes(), "all_to_all blocks differ");
-  } else if (op.is("shift")) {
-    collective_ = Collective::send_receive;
+  dtype_ = graph[op.operands[0]].dtype;
+  static constexpr std::pair<std::string_view, Collective> kinds[] = {{"slice", Collective::count_},
+                                                                      {"all_gather", Collective::all_gather},
+                                                                      {"reduce_scatter", Collective::reduce_scatter},
+                                                                      {"all_reduce", Collective::all_reduce},
+                                                                      {"all_to_all", Collective::all_to_all},
+                                                                      {"shift", Collective::send_receive}};
+  const auto kind = std::find_if(std::begin(kinds), std::end(kinds), [&](const auto& one) { return op.is(one.first); });
+  LONGHAUL_CHECK(kind != std::end(kinds), "{} is no collective", op.definition->name);
+  collective_ = kind->second;
+  local_ = collective_ == Collective::count_;
+  if (collective_ == Collective::reduce_scatter || collective_ == Collective::all_to_all) send_blocks_ = ranks_;
+  if (collective_ == Collective::all_gather || collective_ == Collective::all_to_all) receive_blocks_ = ranks_;
+  if (collective_ == Collective::send_receive) {
     const int by = static_cast<int>(op.attributes.integer("by"));
     to_ = (index_ + by) % ranks_;
     from_ = (index_ - by + ranks_) % ranks_;
-    block_bytes_ = element_count(before) * static_cast<std::int64_t>(size_of(dtype_));
-  } else {
-    LONGHAUL_CHECK(false, "{} is no collective", op.definition->name);
   }
-  if (packs_) pack_bytes_ = aligned(block_bytes_ * ranks_);
-  if (unpacks_) unpack_bytes_ = aligned(block_bytes_ * ranks_);
-  const auto element = static_cast<std::int64_t>(size_of(dtype_));
-  if (collective_ == Collective::reduce_scatter && !local_)
+  for (std::size_t i = 0; i < op.operands.size(); ++i) {
+    const Value &from = graph[op.operands[i]], &to = graph[op.results[i]];
+    add_part(op, from.dtype, local_shape(from.shape, from.layout, graph.mesh),
+             local_shape(to.shape, to.layout, graph.mesh));
+  }
+  if (!local_) plan_staging();
+}
+
+void CommunicationStep::add_part(const Op& op, DType dtype, const Shape& before, const Shape& after) {
+  const int dimension = static_cast<int>(op.attributes.integer("dimension", -1));
+  const auto extent = [](const Shape& shape, int d) {
+    return d < 0 ? element_count(shape) : shape[static_cast<std::size_t>(d)];
+  };
+  const auto whole = [&](const Shape& shape) { return cut(shape, -1, element_count(shape), dtype); };
+  Part part;
+  part.pack = whole(before);
+  part.unpack = whole(after);
+  if (local_ || collective_ == Collective::reduce_scatter)
+    part.pack = cut(before, dimension, extent(after, dimension), dtype);
+  if (collective_ == Collective::all_gather) part.unpack = cut(after, dimension, extent(before, dimension), dtype);
+  if (collective_ == Collective::all_to_all) {
+    const int split = static_cast<int>(op.attributes.integer("split"));
+    part.pack = cut(before, split, extent(after, split), dtype);
+    part.unpack = cut(after, dimension, extent(before, dimension), dtype);
+  }
+  // Each rank sums an equal piece: of several tensors every one is padded to that, as if it had come alone.
+  if (collective_ == Collective::all_reduce && op.operands.size() > 1)
+    part.pack.step = part.unpack.step = (part.pack.size + ranks_ - 1) / ranks_ * ranks_;
+  part.offset = block_bytes_;
+  if (!local_) {
+    LONGHAUL_CHECK(part.pack.block_bytes() == part.unpack.block_bytes(), "{}: blocks differ", op.definition->name);
+    block_bytes_ += part.pack.block_bytes();
+  }
+  parts_.push_back(part);
+}
+
+void CommunicationStep::plan_staging() {
+  packs_ = unpacks_ = parts_.size() > 1;
+  for (const Part& part : parts_) {
+    packs_ |= !part.pack.contiguous(send_blocks_);
+    unpacks_ |= !part.unpack.contiguous(receive_blocks_);
+  }
+  // In place where the collective allows it: what is gathered is packed where it will lie among the others', a sum is
+  // left where the own part of it was.
+  if (packs_ && collective_ != Collective::all_gather) send_bytes_ = aligned(block_bytes_ * send_blocks_);
+  if (unpacks_ && collective_ != Collective::reduce_scatter && collective_ != Collective::all_reduce)
+    receive_bytes_ = aligned(block_bytes_ * receive_blocks_);
+  if (collective_ == Collective::reduce_scatter || collective_ == Collective::all_reduce)
     reduction_bytes_ = static_cast<std::int64_t>(Communicator::reduction_scratch_bytes(
-        ranks_, static_cast<std::size_t>(block_bytes_ / element * ranks_), dtype_));
-  if (collective_ == Collective::all_reduce)
-    reduction_bytes_ = static_cast<std::int64_t>(
-        Communicator::reduction_scratch_bytes(ranks_, static_cast<std::size_t>(count_), dtype_));
+        ranks_, static_cast<std::size_t>(block_bytes_ * send_blocks_) / size_of(dtype_), dtype_));
 }
 
 std::int64_t CommunicationStep::bytes_sent() const {
   if (local_) return 0;
+  const auto element = static_cast<std::int64_t>(size_of(dtype_));
   switch (collective_) {
     case Collective::all_reduce:
-      return 2 * (ranks_ - 1) * ((count_ + ranks_ - 1) / ranks_) * static_cast<std::int64_t>(size_of(dtype_));
+      return 2 * (ranks_ - 1) * ((block_bytes_ / element + ranks_ - 1) / ranks_) * element;
     case Collective::send_receive:
       return to_ == index_ ? 0 : block_bytes_;
     default:
@@ -126,46 +162,67 @@ std::int64_t CommunicationStep::bytes_sent() const {
   }
 }
 
-void CommunicationStep::run(Communicator* group, const void* operand, void* result, void* scratch,
-                            ThreadPool& pool) const {
-  const char* source = static_cast<const char*>(operand);
-  char* target = static_cast<char*>(result);
+void CommunicationStep::run(Communicator* group, std::span<const void* const> operands, std::span<void* const> results,
+                            void* scratch, ThreadPool& pool, CommunicationTimes* times) const {
+  Stopwatch watch(times != nullptr);
   if (local_) {
-    copy_out(pack_, source, index_, target, pool);
+    for (std::size_t p = 0; p < parts_.size(); ++p)
+      copy_out(parts_[p].pack, static_cast<const char*>(operands[p]), index_, static_cast<char*>(results[p]), pool);
     return;
   }
   LONGHAUL_CHECK(group && group->size() == ranks_ && group->rank() == index_, "a collective on the wrong group");
-  char* packed = static_cast<char*>(scratch);
-  char* received = packed + pack_bytes_;
-  char* reduction = received + unpack_bytes_;
-  const void* send = source;
+  char* const sending = static_cast<char*>(scratch);
+  char* const receiving = sending + send_bytes_;
+  char* const reduction = receiving + receive_bytes_;
+  const void* send = operands[0];
   if (packs_) {
-    for (int i = 0; i < ranks_; ++i) copy_out(pack_, source, i, packed + i * block_bytes_, pool);
+    char* const packed = collective_ == Collective::all_gather ? receiving + index_ * block_bytes_ : sending;
+    for (std::size_t p = 0; p < parts_.size(); ++p)
+      for (int i = 0; i < send_blocks_; ++i)
+        copy_out(parts_[p].pack, static_cast<const char*>(operands[p]), i, packed + i * block_bytes_ + parts_[p].offset,
+                 pool);
     send = packed;
+    watch.add_to(&CommunicationTimes::packing, times);
   }
-  void* receive = unpacks_ ? static_cast<void*>(received) : result;
+  char* receive = static_cast<char*>(results[0]);
+  if (unpacks_)
+    receive = collective_ == Collective::reduce_scatter ? sending + index_ * block_bytes_
+              : collective_ == Collective::all_reduce   ? sending
+                                                        : receiving;
+  if (times) {
+    group->barrier();
+    watch.add_to(&CommunicationTimes::waiting, times);
+  }
+  exchange(*group, send, receive, reduction);
+  watch.add_to(&CommunicationTimes::moving, times);
+  if (!unpacks_) return;
+  for (std::size_t p = 0; p < parts_.size(); ++p)
+    for (int i = 0; i < receive_blocks_; ++i)
+      copy_in(parts_[p].unpack, receive + i * block_bytes_ + parts_[p].offset, i, static_cast<char*>(results[p]), pool);
+  watch.add_to(&CommunicationTimes::packing, times);
+}
+
+void CommunicationStep::exchange(Communicator& group, const void* send, void* receive, void* reduction) const {
   const auto block = static_cast<std::size_t>(block_bytes_);
   switch (collective_) {
     case Collective::all_gather:
-      group->all_gather({}, send, receive, block).wait();
+      group.all_gather({}, send, receive, block).wait();
       break;
     case Collective::reduce_scatter:
-      group->reduce_scatter({}, send, receive, block / size_of(dtype_), dtype_, reduction).wait();
+      group.reduce_scatter({}, send, receive, block / size_of(dtype_), dtype_, reduction).wait();
       break;
     case Collective::all_reduce:
-      group->all_reduce({}, send, receive, static_cast<std::size_t>(count_), dtype_, reduction).wait();
+      group.all_reduce({}, send, receive, block / size_of(dtype_), dtype_, reduction).wait();
       break;
     case Collective::all_to_all:
-      group->all_to_all({}, send, receive, block).wait();
+      group.all_to_all({}, send, receive, block).wait();
       break;
     case Collective::send_receive:
-      group->send_receive({}, send, block, to_, receive, block, from_).wait();
+      group.send_receive({}, send, block, to_, receive, block, from_).wait();
       break;
     default:
       LONGHAUL_CHECK(false, "no such collective step");
   }
-  if (unpacks_)
-    for (int i = 0; i < ranks_; ++i) copy_in(unpack_, received + i * block_bytes_, i, target, pool);
 }
 
 }  // namespace longhaul

@@ -3,6 +3,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -25,7 +26,15 @@ struct BlockLayout {
   bool contiguous(std::int64_t blocks) const { return outer == 1 && blocks * step == size; }
 };
 
-/// A lowered collective on this rank.
+/// Where the seconds of a collective went on this rank.
+struct CommunicationTimes {
+  double waiting = 0;  // until all ranks of the group had come to it
+  double moving = 0;   // in the collective
+  double packing = 0;  // copies into staging buffers and out of them
+};
+
+/// A lowered collective on this rank, of one tensor or several. Several travel as one message to each rank, in which
+/// the tensors' blocks stand one behind the other; each tensor is read once to pack it and written once to unpack it.
 class CommunicationStep {
  public:
   /// `rank` is the rank in the whole world.
@@ -33,27 +42,37 @@ class CommunicationStep {
 
   const AxisList& axes() const { return axes_; }
   /// Staging and reduction space, in bytes (64-byte multiples).
-  std::int64_t scratch_bytes() const { return pack_bytes_ + unpack_bytes_ + reduction_bytes_; }
-  /// Bytes that this rank sends, by the formulas of Traffic.
+  std::int64_t scratch_bytes() const { return send_bytes_ + receive_bytes_ + reduction_bytes_; }
+  /// Bytes that this rank sends, by the formulas of Traffic. Those of several tensors are the sum of each one's.
   std::int64_t bytes_sent() const;
   Collective collective() const { return collective_; }
   bool is_local() const { return local_; }
 
-  /// Runs on the group of axes(); `group` may be null for a slice.
-  void run(Communicator* group, const void* operand, void* result, void* scratch, ThreadPool& pool) const;
+  /// Runs on the group of axes(); `group` may be null for a slice. One operand and result a tensor. With `times`, which
+  /// all ranks of the group must ask for together, the ranks first wait for one another; seconds are added to it.
+  void run(Communicator* group, std::span<const void* const> operands, std::span<void* const> results, void* scratch,
+           ThreadPool& pool, CommunicationTimes* times = nullptr) const;
 
  private:
+  struct Part {
+    BlockLayout pack, unpack;  // of the operand in what is sent, of the result in what is received
+    std::int64_t offset = 0;   // of this tensor in a block
+  };
+  void add_part(const Op& op, DType dtype, const Shape& before, const Shape& after);
+  void plan_staging();
+  void exchange(Communicator& group, const void* send, void* receive, void* reduction) const;
+
   bool local_ = false;  // a slice
   Collective collective_ = Collective::all_gather;
   AxisList axes_;
   int ranks_ = 1, index_ = 0;
-  DType dtype_ = DType::float32;
-  std::int64_t count_ = 0;  // elements of an all_reduce
-  BlockLayout pack_, unpack_;
-  bool packs_ = false, unpacks_ = false;
+  DType dtype_ = DType::float32;  // of the elements that are summed
+  std::vector<Part> parts_;
+  int send_blocks_ = 1, receive_blocks_ = 1;
   std::int64_t block_bytes_ = 0;  // what goes to, or comes from, one rank
-  std::int64_t pack_bytes_ = 0, unpack_bytes_ = 0, reduction_bytes_ = 0;
-  int to_ = 0, from_ = 0;  // shift
+  bool packs_ = false, unpacks_ = false;
+  std::int64_t send_bytes_ = 0, receive_bytes_ = 0, reduction_bytes_ = 0;  // of scratch, in this order
+  int to_ = 0, from_ = 0;                                                  // shift
 };
 
 }  // namespace longhaul

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <numeric>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -35,6 +36,12 @@ double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const std::size_t n = values.size();
   return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+double sum_over_ranks(Communicator& world, double mine) {
+  std::vector<double> all(static_cast<std::size_t>(world.size()));
+  world.all_gather({}, &mine, all.data(), sizeof mine).wait();
+  return std::accumulate(all.begin(), all.end(), 0.0);
 }
 
 // Tokens from a counter-based stream, where the experiment names no files that exist.
@@ -80,11 +87,17 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   DataCursor cursor;
   std::vector<std::int64_t> samples(static_cast<std::size_t>(batch));
 
-  std::vector<double> seconds, losses, fractions;
+  std::vector<double> seconds, losses, fractions, cores_seen;
   const double flops =
       flops_per_token(setup.model.spec, setup.sequence).causal() * static_cast<double>(batch * setup.sequence);
   const int cores = world.size() * setup.request.threads;
   double busy = 0, wall = 0;
+  const auto cpu_of_all = [&] {
+    // Ranks that are threads share this process's clock.
+    double all = cpu_seconds();
+    if (world.transport() != "threads") all = sum_over_ranks(world, all);
+    return all;
+  };
   for (std::int64_t step = 1; step <= total; ++step) {
     if (step == options.warmup + 1) session.executor().profile(true);
     sampler.take(cursor, samples);
@@ -100,18 +113,33 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
       peak = std::max(peak, low > 0 ? low : cpu::measure_float32_peak());
     }
     world.barrier();
-    const double cpu_begin = cpu_seconds();
+    const double cpu_begin = cpu_of_all();
+    world.barrier();
     const auto begin = std::chrono::steady_clock::now();
     losses.push_back(session.step(step, learning_rate(experiment, step), setup.parallel.accumulation_steps, fill).loss);
     world.barrier();
     const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     if (step <= options.warmup) continue;
+    const double cpu = cpu_of_all() - cpu_begin;
     seconds.push_back(elapsed);
+    cores_seen.push_back(cpu / elapsed);
     fractions.push_back(flops / elapsed / (peak * cores));
-    busy += cpu_seconds() - cpu_begin;
+    busy += cpu;
     wall += elapsed;
   }
+  // Of the ranks together: what one waits for is what another computes.
+  const CommunicationTimes mine = session.executor().communication_times();
+  const auto share = [&](double rank_seconds) {
+    return 100 * sum_over_ranks(world, rank_seconds) / (wall * world.size());
+  };
+  const double waiting = share(mine.waiting), moving = share(mine.moving), packing = share(mine.packing);
   if (world.rank() != 0) return;
+  if (options.row) {
+    const auto fastest = static_cast<std::size_t>(std::min_element(seconds.begin(), seconds.end()) - seconds.begin());
+    std::printf("%d | %.4f | %.4f | %.2f | %.1f | %.1f | %.1f\n", world.size(), seconds[fastest], median(seconds),
+                cores_seen[fastest], waiting, moving, packing);
+    return;
+  }
 
   const auto list = [](const std::vector<double>& values, int digits) {
     std::string text;
@@ -128,7 +156,12 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
       "between the steps)\n",
       100 * median(fractions), 100 * *std::max_element(fractions.begin(), fractions.end()),
       experiment.training.dtype == DType::bfloat16 ? "bf16" : "fp32", cores, cores == 1 ? "" : "s");
-  std::printf("CPU time / wall   %.2f in this process\n", busy / wall);
+  std::printf("CPU time / wall   %.2f, of all ranks\n", busy / wall);
+  if (world.size() > 1)
+    std::printf(
+        "communication     %.1f%% of the ranks' time waiting for other ranks, %.1f%% in collectives, %.1f%% in copies "
+        "around them\n",
+        waiting, moving, packing);
   std::printf("memory            %zu bytes a rank\n\n", session.executor().arena_bytes());
   std::vector<std::pair<double, std::string>> rows;
   double sum = 0;

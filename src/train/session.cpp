@@ -7,6 +7,7 @@
 #include "ir/op_definition.h"
 #include "model/initialise.h"
 #include "passes/faults.h"
+#include "runtime/collective_order.h"
 #include "train/setup.h"
 
 namespace longhaul {
@@ -19,13 +20,20 @@ AxisList live_axes(const Mesh& mesh, const std::vector<std::string>& names) {
   return axes;
 }
 
+// Before anything collective is made of them.
+std::vector<const Program*> agreed(Communicator& world, const CompiledModel& model) {
+  const auto programs = model.all();
+  check_collective_order(world, programs);
+  return programs;
+}
+
 }  // namespace
 
 Session::Session(Communicator& world, const CompileRequest& request, const CompiledModel& model)
     : world_(world),
       request_(request),
       model_(model),
-      executor_(world, model.all(), model.named,
+      executor_(world, agreed(world, model), model.named,
                 {.threads = request.threads, .reference_only = request.reference_only}),
       placement_(request.mesh, request.options, request.sequence, attention_layers(request.spec)) {
   const Mesh& mesh = request.mesh;

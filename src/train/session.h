@@ -40,7 +40,8 @@ struct StepResult {
 
 class Session {
  public:
-  /// Collective over `world`. `request` and `model` must outlive the session.
+  /// Collective over `world`. `request` and `model` must outlive the session. Throws when a rank's programs would issue
+  /// other collectives than rank 0's (check_collective_order).
   Session(Communicator& world, const CompileRequest& request, const CompiledModel& model);
 
   /// Sets every parameter (and its compute copy) from a source and zeroes the moments.

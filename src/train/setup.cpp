@@ -152,6 +152,7 @@ RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts
   options.dtype = experiment.training.dtype;
   options.gradient_dtype = gradient_dtype_of(experiment);
   options.gradient_reduce_dtype = gradient_reduce_dtype_of(experiment);
+  options.bucket_size = experiment.parallelism.bucket_size;
   options.fault = environment("LONGHAUL_FAULT");
 
   if (spec.learned_positions && setup.sequence > spec.max_positions)

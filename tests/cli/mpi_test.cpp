@@ -124,6 +124,28 @@ TEST_CASE("a rank that fails ends all, with its message once", "[mpi]") {
   failed({"checkpoint.resume=off"}, "already holds a run");
 }
 
+TEST_CASE("a rank that was started otherwise is refused before it can hang the others", "[mpi]") {
+  const Workplace place;
+  const auto half = [&](const std::string& key) {
+    std::vector<std::string> command = {"-n", "1"};
+    for (const auto& word : train_command(place, {"training.steps=2", key})) command.push_back(word);
+    return command;
+  };
+  std::vector<std::string> command = {"mpirun", "--oversubscribe", "--allow-run-as-root"};
+  for (const auto& word : half("parallelism.zero_stage=1")) command.push_back(word);
+  command.push_back(":");
+  for (const auto& word : half("parallelism.zero_stage=1")) command.push_back(word);
+  const auto run = [&] { return Program(place / "log", command, child_environment()).wait(60); };
+  check_end(run(), 0, {});
+  command.back() = "parallelism.zero_stage=2";
+  fs::remove_all(place / "runs");
+  const Ended refused = run();
+  check_end(refused, 1,
+            {"rank 1: would not issue the collectives that rank 0 issues", "here:   accumulate_first: reduce_scatter",
+             "rank 0: accumulate_last on the mesh"});
+  CHECK(count_of(refused.output, "would not issue") == 1);
+}
+
 TEST_CASE("a full disk ends all ranks, and the run resumes", "[mpi]") {
   const Workplace place;
   SmallDisk disk(place / "disk");

@@ -1,7 +1,7 @@
 // Every change of layout on a 2x2x2 mesh, executed. next_layout_change gives a chain of collectives for each pair of
-// layouts; each distinct collective is run once on eight ranks by CommunicationStep and its result is held against the
-// global tensor by code of the test's own. When every step is right and every chain ends at its target, so is every
-// pair.
+// layouts; each distinct collective is run once on eight ranks by CommunicationStep, and again together with others
+// that move alike, and its result is held against the global tensor by code of the test's own. When every step is right
+// and every chain ends at its target, so is every pair.
 #include "ir/layout_change.h"
 
 #include <catch2/catch.hpp>
@@ -9,6 +9,7 @@
 #include <limits>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "base/error.h"
 #include "comm/launch.h"
@@ -135,66 +136,104 @@ std::vector<Step> all_steps(const Shape& shape, const std::vector<Layout>& layou
   return list;
 }
 
-Graph graph_of(const Shape& shape, const Step& step) {
+// One collective of one tensor for each step; the steps move alike.
+Graph graph_of(const Shape& shape, const std::vector<Step>& steps) {
   Graph graph;
   graph.mesh = mesh;
-  const ValueId from = graph.add_input("x", shape, DType::float64, Role::data);
-  const ValueId to = graph.add_value("", shape, DType::float64);
-  graph[from].layout = step.from;
-  graph[to].layout = step.change.after;
+  const LayoutChange& change = steps[0].change;
   Op op;
-  op.definition = find_op(step.change.op);
-  op.operands = {from};
-  op.results = {to};
-  op.signature = graph.signature("*->*", op.operands);
-  op.attributes = {{"axes", step.change.axes}};
-  if (step.change.dimension >= 0) op.attributes.set("dimension", std::int64_t{step.change.dimension});
-  if (step.change.split >= 0) op.attributes.set("split", std::int64_t{step.change.split});
-  if (step.change.by) op.attributes.set("by", std::int64_t{step.change.by});
+  op.definition = find_op(change.op);
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    op.operands.push_back(graph.add_input("x" + std::to_string(i), shape, DType::float64, Role::data));
+    op.results.push_back(graph.add_value("", shape, DType::float64));
+    graph[op.operands[i]].layout = steps[i].from;
+    graph[op.results[i]].layout = steps[i].change.after;
+  }
+  op.signature = graph.signature(op.definition->signature, op.operands);
+  op.attributes = {{"axes", change.axes}};
+  if (change.dimension >= 0) op.attributes.set("dimension", std::int64_t{change.dimension});
+  if (change.split >= 0) op.attributes.set("split", std::int64_t{change.split});
+  if (change.by) op.attributes.set("by", std::int64_t{change.by});
   graph.ops = {op};
   return graph;
 }
 
-void execute(const Shape& shape, const std::vector<Step>& steps) {
+void execute(const Shape& shape, const std::vector<std::vector<Step>>& messages) {
   std::vector<Graph> graphs;
-  for (const auto& step : steps) graphs.push_back(graph_of(shape, step));
+  for (const auto& steps : messages) graphs.push_back(graph_of(shape, steps));
   for (const double padding : {0.0, std::numeric_limits<double>::quiet_NaN()}) {
-    std::vector<std::vector<std::vector<double>>> results(8, std::vector<std::vector<double>>(steps.size()));
+    using Tensors = std::vector<std::vector<double>>;
+    std::vector<std::vector<Tensors>> results(8, std::vector<Tensors>(messages.size()));
     run_threads(8, [&](Communicator& world) {
       ThreadPool pool(1);
       std::map<AxisList, std::unique_ptr<Communicator>> groups;
       const auto rank = static_cast<std::size_t>(world.rank());
-      for (std::size_t i = 0; i < steps.size(); ++i) {
+      for (std::size_t i = 0; i < messages.size(); ++i) {
         const CommunicationStep step(graphs[i], graphs[i].ops[0], world.rank());
         auto& group = groups[step.axes()];
         if (!step.is_local() && !group) group = world.group(mesh.group(step.axes(), world.rank()));
-        const std::vector<double> operand = held(shape, steps[i].from, world.rank(), padding);
-        auto& result = results[rank][i];
-        result.assign(static_cast<std::size_t>(local_count(shape, steps[i].change.after, mesh)), 1e99);
-        std::vector<double> scratch(static_cast<std::size_t>(step.scratch_bytes()) / 8);
-        step.run(group.get(), operand.data(), result.data(), scratch.data(), pool);
+        Tensors operands;
+        std::vector<const void*> from;
+        std::vector<void*> to;
+        results[rank][i].resize(messages[i].size());
+        std::int64_t alone = 0;
+        for (std::size_t k = 0; k < messages[i].size(); ++k) {
+          operands.push_back(held(shape, messages[i][k].from, world.rank(), padding));
+          results[rank][i][k].assign(static_cast<std::size_t>(local_count(shape, messages[i][k].change.after, mesh)),
+                                     1e99);
+          from.push_back(operands.back().data());
+          to.push_back(results[rank][i][k].data());
+          const Graph one = graph_of(shape, {messages[i][k]});
+          alone += CommunicationStep(one, one.ops[0], world.rank()).bytes_sent();
+        }
+        LONGHAUL_CHECK(step.bytes_sent() == alone, "together {} bytes, one by one {}", step.bytes_sent(), alone);
+        std::vector<double> scratch(static_cast<std::size_t>(step.scratch_bytes()) / 8, 1e88);
+        const std::int64_t before = group ? group->traffic()[step.collective()].bytes_sent : 0;
+        step.run(group.get(), from, to, scratch.data(), pool);
+        if (group)
+          LONGHAUL_CHECK(group->traffic()[step.collective()].bytes_sent - before == alone,
+                         "{} bytes sent, predicted {}", group->traffic()[step.collective()].bytes_sent - before, alone);
       }
       return 0;
     });
-    for (std::size_t i = 0; i < steps.size(); ++i) {
-      const Layout& after = steps[i].change.after;
-      INFO(steps[i].from.text(mesh) << " " << steps[i].change.op << " " << after.text(mesh));
-      const AxisList summed = test::list_of(after.partial, mesh);
-      int wrong = 0;
-      for (int rank = 0; rank < 8; ++rank) {
-        const auto elements = test::elements_of(shape, after, mesh, rank);
-        for (std::size_t k = 0; k < elements.size(); ++k) {
-          double sum = 0;
-          for (int member : mesh.group(summed, rank)) sum += results[static_cast<std::size_t>(member)][i][k];
-          // Pointwise ops and sums of squares read padding: zeros stay zeros.
-          const double expected = elements[k] < 0 ? 0 : global_value(elements[k]);
-          if (elements[k] < 0 && std::isnan(padding)) continue;
-          wrong += !(sum == expected);
+    for (std::size_t i = 0; i < messages.size(); ++i)
+      for (std::size_t t = 0; t < messages[i].size(); ++t) {
+        const Layout& after = messages[i][t].change.after;
+        INFO(messages[i][t].from.text(mesh) << " " << messages[i][t].change.op << " " << after.text(mesh) << ", tensor "
+                                            << t << " of " << messages[i].size());
+        const AxisList summed = test::list_of(after.partial, mesh);
+        int wrong = 0;
+        for (int rank = 0; rank < 8; ++rank) {
+          const auto elements = test::elements_of(shape, after, mesh, rank);
+          for (std::size_t k = 0; k < elements.size(); ++k) {
+            double sum = 0;
+            for (int member : mesh.group(summed, rank)) sum += results[static_cast<std::size_t>(member)][i][t][k];
+            // Pointwise ops and sums of squares read padding: zeros stay zeros.
+            const double expected = elements[k] < 0 ? 0 : global_value(elements[k]);
+            if (elements[k] < 0 && std::isnan(padding)) continue;
+            wrong += !(sum == expected);
+          }
         }
+        REQUIRE(wrong == 0);
       }
-      REQUIRE(wrong == 0);
-    }
   }
+}
+
+// Steps that move alike, up to five a message.
+std::vector<std::vector<Step>> together(const std::vector<Step>& steps) {
+  std::map<std::string, std::vector<Step>> alike;
+  std::vector<std::vector<Step>> messages;
+  for (const Step& step : steps) {
+    const LayoutChange& change = step.change;
+    if (change.op == "slice") continue;
+    auto& open = alike[fmt::format("{} {} {} {} {}", change.op, mesh.text(change.axes), change.dimension, change.split,
+                                   change.by)];
+    open.push_back(step);
+    if (open.size() == 5) messages.push_back(std::exchange(open, {}));
+  }
+  for (auto& [key, open] : alike)
+    if (open.size() > 1) messages.push_back(open);
+  return messages;
 }
 
 void check_all_pairs(const Shape& shape, bool rotations) {
@@ -209,12 +248,17 @@ void check_all_pairs(const Shape& shape, bool rotations) {
   REQUIRE(steps.size() > 100);
   CHECK(longest <= 9);
   // The verifier agrees with each.
-  for (const auto& step : steps) {
-    const std::string problem = verify(graph_of(shape, step), {.layouts = true, .lowered = true});
+  std::vector<std::vector<Step>> messages;
+  for (const auto& step : steps) messages.push_back({step});
+  const auto several = together(steps);
+  REQUIRE(several.size() > 20);
+  messages.insert(messages.end(), several.begin(), several.end());
+  for (const auto& message : messages) {
+    const std::string problem = verify(graph_of(shape, message), {.layouts = true, .lowered = true});
     INFO(problem);
     REQUIRE(problem.empty());
   }
-  execute(shape, steps);
+  execute(shape, messages);
 }
 
 }  // namespace

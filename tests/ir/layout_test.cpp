@@ -50,6 +50,11 @@ TEST_CASE("signatures") {
   CHECK(parse("*->", {3}).results == Letters{""});
   CHECK(parse("*&->*", {2, 2, 2}).operands == Letters{"AB", "AB", "AB"});
   CHECK(parse("*&->*", {1}).operands == Letters{"A"});
+  CHECK(parse("*&->*&", {2, 0, 3}).operands == Letters{"AB", "", "ABC"});
+  CHECK(parse("*&->*&", {2, 0, 3}).results == Letters{"AB", "", "ABC"});
+  CHECK(parse("*&->*&", {2, 0, 3}).paired);
+  CHECK_FALSE(parse("*&->*", {2, 2}).paired);
+  CHECK_THROWS_AS(parse("b&->b&", {1}), std::logic_error);
   CHECK(parse("...d,d->...d", {3, 1}).operands == Letters{"ABd", "d"});
   CHECK(parse("...d,d->...d", {3, 1}).results == Letters{"ABd"});
   CHECK(parse("...d,d->...d", {1, 1}).results == Letters{"d"});

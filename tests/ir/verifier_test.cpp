@@ -217,6 +217,33 @@ TEST_CASE("a collective that changes the dtype or the shape") {
           "is both");
 }
 
+TEST_CASE("collectives of several tensors") {
+  const std::string inputs =
+      "input %7 : float64[3, 4, 8] @[dp, sp, -] data \"z\"\n"
+      "input %8 : float64[7] @[-]sum(dp.sp) accumulator \"bias\"\n";
+  const auto say = [&](const std::string& line) { return problem(inputs + line); };
+  CHECK(say("%9 : float64[4, 6, 8] @[dp, -, -], %10 : float64[3, 4, 8] @[dp, -, -] = all_gather(%0, %7) {axes=<sp>, "
+            "dimension=1} forward\n") == "");
+  CHECK(say("%9 : float64[12, 8] @[-, -]flat(dp.sp), %10 : float64[7] @[-]flat(dp.sp) = reduce_scatter(%4, %8) "
+            "{axes=<dp.sp>} backward\n") == "");
+  refused(inputs +
+              "%9 : float64[4, 6, 8] @[dp, -, -], %10 : float64[3, 4, 8] @[-, sp, -] = all_gather(%0, %7) {axes=<sp>, "
+              "dimension=1} forward\n",
+          "all_gather", "%7: this collective does not lead from");
+  refused(inputs +
+              "%9 : float64[3, 4, 8] @[dp, -, -], %10 : float64[4, 6, 8] @[dp, -, -] = all_gather(%0, %7) {axes=<sp>, "
+              "dimension=1} forward\n",
+          "all_gather", "letter A is both");
+  refused("%9 : float64[12, 8] @[-, -], %10 : float32[12, 8] @[-, -] = all_reduce(%4, %6) {axes=<dp.sp>} backward\n",
+          "all_reduce", "sums values of different dtypes");
+  refused(inputs +
+              "%9 : float64[12, 8] @[dp, -], %10 : float64[12, 8] @[dp, -] = slice(%1, %1) {axes=<dp>, "
+              "dimension=0} forward\n",
+          "slice", "moves several values");
+  refused(inputs + "%9 : float64[12, 8] @[dp, -], %10 : float64[12, 8] @[dp, -] = reshard(%1, %1) forward\n", "reshard",
+          "moves several values", {.layouts = true, .lowered = false});
+}
+
 TEST_CASE("an axis used twice") {
   refused("%7 : float64[4, 6, 12] @[dp, dp, -] = scale(%5) {factor=2.0} forward\n", "scale", "an axis splits it twice");
   refused("%7 : float64[12, 8] @[dp, -]sum(dp) = cast(%4) backward\n", "cast", "both splits it and sums it");

@@ -33,6 +33,12 @@ struct Run {
       bytes[row.collective + " " + row.group] += row.bytes_sent;
     return bytes;
   }
+  std::int64_t messages(ProgramKind kind, const std::string& collective) const {
+    std::int64_t calls = 0;
+    for (const TrafficRow& row : predicted_traffic("", model.program(kind), 0))
+      if (row.collective + " " + row.group == collective) calls += row.calls;
+    return calls;
+  }
 };
 
 Run compiled(const TransformerSpec& spec, const Case& c, GatherLifetime lifetime = GatherLifetime::phase) {
@@ -98,12 +104,10 @@ TEST_CASE("what each strategy moves is what its formula says") {
           const auto found = sent.find(name);
           return found == sent.end() ? 0 : found->second;
         };
-        // dK and dV come from a reduce-scatter in float32 when keys are gathered too.
-        const std::int64_t dkv = g > 1 ? a : e;
-        CHECK(bytes("all_to_all ulysses") == L * T * d * ((2 * h + 2 * k) * e + 2 * h * e + 2 * k * dkv) * (u - 1) / u);
+        CHECK(bytes("all_to_all ulysses") == L * T * d * (4 * h + 4 * k) * e * (u - 1) / u);
         CHECK(bytes("all_gather ulysses") == 2 * 4 * T * (u - 1));
-        const std::int64_t home = m > 0 ? m + 1 : 0;
-        CHECK(bytes("shift ring") == L * (2 * 2 * T * k * d * e * m + 2 * T * k * d * a * home) + 4 * T * u * m);
+        const std::int64_t home = m > 0 ? a * m + e : 0;
+        CHECK(bytes("shift ring") == L * (2 * 2 * T * k * d * e * m + 2 * T * k * d * home) + 4 * T * u * m);
         const std::int64_t gathered = L * 2 * T * k * d * e * (g - 1);
         if (u == 1)
           CHECK(bytes("all_gather gather") == gathered + 4 * T * (g - 1));
@@ -112,6 +116,13 @@ TEST_CASE("what each strategy moves is what its formula says") {
           CHECK(bytes("all_gather gather.ulysses") == (g > 1 ? 4 * T * (n - 1) : 0));
         }
         CHECK(bytes("reduce_scatter gather") == L * 2 * T * k * d * a * (g - 1));
+        // Messages: q, k, v there and the output back, its gradient there and dq, dk, dv back; a block of keys and
+        // values (and the gradients that belong to them) a hop, the places with the first and then alone; K and V.
+        const auto messages = [&](const std::string& name) { return run.messages(ProgramKind::accumulate_only, name); };
+        CHECK(messages("all_to_all ulysses") == (u > 1 ? 4 * L : 0));
+        CHECK(messages("shift ring") == (m > 0 ? L * (2 * m + 1) + m - 1 : 0));
+        CHECK(messages("reduce_scatter gather") == (g > 1 ? L : 0));
+        CHECK(messages("all_gather gather") == (g > 1 ? L : 0));
       }
 }
 

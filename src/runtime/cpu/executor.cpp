@@ -74,8 +74,8 @@ void CpuExecutor::run(std::size_t i) {
   for (Instruction& instruction : program.instructions) {
     const auto begin = profiling_ ? Clock::now() : Clock::time_point();
     if (instruction.communication)
-      instruction.communication->run(instruction.group, instruction.operands[0], instruction.results[0],
-                                     instruction.scratch, pool_);
+      instruction.communication->run(instruction.group, instruction.operands, instruction.results, instruction.scratch,
+                                     pool_, profiling_ ? &times_ : nullptr);
     else
       instruction.kernel.run({instruction.operands.data(), instruction.results.data(), instruction.scratch, pool_});
     if (profiling_) {

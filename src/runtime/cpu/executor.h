@@ -43,7 +43,8 @@ class CpuExecutor {
   Traffic traffic() const;
   void reset_traffic();
 
-  /// Seconds spent per op name since profiling was switched on; off by default.
+  /// Seconds spent per op name since profiling was switched on; off by default. All ranks switch it together: while it
+  /// is on, ranks wait for one another before every collective, so that waiting can be told from moving.
   void profile(bool on) { profiling_ = on; }
   struct ProfileRow {
     double seconds = 0;
@@ -51,7 +52,8 @@ class CpuExecutor {
     double flops = 0;
   };
   const std::map<std::string, ProfileRow>& profile() const { return profile_; }
-  void clear_profile() { profile_.clear(); }
+  /// Of all collectives, since profiling was switched on.
+  const CommunicationTimes& communication_times() const { return times_; }
 
  private:
   struct Instruction {
@@ -79,6 +81,7 @@ class CpuExecutor {
   std::vector<Prepared> programs_;
   bool profiling_ = false;
   std::map<std::string, ProfileRow> profile_;
+  CommunicationTimes times_;
 };
 
 /// The arena size that these programs need: named buffers, and the largest program's transients.

@@ -105,9 +105,9 @@ std::map<std::string, HostTensor> Interpreter::execute(const Graph& graph,
       if (world) {
         const CommunicationStep step(graph, op, world->rank());
         Communicator* members = step.is_local() ? nullptr : &group(graph, step.axes(), *world);
-        step.run(members, operands[0], results[0], room(static_cast<std::size_t>(step.scratch_bytes())), *pool_);
+        step.run(members, operands, results, room(static_cast<std::size_t>(step.scratch_bytes())), *pool_);
       } else {
-        at(op.results[0]).bytes = at(op.operands[0]).bytes;
+        for (std::size_t k = 0; k < results.size(); ++k) at(op.results[k]).bytes = at(op.operands[k]).bytes;
       }
     } else {
       const KernelProblem problem = kernel_problem(graph, op, options_.threads, world == nullptr);
