@@ -3,36 +3,19 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "passes/token_order.h"
 #include "plan/token_placement.h"
 
 namespace longhaul {
 namespace {
 
-// The axes that split a sequence and have more than one rank; `outer`: only those whose ranks keep their queries.
-enum class Part { all, outer };
-AxisList live_axes(const Mesh& mesh, const CompileOptions& options, Part part) {
-  AxisList axes;
-  for (const auto& name : options.sequence_axes) {
-    const int axis = mesh.find(name);
-    if (axis >= 0 && mesh.size(axis) > 1 && (part == Part::all || name != "ulysses")) axes.push_back(axis);
-  }
-  return axes;
-}
-
 // Slots [first, first + slots) of the buffers of all ranks laid together.
 std::vector<std::int32_t> indices(const Mesh& mesh, const CompileOptions& options, std::int64_t padded,
                                   std::int64_t first, std::int64_t slots) {
-  LONGHAUL_CHECK(options.token_order != TokenOrder::permuted, "a permuted order comes from the loader");
   std::vector<std::int32_t> order(static_cast<std::size_t>(slots));
-  std::iota(order.begin(), order.end(), static_cast<std::int32_t>(first));
-  if (options.token_order == TokenOrder::contiguous) return order;
-  // Rank i of n outer ranks holds chunks i and 2n - 1 - i; inner ranks share them in order.
-  const std::int64_t n = mesh.count(live_axes(mesh, options, Part::outer)), chunk = padded / (2 * n);
-  if (n == 1) return order;
-  for (auto& index : order) {
-    const std::int64_t i = index / (2 * chunk), within = index % (2 * chunk);
-    index = static_cast<std::int32_t>(within < chunk ? i * chunk + within : (2 * n - 1 - i) * chunk + within - chunk);
-  }
+  for (const TokenRun& run : token_runs(options.token_order, order_ranks(mesh, options), padded, first, slots))
+    std::iota(order.begin() + (run.slot - first), order.begin() + (run.slot - first + run.length),
+              static_cast<std::int32_t>(run.index));
   return order;
 }
 
@@ -72,7 +55,9 @@ std::string describe(const ResolvedParallelism& parallel) {
 }
 
 std::vector<std::int32_t> token_order(const Mesh& mesh, const CompileOptions& options, std::int64_t padded, int rank) {
-  const AxisList sequence = live_axes(mesh, options, Part::all);
+  AxisList sequence;
+  for (const auto& name : options.sequence_axes)
+    if (const int axis = mesh.find(name); axis >= 0) sequence.push_back(axis);
   const std::int64_t slots = padded / mesh.count(sequence);
   return indices(mesh, options, padded, mesh.index(sequence, rank) * slots, slots);
 }
