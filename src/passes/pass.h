@@ -105,6 +105,7 @@ void choose_attention(Graph&, const PassContext&);
 void shard_state(Graph&, const PassContext&);
 void partition(Graph&, const PassContext&);
 void common_subexpressions(Graph&, const PassContext&);
+void expand_window(Graph&, const PassContext&);
 void expand_ring(Graph&, const PassContext&);
 void fuse(Graph&, const PassContext&);
 void lower_reshards(Graph&, const PassContext&);

@@ -69,27 +69,34 @@ std::int64_t repeated(std::int64_t h, std::int64_t k, std::int64_t u) {
 }  // namespace
 
 TEST_CASE("what each strategy moves is what its formula says") {
-  TransformerSpec grouped = small_llama(), window = small_llama(), narrow = small_llama();
+  TransformerSpec grouped = small_llama(), window = small_llama(), long_window = small_llama(), narrow = small_llama();
   for (auto& group : window.layers) group.layer.attention.window = 5;
+  for (auto& group : long_window.layers) group.layer.attention.window = 20;  // longer than a piece of four
   for (auto& group : narrow.layers) group.layer.attention.kv_heads = 1;
-  for (const TransformerSpec& spec : {grouped, window, narrow, small_gpt2()})
+  struct Model {
+    const TransformerSpec& spec;
+    std::string order;
+  };
+  for (const auto& [spec, order] :
+       {Model{grouped, "auto"}, {window, "auto"}, {window, "zigzag"}, {long_window, "auto"}, {narrow, "auto"}})
     for (const DType dtype : {DType::float64, DType::float32, DType::bfloat16})
       for (const std::string split :
            {"1", "2", "4", "{ring: 2}", "{ring: 3}", "{ring: 4}", "{gather_kv: 2}", "{gather_kv: 3}",
             "{ulysses: 2, ring: 2}", "{ulysses: 4, ring: 3}", "{ulysses: 2, gather_kv: 2}"}) {
         const auto& attention = spec.layers[0].layer.attention;
-        const Case c{.split = split, .dtype = dtype};
+        const Case c{.split = split, .dtype = dtype, .order = order};
         const Run run = compiled(spec, c);
         const std::int64_t u = run.parallel.ulysses, r = run.parallel.ring, g = run.parallel.gather;
-        INFO(split << " " << name_of(dtype) << " window " << attention.window);
+        INFO(split << " " << name_of(dtype) << " window " << attention.window << " " << order);
         // As the documentation names them.
         const std::int64_t n = u * r * g, T = c.rows * run.request.sequence / n, L = spec.layer_count();
         const std::int64_t h = attention.heads, d = attention.head_dim, k = repeated(h, attention.kv_heads, u);
         const std::int64_t e = static_cast<std::int64_t>(size_of(dtype)), a = std::max<std::int64_t>(4, e);
-        std::int64_t m = r - 1;  // hops
-        const std::int64_t piece = run.request.sequence / r;
-        if (attention.window && run.parallel.token_order == SequenceOrder::contiguous)
-          m = std::min(m, (piece + attention.window - 2) / piece);
+        const std::int64_t w = attention.window, p = r * g, B = c.rows, S = run.request.sequence;
+        std::int64_t H = (p - 1) * S / p;  // rows of other ranks' keys
+        if (w) H = std::min(H, order == "zigzag" ? 2 * (w - 1) : w - 1);
+        const bool halo = H < (p - 1) * S / p;
+        const std::int64_t m = r - 1;  // hops of a whole ring
 
         const Sent sent = run.sent(ProgramKind::accumulate_only);
         const auto bytes = [&](const std::string& name) {
@@ -97,9 +104,17 @@ TEST_CASE("what each strategy moves is what its formula says") {
           return found == sent.end() ? 0 : found->second;
         };
         // dK and dV come from a reduce-scatter in float32 when keys are gathered too.
-        const std::int64_t dkv = g > 1 ? a : e;
+        const std::int64_t dkv = g > 1 && !halo ? a : e;
         CHECK(bytes("all_to_all ulysses") == L * T * d * ((2 * h + 2 * k) * e + 2 * h * e + 2 * k * dkv) * (u - 1) / u);
         CHECK(bytes("all_gather ulysses") == 2 * 4 * T * (u - 1));
+        if (halo) {
+          const std::int64_t rows = 2 * B * H * k / u * d;  // of K and V
+          CHECK(bytes("shift ring") == (r > 1 ? L * rows * (2 * e + a) + 4 * B * H : 0));
+          CHECK(bytes("shift gather") == (g > 1 ? L * rows * (e + a) + 4 * B * H : 0));
+          CHECK(bytes("all_gather gather") + bytes("reduce_scatter gather") + bytes("all_gather gather.ulysses") == 0);
+          continue;
+        }
+        CHECK(bytes("shift gather") == 0);
         const std::int64_t home = m > 0 ? m + 1 : 0;
         CHECK(bytes("shift ring") == L * (2 * 2 * T * k * d * e * m + 2 * T * k * d * a * home) + 4 * T * u * m);
         const std::int64_t gathered = L * 2 * T * k * d * e * (g - 1);

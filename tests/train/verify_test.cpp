@@ -139,8 +139,10 @@ TEST_CASE("packing of data without document ends is refused", "[threads]") {
 }
 
 TEST_CASE("every planted fault is refused, and --locate names its place", "[threads]") {
-  const SmallExperiment small(small_llama());
-  const Experiment experiment = small.load(two_by_two);
+  TransformerSpec windowed = small_llama();
+  windowed.layers[0].layer.attention.window = 5;
+  const SmallExperiment small(small_llama()), window(windowed);
+  const Experiment experiment = small.load(two_by_two), with_window = window.load(two_by_two);
   // What the location must say; a fault of the ranks' communication is an op, one of the graph's meaning is its pass.
   const std::map<std::string, std::string> expected = {
       {"shard_state", "= all_reduce("},
@@ -155,9 +157,9 @@ TEST_CASE("every planted fault is refused, and --locate names its place", "[thre
   for (const Fault& fault : faults()) {
     const std::string name(fault.name);
     INFO(name);
-    const bool ring = name == "expand_ring";
+    const bool ring = name == "expand_ring" || name == "expand_window";
     const VerificationReport report =
-        verify_on(4, experiment, name, {.locate = true},
+        verify_on(4, name == "expand_window" ? with_window : experiment, name, {.locate = true},
                   ring ? std::vector<MeshAxis>{{"dp", 2}, {"ring", 2}} : std::vector<MeshAxis>());
     INFO(report.text());
     CHECK(report.differs);
