@@ -1,5 +1,5 @@
 // choose_attention: how each attention op gets whole key sequences when the sequence is split. The mesh names the
-// strategies:
+// strategies; ops with a window may use its axes as those of other names (CompileOptions::window_axes):
 //
 //   ulysses (arXiv 2309.14509): heads are independent; q, k, v are exchanged from split-by-sequence to split-by-head,
 //   the output back.
@@ -53,9 +53,11 @@ class Choice {
     for (const auto& name : options_.sequence_axes) {
       const int axis = mesh_.find(name);
       if (axis < 0 || mesh_.size(axis) == 1) continue;
-      if (name == "ulysses") split.heads.push_back(axis);
-      if (name == "gather" || name == "ring") split.queries.push_back(axis);
-      if (name == "ring") split.keys.push_back(axis);
+      const auto other = window > 0 ? options_.window_axes.find(name) : options_.window_axes.end();
+      const std::string& strategy = other == options_.window_axes.end() ? name : other->second;
+      if (strategy == "ulysses") split.heads.push_back(axis);
+      if (strategy == "gather" || strategy == "ring") split.queries.push_back(axis);
+      if (strategy == "ring") split.keys.push_back(axis);
     }
     LONGHAUL_CHECK(split.keys.empty() || split.keys == split.queries, "ring and gather of one attention");
     if (window > 0 && !split.queries.empty() && split.keys.empty() &&
@@ -94,8 +96,9 @@ void choose_attention(Graph& graph, const PassContext& context) {
                        kv_heads = graph[op.operands[1]].shape[2];
     if (heads % ranks)
       fail(
-          "parallelism.sequence: layer {} has {} query heads, which do not divide over {} ranks; use a number that "
-          "divides them",
+          "parallelism.{}: layer {} has {} query heads, which do not divide over {} ranks; use a number that divides "
+          "them",
+          op.attributes.integer("window") > 0 && !context.options.window_axes.empty() ? "window_layers" : "sequence",
           op.layer, heads, ranks);
     if (!split.heads.empty()) op.attributes.set("head_axes", split.heads);
     if (!split.queries.empty()) op.attributes.set("query_axes", split.queries);

@@ -62,6 +62,8 @@ struct CompileOptions {
   std::vector<std::string> batch_axes = {"dp"};
   std::vector<std::string> sequence_axes = {"ring", "gather", "ulysses"};
   TokenOrder token_order = TokenOrder::contiguous;
+  /// Layers with a window use the sequence axis of one name as one of another; axes that are left out as their own.
+  std::map<std::string, std::string> window_axes;
   std::string fault;  // test hook: a planted fault (LONGHAUL_FAULT)
 };
 

@@ -28,6 +28,16 @@ Mesh place_ranks(const ResolvedParallelism& parallel, CompileOptions& options) {
   options.token_order = parallel.token_order == SequenceOrder::zigzag     ? TokenOrder::zigzag
                         : parallel.token_order == SequenceOrder::balanced ? TokenOrder::permuted
                                                                           : TokenOrder::contiguous;
+  options.window_axes.clear();
+  if (const auto& window = parallel.window_layers) {
+    // Its Ulysses ranks are none, the innermost axis, or all.
+    const std::string outer = window->gather_kv > 1 ? "gather" : "ring";
+    for (const std::string axis : {"ring", "gather", "ulysses"}) {
+      const bool heads = window->ulysses == window->ranks() || (axis == "ulysses" && window->ulysses > 1);
+      if (const std::string strategy = heads ? "ulysses" : outer; strategy != axis)
+        options.window_axes[axis] = strategy;
+    }
+  }
   return Mesh({{"dp", static_cast<int>(parallel.data)},
                {"ring", static_cast<int>(parallel.ring)},
                {"gather", static_cast<int>(parallel.gather)},
@@ -51,6 +61,7 @@ std::string describe(const ResolvedParallelism& parallel) {
     text += parallel.token_order == SequenceOrder::zigzag     ? ", zigzag order"
             : parallel.token_order == SequenceOrder::balanced ? ", balanced order"
                                                               : ", contiguous order";
+  if (parallel.window_layers) text += ", layers with a window " + text_of(*parallel.window_layers);
   return text + fmt::format(", zero_stage {}", parallel.zero_stage);
 }
 

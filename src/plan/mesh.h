@@ -13,7 +13,7 @@
 namespace longhaul {
 
 /// The mesh of data x ring x gather x ulysses ranks, the last next to each other. Sets the placement fields of
-/// `options`: zero_stage, batch_axes, sequence_axes, token_order.
+/// `options`: zero_stage, batch_axes, sequence_axes, token_order, window_axes.
 Mesh place_ranks(const ResolvedParallelism& parallel, CompileOptions& options);
 
 /// `sequence` rounded up so that it divides over the ranks that share one: into equal chunks, for each ring or gather

@@ -16,7 +16,7 @@ struct Case {
   std::string split;
   std::int64_t data = 1, zero_stage = 0, rows = 2, length = 48, micro_batches = 1;
   DType dtype = DType::float32;
-  std::string order = "auto";
+  std::string order = "auto", window_layers = "auto";
 };
 
 // What a rank sends in the programs named, by collective and by the pass that made it.
@@ -44,8 +44,9 @@ Run compiled(const TransformerSpec& spec, const Case& c) {
   Run run;
   run.parallel = resolve_parallelism(
       parse_experiment(
-          fmt::format("model: {{config: m}}\nparallelism: {{sequence: {}, zero_stage: {}, token_order: {}}}", c.split,
-                      c.zero_stage, c.order),
+          fmt::format("model: {{config: m}}\nparallelism: {{sequence: {}, zero_stage: {}, token_order: {}, "
+                      "window_layers: {}}}",
+                      c.split, c.zero_stage, c.order, c.window_layers),
           "/s/r.yaml"),
       world, world, layers);
   CompileRequest& request = run.request;
@@ -125,6 +126,72 @@ TEST_CASE("what each strategy moves is what its formula says") {
           CHECK(bytes("all_gather gather.ulysses") == (g > 1 ? 4 * T * (n - 1) : 0));
         }
         CHECK(bytes("reduce_scatter gather") == L * 2 * T * k * d * a * (g - 1));
+      }
+}
+
+// H as it is defined for any order: over all distances, the rows of a rank's buffer that some rank needs from the rank
+// at that distance before it; for `ranks` that hold consecutive parts of the buffers laid together.
+std::int64_t rows_reached(const Run& run, std::int64_t ranks, std::int64_t window) {
+  const auto order = whole_token_order(run.request.mesh, run.request.options, run.request.sequence);
+  const auto block = static_cast<std::size_t>(run.request.sequence / ranks), n = static_cast<std::size_t>(ranks);
+  std::int64_t rows = 0;
+  for (std::size_t distance = 1; distance < n; ++distance)
+    for (std::size_t row = 0; row < block; ++row) {
+      bool needed = false;
+      for (std::size_t q = 0; q < n * block; ++q) {
+        const std::int64_t key = order[(q / block + n - distance) % n * block + row];
+        needed |= key <= order[q] && key > order[q] - window;
+      }
+      rows += needed;
+    }
+  return rows;
+}
+
+TEST_CASE("layers with a window that are split another way move what their own formula says") {
+  TransformerSpec spec = small_llama();
+  LayerSpec whole = small_layer(8, 2, 8, 20), window = small_layer(4, 2, 4, 12);
+  window.attention.window = 6;
+  spec.layers = {{2, whole}, {3, window}};
+  for (const auto& [split, way] : {std::pair<std::string, std::string>{"4", "{gather_kv: 4}"},
+                                   {"4", "{ring: 4}"},
+                                   {"{ring: 4}", "{gather_kv: 4}"},
+                                   {"{ring: 3}", "{gather_kv: 3}"},
+                                   {"{ulysses: 2, ring: 2}", "{gather_kv: 4}"},
+                                   {"{ulysses: 2, ring: 2}", "{ulysses: 2, gather_kv: 2}"},
+                                   {"{ulysses: 2, ring: 4}", "{ring: 8}"},
+                                   {"{ring: 4}", "4"}})
+    for (const DType dtype : {DType::float32, DType::bfloat16})
+      for (const std::string order : {"contiguous", "zigzag"}) {
+        INFO(split << ", windows " << way << " " << name_of(dtype) << " " << order);
+        const Run run = compiled(spec, {.split = split, .dtype = dtype, .order = order, .window_layers = way});
+        const SequenceSplit others{run.parallel.ulysses, run.parallel.ring, run.parallel.gather};
+        const std::int64_t n = others.ranks(), B = 2, T = B * run.request.sequence / n;
+        const std::int64_t e = static_cast<std::int64_t>(size_of(dtype)), a = 4;
+        std::int64_t all_to_all = 0, shift = 0, all_gather = 0;
+        for (const bool windowed : {false, true}) {
+          const SequenceSplit& by = windowed ? *run.parallel.window_layers : others;
+          const auto& attention = (windowed ? window : whole).attention;
+          const std::int64_t L = windowed ? 3 : 2, u = by.ulysses, p = n / u, h = attention.heads,
+                             d = attention.head_dim, k = repeated(h, attention.kv_heads, u);
+          all_to_all += L * T * d * (2 * h + 2 * k) * e * 2 * (u - 1) / u;
+          if (!windowed || u != others.ulysses) all_gather += 2 * 4 * T * (u - 1);
+          if (p == 1) continue;
+          if (windowed) {
+            const std::int64_t H = rows_reached(run, p, 6);
+            REQUIRE(H < (p - 1) * run.request.sequence / p);
+            if (order == "contiguous" || others.ranks() == others.ulysses) REQUIRE(H == 5);
+            shift += L * 2 * B * H * (k / u) * d * (by.ring > 1 ? 2 * e + a : e + a) + 4 * B * H;
+          } else {
+            shift += L * 2 * T * k * d * (2 * e * (p - 1) + a * p) + 4 * T * u * (p - 1);
+          }
+        }
+        std::map<std::string, std::int64_t> sent;
+        for (const TrafficRow& row : predicted_traffic("", run.model.program(ProgramKind::accumulate_only), 0))
+          sent[row.collective] += row.bytes_sent;
+        CHECK(sent["all_to_all"] == all_to_all);
+        CHECK(sent["shift"] == shift);
+        CHECK(sent["all_gather"] == all_gather);
+        CHECK(sent["reduce_scatter"] == 0);
       }
 }
 

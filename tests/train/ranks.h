@@ -19,6 +19,7 @@ struct Cell {
   int threads = 1;
   int ring = 1, gather = 1;  // ranks outside the sequence_ranks of Ulysses
   TokenOrder order = TokenOrder::contiguous;
+  std::map<std::string, std::string> window_axes = {};  // see CompileOptions
 
   int outer() const { return ring * gather; }
   int world() const { return data * outer() * sequence_ranks; }
@@ -30,10 +31,12 @@ struct Cell {
   }
   std::string text() const {
     const auto& attention = spec.layers[0].layer.attention;
+    std::string windows;
+    for (const auto& [axis, strategy] : window_axes) windows += fmt::format(" windows: {} as {}", axis, strategy);
     return fmt::format(
-        "heads {}:{} dp {} ring {} gather {} ulysses {} {} zero {} micro-batches {} rows {} S {} masking {} {}",
+        "heads {}:{} dp {} ring {} gather {} ulysses {} {} zero {} micro-batches {} rows {} S {} masking {} {}{}",
         attention.heads, attention.kv_heads, data, ring, gather, sequence_ranks, name_of(order), zero_stage,
-        micro_batches, rows, sequence, static_cast<int>(masking), name_of(dtype));
+        micro_batches, rows, sequence, static_cast<int>(masking), name_of(dtype), windows);
   }
 };
 
@@ -51,6 +54,7 @@ inline CompileRequest request_for(const Cell& cell) {
   request.batch = cell.rows;
   request.sequence = cell.padded();
   request.options.token_order = cell.order;
+  request.options.window_axes = cell.window_axes;
   request.kinds = step_kinds(cell.micro_batches, false);
   request.threads = cell.threads;
   return request;

@@ -114,6 +114,22 @@ TEST_CASE("every split that an experiment can ask for is verified, packed docume
     }
     CHECK(std::abs(losses[0] - losses[1]) > 1e-3 * losses[0]);  // documents that do not see each other are another task
   }
+  // Windows by themselves, of other head counts.
+  TransformerSpec mixed = small_llama();
+  mixed.layers = {{1, small_layer(6, 2, 8, 16)}, {1, small_layer(4, 2, 4, 16)}};
+  mixed.layers[0].layer.attention.window = 4;
+  const SmallExperiment windows(mixed);
+  for (const auto& [split, window] : {std::pair<std::string, std::string>{"4", "{gather_kv: 4}"},
+                                      {"{ulysses: 2, ring: 2}", "{ring: 4}"},
+                                      {"{ring: 4}", "{gather_kv: 4}"},
+                                      {"auto", "{ring: 4}"}}) {
+    INFO(split << " " << window);
+    const VerificationReport report =
+        verify_on(4, windows.load(with(base, {"parallelism.sequence=" + split, "parallelism.window_layers=" + window,
+                                              "data.packing.mode=documents"})));
+    INFO(report.text());
+    CHECK_FALSE(report.differs);
+  }
   // The order of the buffers is not that of the sequence: locating must know it.
   const Experiment ring = small.load(with(base, {"parallelism.sequence={ring: 4}", "data.packing.mode=documents"}));
   const VerificationReport differentiated = verify_on(4, ring, "differentiate", {.locate = true});

@@ -11,6 +11,7 @@ using namespace testing;
 
 struct Way {
   int ulysses, ring, gather;
+  std::map<std::string, std::string> windows = {};  // of layers with a window, where other than the rest
 };
 
 // Layers of different head counts, dimensions and windows, one of them without.
@@ -34,6 +35,7 @@ void check(Cell cell, const std::vector<Way>& ways, const std::vector<TokenOrder
         cell.ring = way.ring;
         cell.gather = way.gather;
         cell.order = order;
+        cell.window_axes = way.windows;
         cell.zero_stage = stage;
         std::string problem;
         const Outcome outcome = run_ranks(cell, problem);
@@ -65,6 +67,33 @@ TEST_CASE("windows over packed documents, ignored ranks and lengths that do not 
     check({.spec = windows(4, 9), .rows = 2, .sequence = 24, .masking = masking}, all_ways, both, {1});
   for (const std::int64_t length : {17, 22, 23})
     check({.spec = windows(4, 7), .rows = 1, .sequence = length, .masking = Masking::packed}, all_ways, both, {2});
+}
+
+// Layers without a window by what the mesh names, those with one by another strategy over the same ranks.
+TEST_CASE("windows split another way than the layers without", "[threads]") {
+  const std::vector<Way> ways = {{2, 1, 1, {{"ulysses", "gather"}}},
+                                 {3, 1, 1, {{"ulysses", "ring"}}},
+                                 {4, 1, 1, {{"ulysses", "gather"}}},
+                                 {1, 3, 1, {{"ring", "gather"}}},
+                                 {1, 1, 4, {{"gather", "ring"}}},
+                                 {1, 2, 1, {{"ring", "ulysses"}}},
+                                 {2, 2, 1, {{"ring", "gather"}}},
+                                 {2, 2, 1, {{"ring", "gather"}, {"ulysses", "gather"}}},
+                                 {2, 1, 2, {{"gather", "ring"}, {"ulysses", "ring"}}},
+                                 {2, 2, 1, {{"ring", "ulysses"}}}};
+  for (const auto& [one, two] : {std::pair{5, 9}, {2, 30}}) {
+    TransformerSpec spec = windows(one, two);
+    spec.layers[1].layer.attention.heads = 12;  // divide by 2, 3 and 4
+    spec.layers[1].layer.attention.kv_heads = 3;
+    check({.spec = spec, .rows = 2, .sequence = 24, .masking = Masking::packed}, ways, both, {0, 3});
+    check({.spec = spec, .micro_batches = 2, .rows = 1, .sequence = 22, .masking = Masking::uneven}, ways, both, {2});
+  }
+  // Heads that no number of ranks divides, in the layers with a window only.
+  TransformerSpec odd = windows(5, 9);
+  odd.layers[0].layer.attention.heads = 7;
+  odd.layers[0].layer.attention.kv_heads = 7;
+  check({.spec = odd, .rows = 2, .sequence = 24},
+        {{4, 1, 1, {{"ulysses", "gather"}}}, {2, 1, 1, {{"ulysses", "ring"}}}}, {TokenOrder::contiguous}, {1});
 }
 
 TEST_CASE("windows in low precision are as near to float64 as one rank is", "[threads]") {
