@@ -192,6 +192,19 @@ TEST_CASE("keys that are not kept are fetched again") {
   CHECK(test::count(other, "attention") + test::count(other, "attention_gradient") == 0);
 }
 
+TEST_CASE("the verifier refuses rows of another rank than the op says") {
+  Graph graph = parse_graph(expanded("key_axes=<ring>, query_axes=<ring>, scale=0.5, window=3"));
+  for (const std::string name : {"join_rows", "add_rows"}) {
+    Graph broken = graph;
+    for (Op& op : broken.ops) {
+      if (op.is("join_rows") && name == "join_rows") op.attributes.set("steps", std::vector<double>{0, 0});
+      if (op.is("add_rows") && name == "add_rows") op.attributes.set("step", std::int64_t{0});
+    }
+    CHECK_THAT(verify(broken, {.layouts = true}),
+               Catch::Contains(name) && Catch::Contains("ring+1") && Catch::Contains("the rule needs"));
+  }
+}
+
 TEST_CASE("a window of one key moves nothing") {
   const Graph graph = parse_graph(expanded("key_axes=<ring>, query_axes=<ring>, scale=0.5, window=1"));
   CHECK(test::op_names(graph) == std::vector<std::string>{"attention_block", "attention_block_gradient"});
