@@ -89,6 +89,7 @@ struct Experiment {
     bool operator==(const Parallelism&) const = default;
     std::optional<std::int64_t> data, zero_stage;  ///< none: auto
     std::optional<SequenceSplit> sequence;         ///< none: auto
+    std::optional<SequenceSplit> window_layers;    ///< of layers with a window; none: as sequence
     std::optional<SequenceOrder> token_order;      ///< none: auto
     std::optional<std::int64_t> shard_group;       ///< ranks that zero_stage shards over; none: auto, all
     std::optional<KeepGathered> keep_gathered;     ///< none: auto

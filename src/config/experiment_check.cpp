@@ -58,11 +58,13 @@ void check_experiment(const Experiment& e) {
         "their .loss what is learned)",
         value_of(e, "data.format"));
 
-  if (const auto& split = e.parallelism.sequence; split && split->ring > 1 && split->gather_kv > 1)
-    fail(
-        "parallelism.sequence is {}: ring and gather_kv are two ways to bring the same keys to the queries; use one of "
-        "them, with or without ulysses",
-        value_of(e, "parallelism.sequence"));
+  for (const auto& [name, split] : {std::pair{"parallelism.sequence", e.parallelism.sequence},
+                                    std::pair{"parallelism.window_layers", e.parallelism.window_layers}})
+    if (split && split->ring > 1 && split->gather_kv > 1)
+      fail(
+          "{} is {}: ring and gather_kv are two ways to bring the same keys to the queries; use one of them, with or "
+          "without ulysses",
+          name, value_of(e, name));
 
   for (const auto& [name, type] : {std::pair{"training.dtype", std::optional(e.training.dtype)},
                                    std::pair{"training.gradient_dtype", e.training.gradient_dtype},

@@ -37,24 +37,27 @@ ChoiceAccess optional_choice() {
           }};
 }
 
-template <auto Member>
+template <auto Split, auto Member>
 MapEntry split_entry(std::string_view name) {
-  return {name, [](const Experiment& e) { return e.parallelism.sequence.value_or(SequenceSplit{}).*Member; },
+  return {name, [](const Experiment& e) { return (e.parallelism.*Split).value_or(SequenceSplit{}).*Member; },
           [](Experiment& e, std::int64_t value) {
-            if (!e.parallelism.sequence) e.parallelism.sequence.emplace();
-            (*e.parallelism.sequence).*Member = value;
+            auto& split = e.parallelism.*Split;
+            if (!split) split.emplace();
+            (*split).*Member = value;
           },
           1};
 }
 
-MapAccess sequence_split() {
-  return {{split_entry<&SequenceSplit::ulysses>("ulysses"), split_entry<&SequenceSplit::ring>("ring"),
-           split_entry<&SequenceSplit::gather_kv>("gather_kv")},
-          [](const Experiment& e) { return e.parallelism.sequence.has_value(); },
-          [](Experiment& e) { e.parallelism.sequence.reset(); },
+/// parallelism.sequence, parallelism.window_layers: how many ranks of each strategy.
+template <auto Split>
+MapAccess sequence_split(std::string_view example) {
+  return {{split_entry<Split, &SequenceSplit::ulysses>("ulysses"), split_entry<Split, &SequenceSplit::ring>("ring"),
+           split_entry<Split, &SequenceSplit::gather_kv>("gather_kv")},
+          [](const Experiment& e) { return (e.parallelism.*Split).has_value(); },
+          [](Experiment& e) { (e.parallelism.*Split).reset(); },
           "auto",
           "ulysses",
-          "{ulysses: 2, ring: 2}"};
+          example};
 }
 
 MapAccess packing() {
@@ -250,12 +253,24 @@ std::vector<Key> make_keys() {
        {1, 1e6, false}},
       {"parallelism",
        "sequence",
-       sequence_split(),
+       sequence_split<&E::Parallelism::sequence>("{ulysses: 2, ring: 2}"),
        "auto",
        "Ranks that each sequence is split over, and how (docs/parallelism.md): the product of the numbers given. A "
        "plain "
        "n is {ulysses: n}; ring and gather_kv exclude each other. auto, for ranks / data ranks: ulysses is the largest "
-       "divisor of them that divides the query heads of every layer and keeps its ranks on one host; ring is the rest.",
+       "divisor of them that divides the query heads of every layer (without a window, when window_layers is given) "
+       "and "
+       "keeps its ranks on one host; ring is the rest.",
+       {1, 1e6, false}},
+      {"parallelism",
+       "window_layers",
+       sequence_split<&E::Parallelism::window_layers>("{gather_kv: 4}"),
+       "auto",
+       "How layers with a window are split, over the same ranks as parallelism.sequence: written alike, ulysses being "
+       "1, "
+       "that of sequence, or all ranks; query heads of these layers need not divide by sequence's ulysses then. Ring "
+       "and "
+       "gather_kv move only the rows that the window reaches. auto: as the other layers.",
        {1, 1e6, false}},
       {"parallelism",
        "token_order",

@@ -20,7 +20,8 @@ struct Signature {
   ///   `*`   in an operand or result: one letter a dimension, the same letters everywhere (pointwise ops; ranks may
   ///   differ by scalars);
   ///   `...` leading dimensions: letters A, B, C, the same everywhere;
-  ///   `&`   at the end of the operands ("*&->*"): the last operand repeats as often as there are operands; at the end of
+  ///   `&`   at the end of the operands ("*&->*"): the last operand repeats as often as there are operands; at the end
+  ///   of
   ///         the results too ("*&->*&"): so does the result, and the signature is `paired`.
   /// Throws std::logic_error when the text and the ranks do not fit.
   static Signature parse(std::string_view text, const std::vector<std::size_t>& ranks);

@@ -2,6 +2,8 @@
 // the merge of two partial results, and the block's share of the gradients. Queries are cut in `blocks` blocks; block i
 // attends to key block (i − step) mod blocks only, still within its visible interval. On a rank that holds one block of
 // each, with keys rotated by `step`, that is plain attention of what it holds.
+#include <algorithm>
+
 #include "ir/builder.h"
 
 namespace longhaul {
@@ -29,17 +31,19 @@ std::vector<DType> gradient_types(const Graph& graph, const Op& op) {
   return {statistics_type(graph, op), statistics_type(graph, op), statistics_type(graph, op)};
 }
 
-// The visible pairs of all steps together are those of one causal attention.
+// The visible pairs of all steps together are those of one causal attention; one step sees no more than its window.
 double block_flops(const Graph& graph, const Op& op, const Mesh& mesh) {
   const Value &q = graph[op.operands[0]], &k = graph[op.operands[1]];
   const Shape ql = local_shape(q.shape, q.layout, mesh), kl = local_shape(k.shape, k.layout, mesh);
-  return 2.0 * static_cast<double>(ql[0] * ql[1] * ql[2] * ql[3]) * static_cast<double>(kl[1]);
+  const double window = static_cast<double>(op.attributes.integer("window")), half = static_cast<double>(kl[1]) / 2;
+  return 4.0 * static_cast<double>(ql[0] * ql[1] * ql[2] * ql[3]) * (window > 0 ? std::min(window, half) : half);
 }
 double gradient_flops(const Graph& graph, const Op& op, const Mesh& mesh) {
   return 2.5 * block_flops(graph, op, mesh);
 }
 
-// The six operands of attention -> partial output and its log_sum_exp, in the statistics' dtype
+// The six operands of attention -> partial output and its log_sum_exp, in the statistics' dtype unless the pass that
+// makes it says otherwise
 const OpRegistration block({.name = "attention_block",
                             .signature = "bshd,btgd,btgd,bs,bt,bs->bshd,bhs",
                             .whole = "d",

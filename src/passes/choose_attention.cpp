@@ -1,14 +1,24 @@
 // choose_attention: how each attention op gets whole key sequences when the sequence is split. The mesh names the
-// strategies:
-//   ulysses (arXiv 2309.14509)  heads are independent: q, k, v are exchanged from split-by-sequence to split-by-head,
-//   the output back gather                      queries stay; keys and values are gathered; their gradients are partial
-//   sums, reduce-scattered in float32 ring (arXiv 2310.01889)     queries stay; keys and values pass round (expand_ring
-//   writes the steps)
-// Axes may be combined: ulysses inside, ring or gather outside. Partition turns the choice into collectives. KV heads
-// that do not divide by the ulysses ranks are repeated until they do; their gradients are summed back.
+// strategies; ops with a window may use its axes as those of other names (CompileOptions::window_axes):
+//
+//   ulysses (arXiv 2309.14509): heads are independent; q, k, v are exchanged from split-by-sequence to split-by-head,
+//   the output back.
+//
+//   gather: queries stay; keys and values are gathered and kept for backward; their gradients are partial sums,
+//   reduce-scattered in float32.
+//
+//   ring (arXiv 2310.01889): queries stay; keys and values pass round, and again for backward (expand_ring writes the
+//   steps).
+//
+// Where a window reaches only some rows of the other ranks' keys, ring and gather move just those (expand_window). Axes
+// may be combined: ulysses inside, ring or gather outside. Partition turns the choice into collectives. KV heads that
+// do not divide by the ulysses ranks are repeated until they do; their gradients are summed back.
+#include <map>
+
 #include "base/error.h"
 #include "ir/builder.h"
 #include "passes/pass.h"
+#include "passes/token_order.h"
 
 namespace longhaul::passes {
 namespace {
@@ -20,24 +30,53 @@ std::int64_t copies_needed(std::int64_t heads, std::int64_t kv_heads, std::int64
   return heads / kv_heads;
 }
 
+// The axes over which one op splits its heads, its queries and its keys, and whether keys that travel are kept.
+struct Split {
+  AxisList heads, queries, keys;
+  bool keeps = false;
+};
+
+class Choice {
+ public:
+  Choice(const Graph& graph, const CompileOptions& options) : mesh_(graph.mesh), options_(options) {}
+
+  /// For attention of `keys` keys with this window (0: none).
+  const Split& of(std::int64_t keys, std::int64_t window) {
+    const auto [found, added] = splits_.try_emplace({keys, window});
+    if (added) found->second = make(keys, window);
+    return found->second;
+  }
+
+ private:
+  Split make(std::int64_t keys, std::int64_t window) const {
+    Split split;
+    for (const auto& name : options_.sequence_axes) {
+      const int axis = mesh_.find(name);
+      if (axis < 0 || mesh_.size(axis) == 1) continue;
+      const auto other = window > 0 ? options_.window_axes.find(name) : options_.window_axes.end();
+      const std::string& strategy = other == options_.window_axes.end() ? name : other->second;
+      if (strategy == "ulysses") split.heads.push_back(axis);
+      if (strategy == "gather" || strategy == "ring") split.queries.push_back(axis);
+      if (strategy == "ring") split.keys.push_back(axis);
+    }
+    LONGHAUL_CHECK(split.keys.empty() || split.keys == split.queries, "ring and gather of one attention");
+    if (window > 0 && !split.queries.empty() && split.keys.empty() &&
+        reached_rows(options_.token_order, order_ranks(mesh_, options_), keys, mesh_.count(split.queries), window)) {
+      split.keys = split.queries;
+      split.keeps = true;
+    }
+    return split;
+  }
+
+  const Mesh& mesh_;
+  const CompileOptions& options_;
+  std::map<std::pair<std::int64_t, std::int64_t>, Split> splits_;
+};
+
 }  // namespace
 
 void choose_attention(Graph& graph, const PassContext& context) {
-  AxisList heads_over, queries_over, keys_over;
-  for (const auto& name : context.options.sequence_axes) {
-    const int axis = graph.mesh.find(name);
-    if (axis < 0 || graph.mesh.size(axis) == 1) continue;
-    if (name == "ulysses")
-      heads_over.push_back(axis);
-    else {
-      queries_over.push_back(axis);
-      if (name == "ring") keys_over.push_back(axis);
-    }
-  }
-  if (heads_over.empty() && queries_over.empty()) return;
-  LONGHAUL_CHECK(keys_over.empty() || keys_over == queries_over, "ring and gather of one attention");
-  const std::int64_t ranks = graph.mesh.count(heads_over);
-
+  Choice choice(graph, context.options);
   std::vector<Op> ops;
   ops.swap(graph.ops);
   Builder builder(graph, "choose_attention");
@@ -48,15 +87,23 @@ void choose_attention(Graph& graph, const PassContext& context) {
       graph.ops.push_back(std::move(op));
       continue;
     }
-    const std::int64_t heads = graph[op.operands[0]].shape[2], kv_heads = graph[op.operands[1]].shape[2];
+    const Split& split = choice.of(graph[op.operands[1]].shape[1], op.attributes.integer("window"));
+    if (split.heads.empty() && split.queries.empty()) {
+      graph.ops.push_back(std::move(op));
+      continue;
+    }
+    const std::int64_t ranks = graph.mesh.count(split.heads), heads = graph[op.operands[0]].shape[2],
+                       kv_heads = graph[op.operands[1]].shape[2];
     if (heads % ranks)
       fail(
-          "parallelism.sequence: layer {} has {} query heads, which do not divide over {} ranks; use a number that "
-          "divides them",
+          "parallelism.{}: layer {} has {} query heads, which do not divide over {} ranks; use a number that divides "
+          "them",
+          op.attributes.integer("window") > 0 && !context.options.window_axes.empty() ? "window_layers" : "sequence",
           op.layer, heads, ranks);
-    if (!heads_over.empty()) op.attributes.set("head_axes", heads_over);
-    if (!queries_over.empty()) op.attributes.set("query_axes", queries_over);
-    if (!keys_over.empty()) op.attributes.set("key_axes", keys_over);
+    if (!split.heads.empty()) op.attributes.set("head_axes", split.heads);
+    if (!split.queries.empty()) op.attributes.set("query_axes", split.queries);
+    if (!split.keys.empty()) op.attributes.set("key_axes", split.keys);
+    if (split.keeps) op.attributes.set("keeps_keys", std::int64_t{1});
     op.made_by = "choose_attention";
     builder.at(op);
     const std::int64_t copies = copies_needed(heads, kv_heads, ranks);
@@ -79,7 +126,7 @@ void choose_attention(Graph& graph, const PassContext& context) {
       }
     // Partial sums over the ranks that hold other queries: in float32 until they are whole.
     std::vector<std::pair<ValueId, ValueId>> rounded;  // wide, narrow
-    if (backward && !queries_over.empty() && keys_over.empty())
+    if (backward && !split.queries.empty() && split.keys.empty())
       for (const std::size_t i : {1u, 2u}) {
         const Value narrow = graph[op.results[i]];
         if (size_of(narrow.dtype) >= size_of(DType::float32)) continue;

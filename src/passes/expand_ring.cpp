@@ -1,7 +1,7 @@
 // expand_ring: an attention whose queries and keys are split over the same axis becomes ordinary ops: attention of the
 // block at hand, a shift of keys and values to the next rank, a merge by log-sum-exp. Backward uses the merged output
-// and log-sum-exp; dK and dV travel with the keys they belong to, in float32, and come home at the end. Steps in which
-// no query of any rank sees a key are left out.
+// and log-sum-exp; dK and dV travel with the keys they belong to, in float32, and come home at the end. Every block
+// passes every rank: attention whose window reaches less has become ordinary ops before (expand_window).
 #include <map>
 
 #include "base/error.h"
@@ -13,10 +13,7 @@ namespace {
 
 class RingExpansion {
  public:
-  RingExpansion(Graph& graph, const PassContext& context)
-      : graph_(graph), context_(context), builder_(graph, "expand_ring") {
-    builder_.place_results(true);
-  }
+  explicit RingExpansion(Graph& graph) : graph_(graph), builder_(graph, "expand_ring") { builder_.place_results(true); }
 
   void run() {
     std::vector<Op> ops;
@@ -28,43 +25,15 @@ class RingExpansion {
         continue;
       }
       builder_.at(op);
-      const std::vector<int> steps = steps_needed(op);
       if (forward)
-        expand_forward(op, steps);
+        expand_forward(op);
       else
-        expand_backward(op, steps);
+        expand_backward(op);
     }
   }
 
  private:
   int blocks(const Op& op) const { return graph_.mesh.count(op.attributes.axes("key_axes")); }
-
-  // The key ranges that rank i's queries may see at step j, by the order of the tokens.
-  bool reaches(int query_chunk, int key_chunk, std::int64_t length, std::int64_t window) const {
-    if (key_chunk > query_chunk) return false;
-    return window == 0 || query_chunk * length - (window - 1) <= (key_chunk + 1) * length - 1;
-  }
-
-  std::vector<int> steps_needed(const Op& op) const {
-    const int n = blocks(op);
-    const std::int64_t window = op.attributes.integer("window"), keys = graph_[op.operands[1]].shape[1];
-    std::vector<int> steps;
-    for (int j = 0; j < n; ++j) {
-      bool needed = context_.options.token_order == TokenOrder::permuted;  // anything may be anywhere
-      for (int i = 0; i < n && !needed; ++i) {
-        const int k = (i - j + n) % n;
-        if (context_.options.token_order == TokenOrder::contiguous) {
-          needed = reaches(i, k, keys / n, window);
-        } else {
-          for (const int q : {i, 2 * n - 1 - i})
-            for (const int t : {k, 2 * n - 1 - k}) needed |= reaches(q, t, keys / (2 * n), window);
-        }
-      }
-      if (needed) steps.push_back(j);
-    }
-    LONGHAUL_CHECK(!steps.empty() && steps[0] == 0, "a ring without its own block");
-    return steps;
-  }
 
   ValueId rotated(ValueId value, int step) {
     Layout layout = graph_[value].layout;
@@ -118,9 +87,9 @@ class RingExpansion {
     LONGHAUL_CHECK(false, "expand_ring lost a value");
   }
 
-  void expand_forward(const Op& op, const std::vector<int>& steps) {
+  void expand_forward(const Op& op) {
     ValueId k = op.operands[1], v = op.operands[2], output = no_value, statistics = no_value;
-    for (const int step : steps) {
+    for (int step = 0; step < blocks(op); ++step) {
       const auto block = builder_.emit("attention_block", operands_at(op, step, k, v), attributes_of(op, step));
       if (output == no_value) {
         output = block[0];
@@ -135,10 +104,10 @@ class RingExpansion {
     finish(op.results[0], output);
   }
 
-  void expand_backward(const Op& op, const std::vector<int>& steps) {
+  void expand_backward(const Op& op) {
     ValueId k = op.operands[1], v = op.operands[2];
     std::vector<ValueId> gradients;
-    for (const int step : steps) {
+    for (int step = 0; step < blocks(op); ++step) {
       auto operands = operands_at(op, step, k, v);
       if (gradients.empty()) {
         gradients = builder_.emit("attention_block_gradient", operands, attributes_of(op, step));
@@ -152,15 +121,14 @@ class RingExpansion {
   }
 
   Graph& graph_;
-  const PassContext& context_;
   Builder builder_;
   std::map<std::pair<ValueId, int>, ValueId> indices_;
 };
 
 }  // namespace
 
-void expand_ring(Graph& graph, const PassContext& context) {
-  RingExpansion(graph, context).run();
+void expand_ring(Graph& graph, const PassContext&) {
+  RingExpansion(graph).run();
 }
 
 }  // namespace longhaul::passes

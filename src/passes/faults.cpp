@@ -165,6 +165,14 @@ bool merges_the_wrong_block(Graph& graph, const PassContext&) {
   return true;
 }
 
+bool takes_a_row_too_early(Graph& graph, const PassContext&) {
+  Op* take = first_op(graph, [&](const Op& op) {
+    return op.is("take_rows") && op.attributes.integer("from") > 0 && is_floating(graph[op.operands[0]].dtype);
+  });
+  if (take) take->attributes.set("from", take->attributes.integer("from") - 1);
+  return take != nullptr;
+}
+
 bool loses_an_addend(Graph& graph, const PassContext&) {
   Op* fused = first_op(graph, [](const Op& op) { return op.is("einsum_add"); });
   if (!fused) return false;
@@ -278,6 +286,8 @@ const std::vector<Fault>& faults() {
        takes_one_over_count_for_a_part},
       {"partition", "partition", "a copy in another layout is that of another value", confuses_two_copies},
       {"cse", "cse", "two products of different operands are taken for one", merges_different_ops},
+      {"expand_window", "expand_window", "the keys that a window reaches are taken one row too early",
+       takes_a_row_too_early},
       {"expand_ring", "expand_ring", "a step of a ring merges the block before it again", merges_the_wrong_block},
       {"fuse", "fuse", "a fused product loses its addend", loses_an_addend},
       {"keep_gathered", "keep_gathered", "two parameters that were kept whole change places",

@@ -71,6 +71,8 @@ struct CompileOptions {
   GatherLifetime gather_lifetime = GatherLifetime::phase;
   /// Gradients and parameters travel together up to so many bytes, counted unsharded; 0: each alone.
   std::int64_t bucket_size = 4 << 20;
+  /// Layers with a window use the sequence axis of one name as one of another; axes that are left out as their own.
+  std::map<std::string, std::string> window_axes;
   std::string fault;  // test hook: a planted fault (LONGHAUL_FAULT)
 };
 
@@ -120,6 +122,7 @@ void choose_attention(Graph&, const PassContext&);
 void shard_state(Graph&, const PassContext&);
 void partition(Graph&, const PassContext&);
 void common_subexpressions(Graph&, const PassContext&);
+void expand_window(Graph&, const PassContext&);
 void expand_ring(Graph&, const PassContext&);
 void fuse(Graph&, const PassContext&);
 void keep_gathered(Graph&, const PassContext&);

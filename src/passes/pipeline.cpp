@@ -36,6 +36,7 @@ const std::vector<Pass>& pipeline() {
       {"partition", passes::partition, true},
       // expand
       {"cse", passes::common_subexpressions, true},
+      {"expand_window", passes::expand_window, true},
       {"expand_ring", passes::expand_ring, true},
       {"fuse", passes::fuse, true},
       {"keep_gathered", passes::keep_gathered, true},

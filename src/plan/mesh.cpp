@@ -3,36 +3,19 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "passes/token_order.h"
 #include "plan/token_placement.h"
 
 namespace longhaul {
 namespace {
 
-// The axes that split a sequence and have more than one rank; `outer`: only those whose ranks keep their queries.
-enum class Part { all, outer };
-AxisList live_axes(const Mesh& mesh, const CompileOptions& options, Part part) {
-  AxisList axes;
-  for (const auto& name : options.sequence_axes) {
-    const int axis = mesh.find(name);
-    if (axis >= 0 && mesh.size(axis) > 1 && (part == Part::all || name != "ulysses")) axes.push_back(axis);
-  }
-  return axes;
-}
-
 // Slots [first, first + slots) of the buffers of all ranks laid together.
 std::vector<std::int32_t> indices(const Mesh& mesh, const CompileOptions& options, std::int64_t padded,
                                   std::int64_t first, std::int64_t slots) {
-  LONGHAUL_CHECK(options.token_order != TokenOrder::permuted, "a permuted order comes from the loader");
   std::vector<std::int32_t> order(static_cast<std::size_t>(slots));
-  std::iota(order.begin(), order.end(), static_cast<std::int32_t>(first));
-  if (options.token_order == TokenOrder::contiguous) return order;
-  // Rank i of n outer ranks holds chunks i and 2n - 1 - i; inner ranks share them in order.
-  const std::int64_t n = mesh.count(live_axes(mesh, options, Part::outer)), chunk = padded / (2 * n);
-  if (n == 1) return order;
-  for (auto& index : order) {
-    const std::int64_t i = index / (2 * chunk), within = index % (2 * chunk);
-    index = static_cast<std::int32_t>(within < chunk ? i * chunk + within : (2 * n - 1 - i) * chunk + within - chunk);
-  }
+  for (const TokenRun& run : token_runs(options.token_order, order_ranks(mesh, options), padded, first, slots))
+    std::iota(order.begin() + (run.slot - first), order.begin() + (run.slot - first + run.length),
+              static_cast<std::int32_t>(run.index));
   return order;
 }
 
@@ -68,6 +51,16 @@ Mesh place_ranks(const ResolvedParallelism& parallel, CompileOptions& options) {
   options.token_order = parallel.token_order == SequenceOrder::zigzag     ? TokenOrder::zigzag
                         : parallel.token_order == SequenceOrder::balanced ? TokenOrder::permuted
                                                                           : TokenOrder::contiguous;
+  options.window_axes.clear();
+  if (const auto& window = parallel.window_layers) {
+    // Its Ulysses ranks are none, the innermost axis, or all.
+    const std::string outer = window->gather_kv > 1 ? "gather" : "ring";
+    for (const std::string axis : {"ring", "gather", "ulysses"}) {
+      const bool heads = window->ulysses == window->ranks() || (axis == "ulysses" && window->ulysses > 1);
+      if (const std::string strategy = heads ? "ulysses" : outer; strategy != axis)
+        options.window_axes[axis] = strategy;
+    }
+  }
   std::vector<MeshAxis> axes = {{"dp", static_cast<int>(parallel.data)},
                                 {"ring", static_cast<int>(parallel.ring)},
                                 {"gather", static_cast<int>(parallel.gather)},
@@ -93,12 +86,15 @@ std::string describe(const ResolvedParallelism& parallel) {
     text += parallel.token_order == SequenceOrder::zigzag     ? ", zigzag order"
             : parallel.token_order == SequenceOrder::balanced ? ", balanced order"
                                                               : ", contiguous order";
+  if (parallel.window_layers) text += ", layers with a window " + text_of(*parallel.window_layers);
   text += fmt::format(", zero_stage {}", parallel.zero_stage);
   return parallel.shard_group ? text + fmt::format(" in groups of {}", parallel.shard_group) : text;
 }
 
 std::vector<std::int32_t> token_order(const Mesh& mesh, const CompileOptions& options, std::int64_t padded, int rank) {
-  const AxisList sequence = live_axes(mesh, options, Part::all);
+  AxisList sequence;
+  for (const auto& name : options.sequence_axes)
+    if (const int axis = mesh.find(name); axis >= 0) sequence.push_back(axis);
   const std::int64_t slots = padded / mesh.count(sequence);
   return indices(mesh, options, padded, mesh.index(sequence, rank) * slots, slots);
 }

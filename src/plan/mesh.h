@@ -14,7 +14,7 @@ namespace longhaul {
 
 /// The mesh of data x ring x gather x ulysses ranks, the last next to each other; data is two axes where a shard group
 /// takes in a part of it. Sets the placement fields of `options`: zero_stage, batch_axes, sequence_axes, token_order,
-/// replica_axes.
+/// replica_axes, window_axes.
 Mesh place_ranks(const ResolvedParallelism& parallel, CompileOptions& options);
 
 /// `sequence` rounded up so that it divides over the ranks that share one: into equal chunks, for each ring or gather

@@ -10,7 +10,11 @@
 namespace longhaul {
 namespace {
 
-std::int64_t common_divisor(const std::vector<AttentionLayer>& layers) {
+struct NumberedLayer : AttentionLayer {
+  std::size_t number = 0;
+};
+
+std::int64_t common_divisor(const std::vector<NumberedLayer>& layers) {
   std::int64_t divisor = 0;
   for (const auto& layer : layers) divisor = std::gcd(divisor, layer.heads);
   return std::max<std::int64_t>(1, divisor);
@@ -25,13 +29,13 @@ std::string pairs_that_work(std::int64_t ranks, std::int64_t heads) {
   return text;
 }
 
-void refuse_heads(const Experiment& experiment, const SequenceSplit& split, const std::vector<AttentionLayer>& layers) {
-  for (std::size_t i = 0; i < layers.size(); ++i)
-    if (layers[i].heads % split.ulysses)
+void refuse_heads(const Experiment& experiment, const SequenceSplit& split, const std::vector<NumberedLayer>& layers) {
+  for (const NumberedLayer& layer : layers)
+    if (layer.heads % split.ulysses)
       fail(
           "parallelism.sequence is {}: layer {} has {} query heads, which do not divide over {} ulysses ranks; for {} "
           "ranks a sequence these work: {} (gather_kv may stand for ring)",
-          value_of(experiment, "parallelism.sequence"), i, layers[i].heads, split.ulysses, split.ranks(),
+          value_of(experiment, "parallelism.sequence"), layer.number, layer.heads, split.ulysses, split.ranks(),
           pairs_that_work(split.ranks(), common_divisor(layers)));
 }
 
@@ -58,6 +62,53 @@ void resolve_state(const Experiment& e, std::int64_t world, ResolvedParallelism&
         value_of(e, "parallelism.keep_gathered"), resolved.zero_stage);
 }
 
+// The ways of layers with a window that keep tokens where `split` puts them: heads over none of its ranks, over its
+// Ulysses ranks or over all.
+std::string ways_that_work(const SequenceSplit& split, std::int64_t heads) {
+  std::vector<std::int64_t> numbers = {split.ranks(), split.ulysses, 1};
+  numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
+  std::string text;
+  for (const std::int64_t u : numbers)
+    if (heads % u == 0) text += (text.empty() ? "" : ", ") + text_of({u, split.ranks() / u, 1});
+  return text + " (gather_kv may stand for ring)";
+}
+
+void check_windows(const Experiment& experiment, const SequenceSplit& split, const SequenceSplit& window,
+                   const std::vector<NumberedLayer>& layers) {
+  const std::string value = value_of(experiment, "parallelism.window_layers");
+  if (layers.empty())
+    fail("parallelism.window_layers is {}, but no layer of the model has a window; remove the key", value);
+  const std::string ways = ways_that_work(split, common_divisor(layers));
+  if (window.ranks() != split.ranks())
+    fail(
+        "parallelism.window_layers is {}, {} ranks; layers with a window are split over the same ranks as the others, "
+        "{} of them ({}); these work: {}",
+        value, window.ranks(), split.ranks(), text_of(split), ways);
+  if (window.ulysses != 1 && window.ulysses != split.ulysses && window.ulysses != split.ranks())
+    fail(
+        "parallelism.window_layers is {}: its ulysses must be 1, that of parallelism.sequence ({}), or all {} ranks, "
+        "as "
+        "tokens stay where parallelism.sequence puts them; these work: {}",
+        value, text_of(split), split.ranks(), ways);
+  for (const NumberedLayer& layer : layers)
+    if (layer.heads % window.ulysses)
+      fail(
+          "parallelism.window_layers is {}: layer {} has {} query heads, which do not divide over {} ulysses ranks; "
+          "these work: {}",
+          value, layer.number, layer.heads, window.ulysses, ways);
+}
+
+// "layers 0, 2-4"
+std::string numbers_of(const std::vector<NumberedLayer>& layers) {
+  std::string text = layers.size() == 1 ? "layer " : "layers ";
+  for (std::size_t i = 0, j = 0; i < layers.size(); i = j) {
+    for (j = i + 1; j < layers.size() && layers[j].number == layers[j - 1].number + 1;) ++j;
+    text += fmt::format("{}{}", i ? ", " : "", layers[i].number);
+    if (j > i + 1) text += fmt::format("{}{}", j == i + 2 ? ", " : "-", layers[j - 1].number);
+  }
+  return text;
+}
+
 }  // namespace
 
 std::vector<std::int64_t> shard_groups(const ResolvedParallelism& parallel) {
@@ -67,6 +118,14 @@ std::vector<std::int64_t> shard_groups(const ResolvedParallelism& parallel) {
   for (std::int64_t part = 2; part <= parallel.data; ++part)
     if (parallel.data % part == 0) sizes.push_back(parallel.sequence() * part);
   return sizes;
+}
+
+std::string text_of(const SequenceSplit& split) {
+  std::string text;
+  for (const auto& [name, ranks] :
+       {std::pair{"ulysses", split.ulysses}, {"ring", split.ring}, {"gather_kv", split.gather_kv}})
+    if (ranks > 1) text += fmt::format("{}{}: {}", text.empty() ? "" : ", ", name, ranks);
+  return text.empty() ? "{ulysses: 1}" : "{" + text + "}";
 }
 
 ResolvedParallelism data_parallel(std::int64_t ranks, std::int64_t zero_stage) {
@@ -84,23 +143,39 @@ ResolvedParallelism resolve_parallelism(const Experiment& e, std::int64_t world,
   if (parallelism.data && world % *parallelism.data != 0)
     fail("parallelism.data is {}; it must divide the number of ranks, which is {}", *parallelism.data, world);
 
+  std::vector<NumberedLayer> all, windowed, whole;
+  for (const AttentionLayer& layer : layers) {
+    all.push_back({layer, all.size()});
+    (layer.window > 0 ? windowed : whole).push_back(all.back());
+  }
+  const auto& others = parallelism.window_layers ? whole : all;  // the layers that `sequence` speaks of
   SequenceSplit split;
   if (parallelism.sequence) {
     split = *parallelism.sequence;
     if (world % split.ranks() != 0)
       fail("parallelism.sequence is {}, {} ranks; that must divide the number of ranks, which is {}",
            value_of(e, "parallelism.sequence"), split.ranks(), world);
-    refuse_heads(e, split, layers);
+    refuse_heads(e, split, others);
   } else {
-    const std::int64_t available = world / parallelism.data.value_or(1), heads = common_divisor(layers);
+    const std::int64_t available = world / parallelism.data.value_or(1), heads = common_divisor(others);
     // A divisor of all three divides their greatest common divisor, which is therefore the largest.
     split.ulysses = std::gcd(std::gcd(available, neighbours), heads);
     split.ring = available / split.ulysses;
     resolved.decisions.push_back(fmt::format(
-        "parallelism.sequence auto for {} ranks: {{ulysses: {}, ring: {}}} (every layer's query heads divide by {}, {} "
+        "parallelism.sequence auto for {} ranks: {{ulysses: {}, ring: {}}} ({} divide by {}, {} "
         "neighbouring ranks share a host)",
-        available, split.ulysses, split.ring, heads, neighbours));
+        available, split.ulysses, split.ring,
+        parallelism.window_layers ? "query heads of every layer without a window" : "every layer's query heads", heads,
+        neighbours));
   }
+  if (parallelism.window_layers) {
+    check_windows(e, split, *parallelism.window_layers, windowed);
+    if (*parallelism.window_layers != split) resolved.window_layers = parallelism.window_layers;
+  }
+  if (split.ranks() > 1 && !windowed.empty() && !whole.empty())
+    resolved.decisions.push_back(fmt::format("attention: {} (with a window) by {}, {} by {}", numbers_of(windowed),
+                                             text_of(resolved.window_layers.value_or(split)), numbers_of(whole),
+                                             text_of(split)));
   resolved.ulysses = split.ulysses;
   resolved.ring = split.ring;
   resolved.gather = split.gather_kv;
@@ -111,9 +186,7 @@ ResolvedParallelism resolve_parallelism(const Experiment& e, std::int64_t world,
   resolve_state(e, world, resolved);
 
   if (resolved.outer() > 1) {
-    const auto windows =
-        std::count_if(layers.begin(), layers.end(), [](const AttentionLayer& layer) { return layer.window > 0; });
-    const bool some = windows > 0, all = windows == static_cast<std::ptrdiff_t>(layers.size());
+    const bool some = !windowed.empty(), every = whole.empty();
     if (parallelism.token_order) {
       resolved.token_order = *parallelism.token_order;
       if (resolved.token_order == SequenceOrder::balanced && some)
@@ -124,7 +197,7 @@ ResolvedParallelism resolve_parallelism(const Experiment& e, std::int64_t world,
       resolved.token_order = SequenceOrder::balanced;
       resolved.decisions.push_back(
           "parallelism.token_order auto: balanced, which shares the attention of packed documents evenly");
-    } else if (!all) {
+    } else if (!every) {
       resolved.token_order = SequenceOrder::zigzag;
       resolved.decisions.push_back("parallelism.token_order auto: zigzag, which shares causal attention evenly");
     } else {

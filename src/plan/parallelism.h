@@ -2,6 +2,7 @@
 // cannot be met.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,8 @@ struct AttentionLayer {
 
 struct ResolvedParallelism {
   std::int64_t data = 1, ulysses = 1, ring = 1, gather = 1, zero_stage = 1;
-  std::int64_t shard_group = 0;  ///< neighbouring ranks that zero_stage shards over; 0: all
+  std::int64_t shard_group = 0;                ///< neighbouring ranks that zero_stage shards over; 0: all
+  std::optional<SequenceSplit> window_layers;  ///< how layers with a window are split, where not as the others
   SequenceOrder token_order = SequenceOrder::contiguous;
   std::int64_t global_batch_size = 1;   ///< sequences per optimizer step
   std::int64_t accumulation_steps = 1;  ///< micro-batches per optimizer step
@@ -32,19 +34,23 @@ struct ResolvedParallelism {
   }
 };
 
+/// "{ulysses: 2, ring: 4}": the numbers above 1; "{ulysses: 1}" when there is none.
+std::string text_of(const SequenceSplit& split);
+
 /// Each rank trains on sequences of its own; state sharded by this ZeRO stage.
 ResolvedParallelism data_parallel(std::int64_t ranks, std::int64_t zero_stage);
 
 /// `neighbours`: every run of that many ranks, counted from rank 0, is on one host.
 ///
 /// sequence auto: for world / data ranks (world when data is auto too), ulysses is the largest divisor of them and of
-/// `neighbours` that divides the query heads of every layer; ring is the rest. data auto: world / sequence. zero_stage
-/// auto: 1. token_order auto, with ring or gather ranks: balanced for packed documents when no layer has a window; else
-/// zigzag when some layer has none, else contiguous.
+/// `neighbours` that divides the query heads of every layer (without a window, when window_layers is given); ring is
+/// the rest. data auto: world / sequence. zero_stage auto: 1. token_order auto, with ring or gather ranks: balanced for
+/// packed documents when no layer has a window; else zigzag when some layer has none, else contiguous.
 ///
 /// Throws Error when data x sequence is not the world, when ulysses does not divide the query heads of a layer (naming
-/// it and the pairs that would do), when shard_group is none of shard_groups() or shards nothing, when keep_gathered
-/// asks to keep what nobody gathers, or when global_batch_size is no multiple of micro_batch_size x data.
+/// it and the pairs that would do), when window_layers does not split over the same ranks or no layer has a window,
+/// when shard_group is none of shard_groups() or shards nothing, when keep_gathered asks to keep what nobody gathers,
+/// or when global_batch_size is no multiple of micro_batch_size x data.
 ResolvedParallelism resolve_parallelism(const Experiment& experiment, std::int64_t world, std::int64_t neighbours,
                                         const std::vector<AttentionLayer>& layers);
 

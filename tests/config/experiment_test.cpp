@@ -257,6 +257,22 @@ TEST_CASE("parallelism.sequence is a number, a mapping or auto, and prints as it
   CHECK_THAT(message(minimal, {"training.steps.ring=2"}), Contains("training.steps is no mapping"));
 }
 
+TEST_CASE("parallelism.window_layers is written as parallelism.sequence and apart from it") {
+  const Experiment e = yaml(minimal + "parallelism: {sequence: 4, window_layers: {ulysses: 2, gather_kv: 2}}");
+  CHECK(e.parallelism.sequence == SequenceSplit{4, 1, 1});
+  CHECK(e.parallelism.window_layers == SequenceSplit{2, 1, 2});
+  CHECK(value_of(e, "parallelism.window_layers") == "{ulysses: 2, gather_kv: 2}");
+  CHECK(parse_experiment(to_yaml(e), "/elsewhere/resolved.yaml") == e);
+  CHECK_FALSE(yaml(minimal).parallelism.window_layers);
+  CHECK_FALSE(yaml(minimal + "parallelism: {window_layers: auto}").parallelism.window_layers);
+  const Experiment changed = yaml(minimal, {"parallelism.window_layers.ring=4"});
+  CHECK(changed.parallelism.window_layers == SequenceSplit{1, 4, 1});
+  CHECK_FALSE(changed.parallelism.sequence);
+  CHECK_THAT(message(minimal + "parallelism: {window_layers: {ring: 2, gather_kv: 2}}"),
+             Contains("parallelism.window_layers is {ring: 2, gather_kv: 2}") && Contains("use one of them"));
+  CHECK_THAT(message(minimal + "parallelism: {window_layers: {halo: 2}}"), Contains("parallelism.window_layers"));
+}
+
 TEST_CASE("data.packing is none or a mapping") {
   CHECK_FALSE(yaml(minimal).data.packing);
   CHECK_FALSE(yaml(minimal + "data: {packing: none}").data.packing);

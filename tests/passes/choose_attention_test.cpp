@@ -89,3 +89,37 @@ TEST_CASE("heads that do not divide are refused, with the layer") {
     }
   }
 }
+
+TEST_CASE("layers with a window use the axes another way, and tokens stay where they are") {
+  TransformerSpec spec = with_heads(4, 2);
+  LayerGroup windowed = spec.layers[0];
+  windowed.repeat = 1;
+  windowed.layer.attention.heads = 3;  // no number of ranks divides them: their heads stay together
+  windowed.layer.attention.kv_heads = 1;
+  windowed.layer.attention.window = 2;
+  spec.layers.push_back(windowed);
+  const Mesh mesh({{"ring", 2}, {"ulysses", 2}});
+  CompileRequest request = test::request(spec, mesh, 0);
+  request.options.window_axes = {{"ring", "gather"}, {"ulysses", "gather"}};
+  Graph graph = specification(request, ProgramKind::accumulate_only);
+  run_passes(graph, {request.options, ProgramKind::accumulate_only}, specification_passes(),
+             specification_passes() + 3);
+  int with = 0, without = 0;
+  for (const Op& op : graph.ops) {
+    if (!op.is("attention") && !op.is("attention_gradient")) continue;
+    const bool window = op.attributes.integer("window") > 0;
+    ++(window ? with : without);
+    CHECK(op.attributes.axes("head_axes") == (window ? AxisList() : AxisList{1}));
+    CHECK(op.attributes.axes("query_axes") == (window ? AxisList{0, 1} : AxisList{0}));
+    CHECK(op.attributes.axes("key_axes") == op.attributes.axes("query_axes"));
+    CHECK(op.attributes.integer("keeps_keys") == (window ? 1 : 0));
+  }
+  CHECK(with == 2);
+  CHECK(without == 4);
+  // Heads that do not divide are laid to the key that asked for it.
+  request.options.window_axes = {{"ring", "ulysses"}};
+  Graph refused = specification(request, ProgramKind::accumulate_only);
+  CHECK_THROWS_WITH(run_passes(refused, {request.options, ProgramKind::accumulate_only}, specification_passes(),
+                               specification_passes() + 3),
+                    Catch::Contains("parallelism.window_layers") && Catch::Contains("layer 2 has 3 query heads"));
+}

@@ -108,6 +108,54 @@ TEST_CASE("token order: zigzag when a ring or gather layer sees everything befor
         SequenceOrder::zigzag);
 }
 
+TEST_CASE("layers with a window are split another way over the same ranks") {
+  const std::vector<AttentionLayer> layers = {{6, 5}, {6, 5}, {4, 0}, {6, 7}};
+  const auto resolved = [&](const std::string& keys, std::int64_t world = 4) {
+    return resolve_parallelism(experiment("parallelism: {" + keys + "}"), world, world, layers);
+  };
+  const auto axes = [&](const std::string& keys) {
+    CompileOptions options;
+    place_ranks(resolved(keys), options);
+    return options.window_axes;
+  };
+  using Axes = std::map<std::string, std::string>;
+  const Axes none;
+  CHECK(axes("sequence: {ulysses: 2, ring: 2}") == none);
+  CHECK(axes("sequence: {ulysses: 2, ring: 2}, window_layers: {ulysses: 2, ring: 2}") == none);
+  CHECK(axes("sequence: {ulysses: 2, ring: 2}, window_layers: {ulysses: 2, gather_kv: 2}") == Axes{{"ring", "gather"}});
+  CHECK(axes("sequence: {ulysses: 2, ring: 2}, window_layers: {ring: 4}") ==
+        Axes{{"gather", "ring"}, {"ulysses", "ring"}});
+  CHECK(axes("sequence: 4, window_layers: {gather_kv: 4}") == Axes{{"ring", "gather"}, {"ulysses", "gather"}});
+  CHECK(axes("sequence: {ulysses: 2, gather_kv: 2}, window_layers: {ulysses: 2, ring: 2}") == Axes{{"gather", "ring"}});
+  {
+    CompileOptions options;
+    const ResolvedParallelism two = resolved("sequence: {ring: 2}, window_layers: 2", 2);
+    place_ranks(two, options);
+    CHECK(options.window_axes == Axes{{"gather", "ulysses"}, {"ring", "ulysses"}});
+    CHECK(describe(two) == "2 ranks = data 1 x ring 2, zigzag order, layers with a window {ulysses: 2}, zero_stage 1");
+  }
+  // Each kind of layer has its own heads: 4 ranks divide those without a window only.
+  const ResolvedParallelism other = resolved("window_layers: {gather_kv: 4}");
+  CHECK(split(other) == Split{1, 1, 1, 4});
+  REQUIRE(other.decisions.size() == 2);
+  CHECK_THAT(other.decisions[0], Contains("{ulysses: 4, ring: 1}") && Contains("every layer without a window"));
+  CHECK(other.decisions[1] == "attention: layers 0, 1, 3 (with a window) by {gather_kv: 4}, layer 2 by {ulysses: 4}");
+  CHECK(other.token_order == SequenceOrder::contiguous);  // no rank of a ring holds all keys' queries
+  CHECK(resolved("sequence: {ring: 4}, window_layers: {gather_kv: 4}").token_order == SequenceOrder::zigzag);
+  CHECK_THAT(resolved("sequence: 2", 2).decisions.at(0), Contains("layers 0, 1, 3 (with a window) by {ulysses: 2}"));
+
+  CHECK_THROWS_WITH(resolved("sequence: 4"), Contains("layer 0 has 6 query heads"));
+  CHECK_THROWS_WITH(resolved("sequence: {ring: 4}, window_layers: 4"),
+                    Contains("parallelism.window_layers is 4: layer 0 has 6 query heads") && Contains(": {ring: 4} ("));
+  CHECK_THROWS_WITH(resolved("sequence: {ulysses: 2, ring: 2}, window_layers: {ring: 2}"),
+                    Contains("2 ranks") && Contains("{ulysses: 2, ring: 2}, {ring: 4} (gather_kv"));
+  CHECK_THROWS_WITH(resolved("sequence: {ring: 4}, window_layers: {ulysses: 2, ring: 2}"),
+                    Contains("tokens stay where") && Contains(": {ring: 4} (gather_kv"));
+  CHECK_THROWS_WITH(
+      resolve_parallelism(experiment("parallelism: {sequence: 2, window_layers: {ring: 2}}"), 2, 2, {{4, 0}}),
+      Contains("no layer of the model has a window"));
+}
+
 TEST_CASE("padded sequences divide over chunks, and the ranks' tokens are each token once") {
   const auto padded = [](const std::string& keys, std::int64_t world, std::int64_t length) {
     return padded_sequence(resolve("parallelism: {" + keys + "}", world, {12}), length);

@@ -16,7 +16,7 @@ struct Case {
   std::string split;
   std::int64_t data = 1, zero_stage = 0, rows = 2, length = 48, micro_batches = 1;
   DType dtype = DType::float32;
-  std::string order = "auto";
+  std::string order = "auto", window_layers = "auto";
   std::string state = "";  // more keys of parallelism
 };
 
@@ -51,8 +51,9 @@ Run compiled(const TransformerSpec& spec, const Case& c, GatherLifetime lifetime
   Run run;
   run.parallel = resolve_parallelism(
       parse_experiment(
-          fmt::format("model: {{config: m}}\nparallelism: {{sequence: {}, zero_stage: {}, token_order: {}{}}}", c.split,
-                      c.zero_stage, c.order, c.state),
+          fmt::format("model: {{config: m}}\nparallelism: {{sequence: {}, zero_stage: {}, token_order: {}, "
+                      "window_layers: {}{}}}",
+                      c.split, c.zero_stage, c.order, c.window_layers, c.state),
           "/s/r.yaml"),
       world, world, layers);
   CompileRequest& request = run.request;
@@ -77,27 +78,34 @@ std::int64_t repeated(std::int64_t h, std::int64_t k, std::int64_t u) {
 }  // namespace
 
 TEST_CASE("what each strategy moves is what its formula says") {
-  TransformerSpec grouped = small_llama(), window = small_llama(), narrow = small_llama();
+  TransformerSpec grouped = small_llama(), window = small_llama(), long_window = small_llama(), narrow = small_llama();
   for (auto& group : window.layers) group.layer.attention.window = 5;
+  for (auto& group : long_window.layers) group.layer.attention.window = 20;  // longer than a piece of four
   for (auto& group : narrow.layers) group.layer.attention.kv_heads = 1;
-  for (const TransformerSpec& spec : {grouped, window, narrow, small_gpt2()})
+  struct Model {
+    const TransformerSpec& spec;
+    std::string order;
+  };
+  for (const auto& [spec, order] :
+       {Model{grouped, "auto"}, {window, "auto"}, {window, "zigzag"}, {long_window, "auto"}, {narrow, "auto"}})
     for (const DType dtype : {DType::float64, DType::float32, DType::bfloat16})
       for (const std::string split :
            {"1", "2", "4", "{ring: 2}", "{ring: 3}", "{ring: 4}", "{gather_kv: 2}", "{gather_kv: 3}",
             "{ulysses: 2, ring: 2}", "{ulysses: 4, ring: 3}", "{ulysses: 2, gather_kv: 2}"}) {
         const auto& attention = spec.layers[0].layer.attention;
-        const Case c{.split = split, .dtype = dtype};
+        const Case c{.split = split, .dtype = dtype, .order = order};
         const Run run = compiled(spec, c);
         const std::int64_t u = run.parallel.ulysses, r = run.parallel.ring, g = run.parallel.gather;
-        INFO(split << " " << name_of(dtype) << " window " << attention.window);
+        INFO(split << " " << name_of(dtype) << " window " << attention.window << " " << order);
         // As the documentation names them.
         const std::int64_t n = u * r * g, T = c.rows * run.request.sequence / n, L = spec.layer_count();
         const std::int64_t h = attention.heads, d = attention.head_dim, k = repeated(h, attention.kv_heads, u);
         const std::int64_t e = static_cast<std::int64_t>(size_of(dtype)), a = std::max<std::int64_t>(4, e);
-        std::int64_t m = r - 1;  // hops
-        const std::int64_t piece = run.request.sequence / r;
-        if (attention.window && run.parallel.token_order == SequenceOrder::contiguous)
-          m = std::min(m, (piece + attention.window - 2) / piece);
+        const std::int64_t w = attention.window, p = r * g, B = c.rows, S = run.request.sequence;
+        std::int64_t H = (p - 1) * S / p;  // rows of other ranks' keys
+        if (w) H = std::min(H, order == "zigzag" ? 2 * (w - 1) : w - 1);
+        const bool halo = H < (p - 1) * S / p;
+        const std::int64_t m = r - 1;  // hops of a whole ring
 
         const Sent sent = run.sent(ProgramKind::accumulate_only);
         const auto bytes = [&](const std::string& name) {
@@ -106,6 +114,14 @@ TEST_CASE("what each strategy moves is what its formula says") {
         };
         CHECK(bytes("all_to_all ulysses") == L * T * d * (4 * h + 4 * k) * e * (u - 1) / u);
         CHECK(bytes("all_gather ulysses") == 2 * 4 * T * (u - 1));
+        if (halo) {
+          const std::int64_t rows = 2 * B * H * k / u * d;  // of K and V
+          CHECK(bytes("shift ring") == (r > 1 ? L * rows * (2 * e + a) + 4 * B * H : 0));
+          CHECK(bytes("shift gather") == (g > 1 ? L * rows * (e + a) + 4 * B * H : 0));
+          CHECK(bytes("all_gather gather") + bytes("reduce_scatter gather") + bytes("all_gather gather.ulysses") == 0);
+          continue;
+        }
+        CHECK(bytes("shift gather") == 0);
         const std::int64_t home = m > 0 ? a * m + e : 0;
         CHECK(bytes("shift ring") == L * (2 * 2 * T * k * d * e * m + 2 * T * k * d * home) + 4 * T * u * m);
         const std::int64_t gathered = L * 2 * T * k * d * e * (g - 1);
@@ -123,6 +139,72 @@ TEST_CASE("what each strategy moves is what its formula says") {
         CHECK(messages("shift ring") == (m > 0 ? L * (2 * m + 1) + m - 1 : 0));
         CHECK(messages("reduce_scatter gather") == (g > 1 ? L : 0));
         CHECK(messages("all_gather gather") == (g > 1 ? L : 0));
+      }
+}
+
+// H as it is defined for any order: over all distances, the rows of a rank's buffer that some rank needs from the rank
+// at that distance before it; for `ranks` that hold consecutive parts of the buffers laid together.
+std::int64_t rows_reached(const Run& run, std::int64_t ranks, std::int64_t window) {
+  const auto order = whole_token_order(run.request.mesh, run.request.options, run.request.sequence);
+  const auto block = static_cast<std::size_t>(run.request.sequence / ranks), n = static_cast<std::size_t>(ranks);
+  std::int64_t rows = 0;
+  for (std::size_t distance = 1; distance < n; ++distance)
+    for (std::size_t row = 0; row < block; ++row) {
+      bool needed = false;
+      for (std::size_t q = 0; q < n * block; ++q) {
+        const std::int64_t key = order[(q / block + n - distance) % n * block + row];
+        needed |= key <= order[q] && key > order[q] - window;
+      }
+      rows += needed;
+    }
+  return rows;
+}
+
+TEST_CASE("layers with a window that are split another way move what their own formula says") {
+  TransformerSpec spec = small_llama();
+  LayerSpec whole = small_layer(8, 2, 8, 20), window = small_layer(4, 2, 4, 12);
+  window.attention.window = 6;
+  spec.layers = {{2, whole}, {3, window}};
+  for (const auto& [split, way] : {std::pair<std::string, std::string>{"4", "{gather_kv: 4}"},
+                                   {"4", "{ring: 4}"},
+                                   {"{ring: 4}", "{gather_kv: 4}"},
+                                   {"{ring: 3}", "{gather_kv: 3}"},
+                                   {"{ulysses: 2, ring: 2}", "{gather_kv: 4}"},
+                                   {"{ulysses: 2, ring: 2}", "{ulysses: 2, gather_kv: 2}"},
+                                   {"{ulysses: 2, ring: 4}", "{ring: 8}"},
+                                   {"{ring: 4}", "4"}})
+    for (const DType dtype : {DType::float32, DType::bfloat16})
+      for (const std::string order : {"contiguous", "zigzag"}) {
+        INFO(split << ", windows " << way << " " << name_of(dtype) << " " << order);
+        const Run run = compiled(spec, {.split = split, .dtype = dtype, .order = order, .window_layers = way});
+        const SequenceSplit others{run.parallel.ulysses, run.parallel.ring, run.parallel.gather};
+        const std::int64_t n = others.ranks(), B = 2, T = B * run.request.sequence / n;
+        const std::int64_t e = static_cast<std::int64_t>(size_of(dtype)), a = 4;
+        std::int64_t all_to_all = 0, shift = 0, all_gather = 0;
+        for (const bool windowed : {false, true}) {
+          const SequenceSplit& by = windowed ? *run.parallel.window_layers : others;
+          const auto& attention = (windowed ? window : whole).attention;
+          const std::int64_t L = windowed ? 3 : 2, u = by.ulysses, p = n / u, h = attention.heads,
+                             d = attention.head_dim, k = repeated(h, attention.kv_heads, u);
+          all_to_all += L * T * d * (2 * h + 2 * k) * e * 2 * (u - 1) / u;
+          if (!windowed || u != others.ulysses) all_gather += 2 * 4 * T * (u - 1);
+          if (p == 1) continue;
+          if (windowed) {
+            const std::int64_t H = rows_reached(run, p, 6);
+            REQUIRE(H < (p - 1) * run.request.sequence / p);
+            if (order == "contiguous" || others.ranks() == others.ulysses) REQUIRE(H == 5);
+            shift += L * 2 * B * H * (k / u) * d * (by.ring > 1 ? 2 * e + a : e + a) + 4 * B * H;
+          } else {
+            shift += L * 2 * T * k * d * (2 * e * (p - 1) + a * (p - 1) + e) + 4 * T * u * (p - 1);
+          }
+        }
+        std::map<std::string, std::int64_t> sent;
+        for (const TrafficRow& row : predicted_traffic("", run.model.program(ProgramKind::accumulate_only), 0))
+          sent[row.collective] += row.bytes_sent;
+        CHECK(sent["all_to_all"] == all_to_all);
+        CHECK(sent["shift"] == shift);
+        CHECK(sent["all_gather"] == all_gather);
+        CHECK(sent["reduce_scatter"] == 0);
       }
 }
 
@@ -271,7 +353,7 @@ TEST_CASE("what is kept of gathered parameters saves what its formula says, and 
                        .zero_stage = 3,
                        .micro_batches = 3,
                        .dtype = dtype,
-                       .state = fmt::format(", shard_group: {}", n)};
+                       .state = fmt::format(", shard_group: {}, bucket_size: 0", n)};
           const std::int64_t w = static_cast<std::int64_t>(size_of(dtype));
           const Run run = compiled(spec, c, lifetime);
           INFO("groups of " << n << " " << name_of(dtype) << " lifetime " << static_cast<int>(lifetime));

@@ -56,6 +56,22 @@ TEST_CASE("mpi child matrix", "[.mpi-child]") {
           if (!problem.empty()) fail("{}: {}", cell.text(), problem);
         }
       }
+    // Windows, each way, every stage once.
+    Cell cell{.spec = small_qwen3(), .rows = 2, .sequence = 24, .masking = Masking::packed};
+    const Outcome reference = world.rank() == 0 ? run_reference(cell) : Outcome();
+    for (cell.zero_stage = 0; cell.zero_stage <= 3; ++cell.zero_stage) {
+      const bool heads = cell.zero_stage >= 2;  // of the layer without a window
+      cell.sequence_ranks = heads ? world.size() : 1;
+      cell.ring = heads ? 1 : world.size();
+      cell.order = cell.zero_stage == 0 ? TokenOrder::zigzag : TokenOrder::contiguous;
+      const std::string way = cell.zero_stage == 1 || cell.zero_stage == 2 ? "gather" : "ring";
+      cell.window_axes = {{"ring", way}, {"ulysses", way}};
+      const CompileRequest request = request_for(cell);
+      std::string problem;
+      const Outcome outcome = run_rank(world, cell, request, compile_model(request), problem);
+      if (problem.empty() && world.rank() == 0) problem = difference(outcome, reference, tolerance::float64);
+      if (!problem.empty()) fail("{}: {}", cell.text(), problem);
+    }
     return 0;
   });
   CHECK(result == 0);

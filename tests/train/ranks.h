@@ -22,6 +22,7 @@ struct Cell {
   TokenOrder order = TokenOrder::contiguous;
   int shard_group = 0;  // 0: all ranks
   GatherLifetime gathered = GatherLifetime::phase;
+  std::map<std::string, std::string> window_axes = {};  // see CompileOptions
 
   int outer() const { return ring * gather; }
   int world() const { return data * outer() * sequence_ranks; }
@@ -33,12 +34,14 @@ struct Cell {
   }
   std::string text() const {
     const auto& attention = spec.layers[0].layer.attention;
+    std::string windows;
+    for (const auto& [axis, strategy] : window_axes) windows += fmt::format(" windows: {} as {}", axis, strategy);
     return fmt::format(
         "heads {}:{} dp {} ring {} gather {} ulysses {} {} zero {} group {} gathered {} micro-batches {} rows {} S {} "
-        "masking {} {}",
+        "masking {} {}{}",
         attention.heads, attention.kv_heads, data, ring, gather, sequence_ranks, name_of(order), zero_stage,
         shard_group, static_cast<int>(gathered), micro_batches, rows, sequence, static_cast<int>(masking),
-        name_of(dtype));
+        name_of(dtype), windows);
   }
 };
 
@@ -67,6 +70,7 @@ inline CompileRequest request_for(const Cell& cell) {
   request.batch = cell.rows;
   request.sequence = cell.padded();
   request.options.token_order = cell.order;
+  request.options.window_axes = cell.window_axes;
   request.kinds = step_kinds(cell.micro_batches, false);
   request.threads = cell.threads;
   return request;

@@ -103,19 +103,4 @@ TEST_CASE("float32 and bfloat16 under every split are as near to float64 as one 
     }
 }
 
-TEST_CASE("a window moves only blocks that it reaches") {
-  Cell cell{.spec = mixed_layers(), .rows = 1, .sequence = 32, .ring = 4};
-  const auto shifted = [&](std::int64_t window) {
-    for (auto& group : cell.spec.layers) group.layer.attention.window = window;
-    const CompiledModel model = compile_model(request_for(cell));
-    std::int64_t bytes = 0;
-    for (const auto& row : predicted_traffic("", model.program(ProgramKind::accumulate_only), 0))
-      if (row.collective == "shift") bytes += row.bytes_sent;
-    return bytes;
-  };
-  CHECK(shifted(8) < shifted(0));
-  CHECK(shifted(8) < shifted(10));  // one block back, or two
-  CHECK(shifted(1) == 0);           // only itself
-}
-
 }  // namespace longhaul

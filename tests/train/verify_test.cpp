@@ -191,6 +191,22 @@ TEST_CASE("every split that an experiment can ask for is verified, packed docume
     }
     CHECK(std::abs(losses[0] - losses[1]) > 1e-3 * losses[0]);  // documents that do not see each other are another task
   }
+  // Windows by themselves, of other head counts.
+  TransformerSpec mixed = small_llama();
+  mixed.layers = {{1, small_layer(6, 2, 8, 16)}, {1, small_layer(4, 2, 4, 16)}};
+  mixed.layers[0].layer.attention.window = 4;
+  const SmallExperiment windows(mixed);
+  for (const auto& [split, window] : {std::pair<std::string, std::string>{"4", "{gather_kv: 4}"},
+                                      {"{ulysses: 2, ring: 2}", "{ring: 4}"},
+                                      {"{ring: 4}", "{gather_kv: 4}"},
+                                      {"auto", "{ring: 4}"}}) {
+    INFO(split << " " << window);
+    const VerificationReport report =
+        verify_on(4, windows.load(with(base, {"parallelism.sequence=" + split, "parallelism.window_layers=" + window,
+                                              "data.packing.mode=documents"})));
+    INFO(report.text());
+    CHECK_FALSE(report.differs);
+  }
   // The order of the buffers is not that of the sequence: locating must know it.
   const Experiment ring = small.load(with(base, {"parallelism.sequence={ring: 4}", "data.packing.mode=documents"}));
   const VerificationReport differentiated = verify_on(4, ring, "differentiate", {.locate = true});
@@ -216,8 +232,10 @@ TEST_CASE("packing of data without document ends is refused", "[threads]") {
 }
 
 TEST_CASE("every planted fault is refused, and --locate names its place", "[threads]") {
-  const SmallExperiment small(small_llama());
-  const Experiment experiment = small.load(two_by_two);
+  TransformerSpec windowed = small_llama();
+  windowed.layers[0].layer.attention.window = 5;
+  const SmallExperiment small(small_llama()), window(windowed);
+  const Experiment experiment = small.load(two_by_two), with_window = window.load(two_by_two);
   // What the location must say; a fault of the ranks' communication is an op, one of the graph's meaning is its pass.
   const std::map<std::string, std::string> expected = {
       {"shard_state", "= all_reduce("},
@@ -236,12 +254,13 @@ TEST_CASE("every planted fault is refused, and --locate names its place", "[thre
   for (const Fault& fault : faults()) {
     const std::string name(fault.name);
     INFO(name);
-    const bool ring = name == "expand_ring";
-    const bool kept = name == "keep_gathered", groups = name == "groups_apart";
+    const bool ring = name == "expand_ring" || name == "expand_window";
+    const bool kept = name == "keep_gathered", groups = name == "groups_apart", reach = name == "expand_window";
     const VerificationReport report = verify_on(
         4,
         kept     ? keeping
         : groups ? grouped
+        : reach  ? with_window
                  : experiment,
         name, {.locate = true}, ring ? std::vector<MeshAxis>{{"dp", 2}, {"ring", 2}} : std::vector<MeshAxis>());
     INFO(report.text());

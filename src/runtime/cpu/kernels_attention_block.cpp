@@ -92,9 +92,10 @@ template <bool fast>
 bool make_block(const KernelProblem& problem, Kernel& kernel, std::string&) {
   const Blocks blocks = blocks_of(problem);
   const auto& chosen = choose(blocks, fast, kernel);
+  const DType out_dtype = problem.results[0].dtype;
   const std::size_t statistics = blocks.blocks == 1 ? 0 : statistics_bytes(blocks);
   kernel.scratch_bytes = statistics + chosen.forward_scratch_bytes(blocks.problem, blocks.dtype, problem.threads);
-  kernel.run = [blocks, statistics, forward = chosen.forward](const KernelCall& call) {
+  kernel.run = [blocks, out_dtype, statistics, forward = chosen.forward](const KernelCall& call) {
     const std::int64_t row = blocks.problem.heads * blocks.problem.head_dim,
                        kv_row = blocks.problem.kv_heads * blocks.problem.head_dim;
     for (std::int64_t i = 0; i < blocks.calls(); ++i) {
@@ -106,8 +107,8 @@ bool make_block(const KernelProblem& problem, Kernel& kernel, std::string&) {
       tensors.q = advance(call.operands[0], at.query_token * row, blocks.dtype);
       tensors.k = advance(call.operands[1], at.key_token * kv_row, blocks.dtype);
       tensors.v = advance(call.operands[2], at.key_token * kv_row, blocks.dtype);
-      tensors.out_dtype = blocks.wide;
-      tensors.out = advance(call.results[0], at.query_token * row, blocks.wide);
+      tensors.out_dtype = out_dtype;
+      tensors.out = advance(call.results[0], at.query_token * row, out_dtype);
       tensors.log_sum_exp = statistics ? call.scratch : call.results[1];
       forward(one, tensors, call.pool, static_cast<char*>(call.scratch) + statistics);
       if (statistics)
@@ -122,14 +123,15 @@ bool make_gradient(const KernelProblem& problem, Kernel& kernel, std::string&) {
   const Blocks blocks = blocks_of(problem);
   const auto& chosen = choose(blocks, fast, kernel);
   const bool adds = problem.operands.size() == 12;
-  const DType out_dtype = problem.operands[6].dtype;
+  const DType out_dtype = problem.operands[6].dtype, dq_dtype = problem.results[0].dtype,
+              dkv_dtype = problem.results[1].dtype;
   const std::size_t statistics = blocks.blocks == 1 ? 0 : statistics_bytes(blocks);
   kernel.scratch_bytes =
-      statistics + chosen.backward_scratch_bytes(blocks.problem, blocks.dtype, blocks.wide, problem.threads);
+      statistics + chosen.backward_scratch_bytes(blocks.problem, blocks.dtype, dq_dtype, problem.threads);
   const std::array<std::size_t, 3> bytes = {static_cast<std::size_t>(problem.results[0].bytes()),
                                             static_cast<std::size_t>(problem.results[1].bytes()),
                                             static_cast<std::size_t>(problem.results[2].bytes())};
-  kernel.run = [blocks, adds, out_dtype, statistics, bytes, backward = chosen.backward](const KernelCall& call) {
+  kernel.run = [=, backward = chosen.backward](const KernelCall& call) {
     for (std::size_t i = 0; i < 3; ++i)
       if (adds && call.operands[9 + i] != call.results[i]) std::memcpy(call.results[i], call.operands[9 + i], bytes[i]);
     const std::int64_t row = blocks.problem.heads * blocks.problem.head_dim,
@@ -152,10 +154,11 @@ bool make_gradient(const KernelProblem& problem, Kernel& kernel, std::string&) {
         tensors.log_sum_exp = call.scratch;
       }
       tensors.dout = advance(call.operands[8], at.query_token * row, blocks.dtype);
-      tensors.dq_dtype = tensors.dkv_dtype = blocks.wide;
-      tensors.dq = advance(call.results[0], at.query_token * row, blocks.wide);
-      tensors.dk = advance(call.results[1], at.key_token * kv_row, blocks.wide);
-      tensors.dv = advance(call.results[2], at.key_token * kv_row, blocks.wide);
+      tensors.dq_dtype = dq_dtype;
+      tensors.dkv_dtype = dkv_dtype;
+      tensors.dq = advance(call.results[0], at.query_token * row, dq_dtype);
+      tensors.dk = advance(call.results[1], at.key_token * kv_row, dkv_dtype);
+      tensors.dv = advance(call.results[2], at.key_token * kv_row, dkv_dtype);
       tensors.accumulate_dq = tensors.accumulate_dkv = adds;
       backward(one, tensors, call.pool, static_cast<char*>(call.scratch) + statistics);
     }
