@@ -186,18 +186,17 @@ ResolvedParallelism resolve_parallelism(const Experiment& e, std::int64_t world,
   resolve_state(e, world, resolved);
 
   if (resolved.outer() > 1) {
-    const bool some = !windowed.empty(), every = whole.empty();
     if (parallelism.token_order) {
       resolved.token_order = *parallelism.token_order;
-      if (resolved.token_order == SequenceOrder::balanced && some)
+      if (resolved.token_order == SequenceOrder::balanced && !windowed.empty())
         resolved.decisions.push_back(
             "parallelism.token_order balanced: what a window sees may lie on any rank, so layers with one move all "
             "blocks");
-    } else if (e.data.packing && !some) {
+    } else if (e.data.packing && windowed.empty()) {
       resolved.token_order = SequenceOrder::balanced;
       resolved.decisions.push_back(
           "parallelism.token_order auto: balanced, which shares the attention of packed documents evenly");
-    } else if (!every) {
+    } else if (!whole.empty()) {
       resolved.token_order = SequenceOrder::zigzag;
       resolved.decisions.push_back("parallelism.token_order auto: zigzag, which shares causal attention evenly");
     } else {
