@@ -139,8 +139,14 @@ TEST_CASE("packing of data without document ends is refused", "[threads]") {
 }
 
 TEST_CASE("every planted fault is refused, and --locate names its place", "[threads]") {
-  const SmallExperiment small(small_llama());
-  const Experiment experiment = small.load(two_by_two);
+  TransformerSpec spec = small_llama();
+  spec.layers = {{2, small_layer(4, 1, 8, 24)}};  // one KV head, which two ranks share
+  const SmallExperiment small(spec);
+  std::vector<std::string> documents;
+  for (const int size : {7, 12, 3, 10, 9, 14, 6, 11, 5, 13, 8, 5}) {
+    documents.push_back((small.folder() / fmt::format("document{}.txt", documents.size())).string());
+    std::ofstream(documents.back()) << std::string(static_cast<std::size_t>(size), 'a');
+  }
   // What the location must say; a fault of the ranks' communication is an op, one of the graph's meaning is its pass.
   const std::map<std::string, std::string> expected = {
       {"shard_state", "= all_reduce("},
@@ -149,22 +155,34 @@ TEST_CASE("every planted fault is refused, and --locate names its place", "[thre
       {"plan_memory", "the memory plan or the executor"},
       {"averaged_gradient", "pass lower_reshards"},
       {"norm_of_own_shard", "update: op #"},
+      {"kv_gradient", "pass partition"},
+      {"lost_accumulation", "pass partition"},
       {"dropped_boundary_label", "input labels"},
       {"wrong_boundary_mask", "input key_start"},
+      {"counted_padding", "input labels"},
+      {"document_boundary", "input key_start"},
+  };
+  // What a fault needs to have a place.
+  const std::map<std::string, std::vector<std::string>> keys = {
+      {"expand_ring", {"parallelism.data=2", "parallelism.sequence={ring: 2}"}},
+      {"lost_accumulation", {"parallelism.zero_stage=2", "training.global_batch_size=12"}},
+      {"counted_padding", {"training.seq_len=15"}},
+      {"document_boundary",
+       {fmt::format("data.files=[{}]", fmt::join(documents, ", ")), "data.packing.mode=documents"}},
   };
   for (const Fault& fault : faults()) {
     const std::string name(fault.name);
     INFO(name);
-    const bool ring = name == "expand_ring";
-    const VerificationReport report =
-        verify_on(4, experiment, name, {.locate = true},
-                  ring ? std::vector<MeshAxis>{{"dp", 2}, {"ring", 2}} : std::vector<MeshAxis>());
+    const auto more = keys.find(name);
+    const Experiment experiment = small.load(more == keys.end() ? two_by_two : with(two_by_two, more->second));
+    const VerificationReport report = verify_on(4, experiment, name, {.locate = true});
     INFO(report.text());
     CHECK(report.differs);
     const auto known = expected.find(name);
     const std::string place = known == expected.end() ? "pass " + name + " " : known->second;
     REQUIRE(report.location.size() == 1);
     CHECK(report.location[0].find(place) != std::string::npos);
+    CHECK_FALSE(verify_on(4, experiment).differs);
   }
 }
 
