@@ -16,7 +16,7 @@
 namespace longhaul {
 
 struct DataSource {
-  std::unique_ptr<TokenDataset> dataset;
+  std::unique_ptr<TokenSource> dataset;
   std::unique_ptr<Sampler> sampler;
   std::unique_ptr<SequenceLoader> loader;
 

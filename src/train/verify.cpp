@@ -17,6 +17,7 @@
 #include "train/compare.h"
 #include "train/locate.h"
 #include "train/reference_run.h"
+#include "train/shrink.h"
 #include "train/source.h"
 
 namespace longhaul {
@@ -52,17 +53,14 @@ void refuse_unreasonable(const RunSetup& setup) {
   if (seconds > longest_seconds)
     fail(
         "verify would take about {:.0f} minutes: the reference run does {:.3g} floating-point operations on one core "
-        "in "
-        "plain loops. Use a smaller model.config, or lower training.global_batch_size ({}) or training.seq_len ({}); "
-        "--force runs it all the same",
+        "in plain loops. Use a smaller model.config, or lower training.global_batch_size ({}) or training.seq_len "
+        "({}); --shrink verifies a small model in its place, --force runs it all the same",
         seconds / 60, seconds * reference_flops_per_second, setup.parallel.global_batch_size, setup.sequence);
   if (bytes > memory / 2)
     fail(
         "verify would take about {:.1f} GiB on rank 0 (a whole step in float64) of the {:.1f} GiB of this machine. Use "
-        "a "
-        "smaller model.config, or lower training.micro_batch_size ({}) or training.seq_len ({}); --force runs it all "
-        "the "
-        "same",
+        "a smaller model.config, or lower training.micro_batch_size ({}) or training.seq_len ({}); --shrink verifies a "
+        "small model in its place, --force runs it all the same",
         bytes / (1 << 30), memory / (1 << 30), setup.experiment.training.micro_batch_size, setup.sequence);
 }
 
@@ -279,17 +277,23 @@ std::string VerificationReport::text() const {
 }
 
 VerificationReport verify_run(Communicator& world, const Experiment& experiment, const VerificationOptions& options) {
-  RunSetup setup;
+  RunSetup setup, large;
   const Hosts hosts = find_hosts(world);
   phase(world, [&] {
-    require_data_files(experiment);
+    if (!options.shrink) require_data_files(experiment);
     setup = prepare_run(experiment, world.size(), hosts);
+    if (options.shrink) {
+      large = std::move(setup);
+      setup = shrink_run(large, world.size(), hosts);
+    }
   });
   for (const auto& decision : setup.decisions) log_info("{}", decision);
+  if (options.shrink) return verify_run(world, setup, options, [&] { return open_shrunk_source(large, setup); });
   return verify_run(world, setup, options);
 }
 
-VerificationReport verify_run(Communicator& world, const RunSetup& setup, const VerificationOptions& options) {
+VerificationReport verify_run(Communicator& world, const RunSetup& setup, const VerificationOptions& options,
+                              const std::function<DataSource()>& open) {
   const bool first = world.rank() == 0;
   const bool exact = setup.request.options.dtype == DType::float64;
   const std::int64_t micro_batches = setup.parallel.accumulation_steps;
@@ -300,7 +304,7 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
   std::vector<std::int64_t> samples(static_cast<std::size_t>(setup.parallel.global_batch_size));
   phase(world, [&] {
     if (!options.force) refuse_unreasonable(setup);
-    source = open_source(world, setup, setup.experiment.data.files, true);
+    source = open ? open() : open_source(world, setup, setup.experiment.data.files, true);
     parameters = first_parameters(setup);
     model = compile_model(setup.request);
   });
