@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "plan/mesh.h"
+#include "plan/token_placement.h"
 
 namespace longhaul {
 namespace {
@@ -14,7 +15,9 @@ constexpr std::int64_t least_slots = 32;      // and of a sequence
 
 /// Tokens that lie together: what a rank holds of a sequence at its ends.
 std::int64_t piece(const ResolvedParallelism& parallel, std::int64_t sequence) {
-  const std::int64_t pieces = parallel.outer() * (parallel.token_order == SequenceOrder::zigzag ? 2 : 1);
+  const std::int64_t pieces = parallel.outer() * (parallel.token_order == SequenceOrder::balanced ? permuted_chunks
+                                                  : parallel.token_order == SequenceOrder::zigzag ? 2
+                                                                                                  : 1);
   return padded_sequence(parallel, sequence) / pieces;
 }
 

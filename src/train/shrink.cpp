@@ -207,16 +207,16 @@ DataSource open_shrunk_source(const RunSetup& large, const RunSetup& small) {
   DataSource source;
   const std::int64_t vocabulary = small.model.spec.vocabulary;
   if (large.experiment.data.files.empty()) {
-    source.dataset = std::make_unique<CountedTokens>(small.parallel.global_batch_size * small.sequence + 1,
+    source.stream = std::make_unique<CountedTokens>(small.parallel.global_batch_size * small.sequence + 1,
                                                      small.sequence, vocabulary);
   } else {
     auto all = std::make_unique<TokenDataset>(dataset_options(large, large.experiment.data.files));
     Sampler(all->size(), large.sequence, 0);  // refuses what training would
-    source.dataset = std::make_unique<SparseTokens>(std::move(all), stride_of(large, small), vocabulary);
+    source.stream = std::make_unique<SparseTokens>(std::move(all), stride_of(large, small), vocabulary);
   }
-  source.sampler = std::make_unique<Sampler>(source.dataset->size(), small.sequence,
+  source.sampler = std::make_unique<Sampler>(source.stream->size(), small.sequence,
                                              static_cast<std::uint64_t>(small.experiment.training.seed));
-  source.loader = make_loader(small.experiment, *source.dataset);
+  source.loader = make_loader(small.experiment, *source.stream);
   return source;
 }
 

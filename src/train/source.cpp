@@ -41,10 +41,9 @@ DataSource open_source(Communicator& world, const RunSetup& setup, const std::ve
                        bool shuffle) {
   const Experiment& experiment = setup.experiment;
   DataSource source;
-  auto dataset = std::make_unique<TokenDataset>(dataset_options(setup, files));
-  const std::int64_t size = dataset->size();
-  dataset->validate(size * world.rank() / world.size(), size * (world.rank() + 1) / world.size());
-  source.dataset = std::move(dataset);
+  source.dataset = std::make_unique<TokenDataset>(dataset_options(setup, files));
+  const std::int64_t size = source.dataset->size();
+  source.dataset->validate(size * world.rank() / world.size(), size * (world.rank() + 1) / world.size());
   source.sampler =
       std::make_unique<Sampler>(size, setup.sequence, static_cast<std::uint64_t>(experiment.training.seed), shuffle);
   source.loader = make_loader(experiment, *source.dataset);

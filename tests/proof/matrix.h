@@ -48,7 +48,8 @@ struct Split {
 };
 
 inline const std::vector<Split>& all_splits() {
-  constexpr TokenOrder contiguous = TokenOrder::contiguous, zigzag = TokenOrder::zigzag;
+  constexpr TokenOrder contiguous = TokenOrder::contiguous, zigzag = TokenOrder::zigzag,
+                       balanced = TokenOrder::permuted;
   static const std::vector<Split> table = {
       {"ulysses 2", 1, 2, 1, 1, contiguous},
       {"ulysses 4", 1, 4, 1, 1, contiguous},
@@ -66,6 +67,9 @@ inline const std::vector<Split>& all_splits() {
       {"ulysses 2 x ring 2 zigzag", 1, 2, 2, 1, zigzag},
       {"ulysses 2 x gather 2", 1, 2, 1, 2, contiguous},
       {"ulysses 2 x gather 2 zigzag", 1, 2, 1, 2, zigzag},
+      {"ring 2 balanced", 1, 1, 2, 1, balanced},
+      {"gather 3 balanced", 1, 1, 1, 3, balanced},
+      {"ulysses 2 x ring 2 balanced", 1, 2, 2, 1, balanced},
       {"data 2", 2, 1, 1, 1, contiguous},
       {"data 4", 4, 1, 1, 1, contiguous},
       {"data 2 x ulysses 2", 2, 2, 1, 1, contiguous},
