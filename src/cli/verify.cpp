@@ -15,6 +15,11 @@ std::function<int()> add_verify(CLI::App& app) {
                "when something differs, name the first pass that moved the meaning, or the first op whose result on "
                "the ranks differs (slow; keeps every value)");
   app.add_flag("--force", options->force, "also when the reference run takes very long or much memory");
+  app.add_flag(
+      "--shrink", options->shrink,
+      "verify a small model in place of one too large for one rank: fewer and smaller layers, one of each kind, "
+      "and a shorter sequence, split by the same strategies over the same mesh. Weights are random, data are a "
+      "part of the files or, without files, made up; the log says what each size became");
   return [arguments, options, &app] {
     const Experiment experiment = load_experiment(arguments->file, app.remaining());
     return run_ranks(arguments->ranks, [&](Communicator& world) {

@@ -138,6 +138,35 @@ bool confuses_two_copies(Graph& graph, const PassContext& context) {
   return false;
 }
 
+// Averages what KV heads that were repeated for several ranks receive.
+bool averages_copies_of_kv_heads(Graph& graph, const PassContext& context) {
+  if (!is_accumulate(context.kind)) return false;
+  return insert_behind(
+      graph, [](const Op& op) { return op.is("reduce_heads"); },
+      [&](Builder& builder, ValueId value) {
+        const ValueId copies = graph.ops.back().operands[0];
+        return builder.one(
+            "scale", {value},
+            {{"factor", static_cast<double>(graph[value].shape[2]) / static_cast<double>(graph[copies].shape[2])}});
+      },
+      false);
+}
+
+// Where accumulators are sharded, a micro-batch's gradient takes the place of the sum so far.
+bool overwrites_sharded_accumulators(Graph& graph, const PassContext&) {
+  bool planted = false;
+  for (const Op& op : graph.ops) {
+    if (!op.is("add") || graph[op.operands[0]].role != Role::accumulator || graph[op.results[0]].layout.flat.empty())
+      continue;
+    for (auto& output : graph.outputs)
+      if (output.value == op.results[0]) {
+        output.value = op.operands[1];
+        planted = true;
+      }
+  }
+  return planted;
+}
+
 // ---- of expansion and schedule
 
 bool merges_different_ops(Graph& graph, const PassContext& context) {
@@ -285,6 +314,10 @@ const std::vector<Fault>& faults() {
       {"shard_state", "shard_state", "1 / count counts as one part of a sum over ranks",
        takes_one_over_count_for_a_part},
       {"partition", "partition", "a copy in another layout is that of another value", confuses_two_copies},
+      {"kv_gradient", "partition", "gradients of repeated KV heads are averaged, not summed",
+       averages_copies_of_kv_heads},
+      {"lost_accumulation", "partition", "a sharded gradient is that of the last micro-batch only",
+       overwrites_sharded_accumulators},
       {"cse", "cse", "two products of different operands are taken for one", merges_different_ops},
       {"expand_window", "expand_window", "the keys that a window reaches are taken one row too early",
        takes_a_row_too_early},
@@ -302,6 +335,8 @@ const std::vector<Fault>& faults() {
       {"norm_of_own_shard", "schedule", "the gradient norm leaves out the other ranks' shards", norm_of_own_shard},
       {"dropped_boundary_label", "data", "the last label of every rank's slice is ignored"},
       {"wrong_boundary_mask", "data", "the first token of every rank's slice sees only itself"},
+      {"counted_padding", "data", "padded tokens have a label"},
+      {"document_boundary", "data", "a document begins one token too early"},
   };
   return table;
 }
@@ -349,10 +384,14 @@ void plant_in_data(const CompileOptions& options, std::int64_t rows, std::int64_
   if (!fault || fault->after != "data") return;
   for (std::int64_t row = 0; row < rows; ++row) {
     const std::int64_t first = row * slots;
-    if (fault->name == "dropped_boundary_label")
-      labels[first + slots - 1] = -1;  // any negative label is ignored
-    else
-      key_start[first] = index[first];
+    if (fault->name == "dropped_boundary_label") labels[first + slots - 1] = -1;  // any negative label is ignored
+    if (fault->name == "wrong_boundary_mask") key_start[first] = index[first];
+    for (std::int64_t i = first; i < first + slots; ++i) {
+      // A token that sees only itself and has no label: padding, or the only one of its document, which has none
+      // either.
+      if (fault->name == "counted_padding" && key_start[i] == index[i] && labels[i] < 0) labels[i] = 0;
+      if (fault->name == "document_boundary" && key_start[i] > 0) --key_start[i];
+    }
   }
 }
 

@@ -13,8 +13,11 @@ namespace tolerance {
 /// float64, any number of ranks against the specification: every gradient tensor, the loss, parameters after several
 /// steps.
 inline constexpr double float64 = 1e-10;
-/// float32 and bfloat16: at most this many times the larger of one rank's error and the dtype's unit roundoff.
+/// float32 and bfloat16: at most this many times one rank's error (see LowPrecisionLimits).
 inline constexpr double ratio_to_one_rank = 2;
+/// The error of one rank in the loss or the gradient norm counts as no smaller than this many unit roundoffs: one
+/// number can be right by luck.
+inline constexpr double number_roundoffs = 2;
 /// One rank in float32 or bfloat16 against the specification, the whole gradient together: at most this many unit
 /// roundoffs. Wide on purpose (rounding grows with depth and S): only a defect that all ranks share exceeds it.
 inline constexpr double one_rank_roundoffs = 64;
@@ -23,6 +26,8 @@ inline constexpr double one_rank_roundoffs = 64;
 inline constexpr double locate_roundoffs = 64;
 /// Unpatched Hugging Face transformers, which rounds to float32 inside norms, softmax, loss and RoPE.
 inline constexpr double transformers_float32 = 1e-5;
+/// Gradients below this part of the root mean square of all of them together are zero but for rounding.
+inline constexpr double zero_gradient = 1e-6;
 }  // namespace tolerance
 
 using Tensors = std::map<std::string, std::vector<double>>;
@@ -31,6 +36,35 @@ using Tensors = std::map<std::string, std::vector<double>>;
 /// tensor's: some gradients are zero by symmetry, and rounding in them must not count as an error without bound. NaN
 /// counts as infinite.
 std::map<std::string, double> tensor_errors(const Tensors& tensors, const Tensors& reference);
+/// The same of parameters after an update, by the reference gradients before it ("gradient." and the parameter's name).
+/// Adam divides a gradient by its own size: where that is zero by symmetry the step is rounding over rounding. So
+/// elements whose gradient is below `zero_gradient` count by their absolute difference; the larger of the two is the
+/// error.
+std::map<std::string, double> parameter_errors(const Tensors& parameters, const Tensors& reference,
+                                               const Tensors& gradients);
+
+/// What ranks in float32 or bfloat16 may differ from the specification: `ratio_to_one_rank` times one rank's error in
+/// that dtype. Of a number it counts as no smaller than `number_roundoffs`; of a tensor as no smaller than the dtype's
+/// unit roundoff and than one rank's error in the whole gradient, as a tensor of few elements can be right by luck. A
+/// gradient that is zero by symmetry has only rounding to compare, and ranks that add in another order have more of it:
+/// that may reach `one_rank_roundoffs` of the size that tensor_errors counts it by.
+class LowPrecisionLimits {
+ public:
+  /// The gradients of one rank and of the specification, by the same names.
+  LowPrecisionLimits(const Tensors& one_rank, const Tensors& reference, double roundoff);
+  /// One rank's error in the whole gradient.
+  double whole() const { return whole_; }
+  /// `roundoff`: of the dtype that the number comes from.
+  double of_number(double error_of_one, double roundoff) const;
+  double of_tensor(const std::string& name) const { return tensors_.at(name); }
+
+ private:
+  double whole_ = 0;
+  std::map<std::string, double> tensors_;
+};
+
+/// |a − b| / |b|; NaN counts as infinite.
+double relative_error(double value, double reference);
 double norm(const std::vector<double>& values);
 
 }  // namespace longhaul

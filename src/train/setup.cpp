@@ -118,11 +118,15 @@ std::vector<AttentionLayer> attention_layers(const TransformerSpec& spec) {
 }
 
 RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts) {
+  return prepare_run(experiment, load_model(experiment.model.config), world, hosts);
+}
+
+RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int world, const Hosts& hosts) {
   RunSetup setup;
   setup.experiment = experiment;
   if (experiment.device.type != DeviceType::cpu)
     fail("device.type is {}: this build has no such executor; allowed is cpu", value_of(experiment, "device.type"));
-  setup.model = load_model(experiment.model.config);
+  setup.model = model;
   const TransformerSpec& spec = setup.model.spec;
   setup.decisions = setup.model.notes;
   setup.parallel = resolve_parallelism(experiment, world, hosts.neighbours, attention_layers(spec));

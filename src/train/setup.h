@@ -41,5 +41,7 @@ std::vector<AttentionLayer> attention_layers(const TransformerSpec& spec);
 /// Throws Error for what cannot be done: a device or key value without an implementation, heads that do not divide, a
 /// sequence longer than a learned position table. Compiles the run once when keep_gathered auto depends on its memory.
 RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts);
+/// The same of a model that has been read.
+RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int world, const Hosts& hosts);
 
 }  // namespace longhaul

@@ -17,6 +17,7 @@ namespace longhaul {
 
 struct DataSource {
   std::unique_ptr<TokenDataset> dataset;
+  std::unique_ptr<TokenSource> stream;  ///< what samples are cut from when it is not `dataset`
   std::unique_ptr<Sampler> sampler;
   std::unique_ptr<SequenceLoader> loader;
 

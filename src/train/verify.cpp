@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
+#include <optional>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -17,6 +17,7 @@
 #include "train/compare.h"
 #include "train/locate.h"
 #include "train/reference_run.h"
+#include "train/shrink.h"
 #include "train/source.h"
 
 namespace longhaul {
@@ -27,11 +28,6 @@ struct Outcome {
   StepResult step;
   Tensors gradients, parameters;
 };
-
-double relative(double value, double reference) {
-  const double error = std::abs(value - reference) / std::max(std::abs(reference), 1e-300);
-  return std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
-}
 
 // ---- what the reference run costs
 
@@ -57,17 +53,14 @@ void refuse_unreasonable(const RunSetup& setup) {
   if (seconds > longest_seconds)
     fail(
         "verify would take about {:.0f} minutes: the reference run does {:.3g} floating-point operations on one core "
-        "in "
-        "plain loops. Use a smaller model.config, or lower training.global_batch_size ({}) or training.seq_len ({}); "
-        "--force runs it all the same",
+        "in plain loops. Use a smaller model.config, or lower training.global_batch_size ({}) or training.seq_len "
+        "({}); --shrink verifies a small model in its place, --force runs it all the same",
         seconds / 60, seconds * reference_flops_per_second, setup.parallel.global_batch_size, setup.sequence);
   if (bytes > memory / 2)
     fail(
         "verify would take about {:.1f} GiB on rank 0 (a whole step in float64) of the {:.1f} GiB of this machine. Use "
-        "a "
-        "smaller model.config, or lower training.micro_batch_size ({}) or training.seq_len ({}); --force runs it all "
-        "the "
-        "same",
+        "a smaller model.config, or lower training.micro_batch_size ({}) or training.seq_len ({}); --shrink verifies a "
+        "small model in its place, --force runs it all the same",
         bytes / (1 << 30), memory / (1 << 30), setup.experiment.training.micro_batch_size, setup.sequence);
 }
 
@@ -221,56 +214,41 @@ void compare(const RunSetup& setup, const Outcome& ranks, const Outcome& referen
   double squares = 0;
   for (const auto& [name, wanted] : reference.gradients) squares += norm(wanted) * norm(wanted);
   const double whole = std::sqrt(squares);
-  const auto limit = [&](double error_of_one, double rounding) {
-    return alone ? tolerance::ratio_to_one_rank * std::max(error_of_one, rounding) : tolerance::float64;
-  };
+  std::optional<LowPrecisionLimits> low;
+  if (alone) low.emplace(alone->gradients, reference.gradients, reduced);
   const auto number = [&](const char* name, double StepResult::*member, double rounding) {
     const double wanted = reference.step.*member;
-    report.rows.push_back({name, relative(ranks.step.*member, wanted),
-                           limit(alone ? relative(alone->step.*member, wanted) : 0, rounding), std::abs(wanted)});
+    const double limit =
+        low ? low->of_number(relative_error(alone->step.*member, wanted), rounding) : tolerance::float64;
+    report.rows.push_back({name, relative_error(ranks.step.*member, wanted), limit, std::abs(wanted)});
   };
   number("loss", &StepResult::loss, roundoff);
   number("grad_norm", &StepResult::grad_norm, reduced);
-  const auto tensors = [&](const Tensors& have, const Tensors& wanted, const Tensors* one) {
-    const auto errors = tensor_errors(have, wanted);
-    const auto errors_of_one = one ? tensor_errors(*one, wanted) : std::map<std::string, double>();
-    for (const auto& [name, error] : errors)
-      report.rows.push_back({name, error, limit(one ? errors_of_one.at(name) : 0, reduced), norm(wanted.at(name))});
-  };
-  tensors(ranks.gradients, reference.gradients, alone ? &alone->gradients : nullptr);
-  if (!reference.parameters.empty()) tensors(ranks.parameters, reference.parameters, nullptr);
-  // AdamW magnifies rounding where the gradient is zero by symmetry: those parameters are compared absolutely.
-  for (auto& row : report.rows) {
-    const auto gradient = reference.gradients.find("gradient." + row.name);
-    if (gradient == reference.gradients.end() || norm(gradient->second) > 1e-12 * whole) continue;
-    const auto &have = ranks.parameters.at(row.name), &wanted = reference.parameters.at(row.name);
-    double off = 0;
-    for (std::size_t i = 0; i < wanted.size(); ++i) off += (have[i] - wanted[i]) * (have[i] - wanted[i]);
-    row.error = std::isnan(off) ? std::numeric_limits<double>::infinity() : std::sqrt(off);
-  }
+  for (const auto& [name, error] : tensor_errors(ranks.gradients, reference.gradients))
+    report.rows.push_back(
+        {name, error, low ? low->of_tensor(name) : tolerance::float64, norm(reference.gradients.at(name))});
+  if (!reference.parameters.empty())  // of float64 runs only
+    for (const auto& [name, error] : parameter_errors(ranks.parameters, reference.parameters, reference.gradients))
+      report.rows.push_back({name, error, tolerance::float64, norm(reference.parameters.at(name))});
   std::stable_sort(report.rows.begin(), report.rows.end(), [](const VerificationRow& a, const VerificationRow& b) {
     return a.error / a.limit > b.error / b.limit;
   });
 
-  double difference = 0;
   std::string zero;
-  for (const auto& [name, wanted] : reference.gradients) {
+  for (const auto& [name, wanted] : reference.gradients)
     if (norm(wanted) <= 1e-12 * whole) zero += (zero.empty() ? "" : ", ") + name;
-    if (!alone) continue;
-    const auto& have = alone->gradients.at(name);
-    for (std::size_t i = 0; i < wanted.size(); ++i) difference += (have[i] - wanted[i]) * (have[i] - wanted[i]);
-  }
   if (squares == 0)
     report.problems.push_back(
         "every reference gradient is zero, so nothing was compared; does the batch hold a label?");
   else if (!zero.empty())
     report.notes.push_back("reference gradients that are zero, of which the comparison says little: " + zero);
-  if (alone) {
-    const double error = std::sqrt(difference / std::max(squares, 1e-300));
+  if (low) {
+    const double error = low->whole();
     const double most = tolerance::one_rank_roundoffs * accumulated;
-    report.notes.push_back(fmt::format(
-        "{}: limits are twice the error of one rank of that dtype (whole gradient: {:.3g}) or of one rounding ({:.3g})",
-        name_of(options.dtype), error, reduced));
+    report.notes.push_back(
+        fmt::format("{}: limits are twice the error of one rank of that dtype, a tensor's at least twice that of the "
+                    "whole gradient ({:.3g}), all at least twice one rounding ({:.3g})",
+                    name_of(options.dtype), error, reduced));
     if (!(error <= most))
       report.problems.push_back(
           fmt::format("one rank of {} is itself off by {:.3g} of the whole gradient, more than {:.3g}: a defect that "
@@ -312,17 +290,23 @@ std::string VerificationReport::text() const {
 }
 
 VerificationReport verify_run(Communicator& world, const Experiment& experiment, const VerificationOptions& options) {
-  RunSetup setup;
+  RunSetup setup, large;
   const Hosts hosts = find_hosts(world);
   phase(world, [&] {
-    require_data_files(experiment);
+    if (!options.shrink) require_data_files(experiment);
     setup = prepare_run(experiment, world.size(), hosts);
+    if (options.shrink) {
+      large = std::move(setup);
+      setup = shrink_run(large, world.size(), hosts);
+    }
   });
   for (const auto& decision : setup.decisions) log_info("{}", decision);
+  if (options.shrink) return verify_run(world, setup, options, [&] { return open_shrunk_source(large, setup); });
   return verify_run(world, setup, options);
 }
 
-VerificationReport verify_run(Communicator& world, const RunSetup& setup, const VerificationOptions& options) {
+VerificationReport verify_run(Communicator& world, const RunSetup& setup, const VerificationOptions& options,
+                              const std::function<DataSource()>& open) {
   const bool first = world.rank() == 0;
   const bool exact = setup.request.options.dtype == DType::float64;
   const std::int64_t micro_batches = setup.parallel.accumulation_steps;
@@ -333,7 +317,7 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
   std::vector<std::int64_t> samples(static_cast<std::size_t>(setup.parallel.global_batch_size));
   phase(world, [&] {
     if (!options.force) refuse_unreasonable(setup);
-    source = open_source(world, setup, setup.experiment.data.files, true);
+    source = open ? open() : open_source(world, setup, setup.experiment.data.files, true);
     parameters = first_parameters(setup);
     model = compile_model(setup.request);
   });

@@ -1,5 +1,4 @@
-// N ranks compute what one rank computes: loss, every gradient tensor, and the parameters after two steps, against the
-// specification in float64.
+// N ranks compute what one rank computes: what the matrix (tests/proof) does not vary.
 #include <catch2/catch.hpp>
 
 #include "ranks.h"
@@ -17,8 +16,6 @@ void check_cell(const Cell& cell, const Outcome& reference) {
   CHECK(difference(outcome, reference, tolerance::float64) == "");
 }
 
-constexpr std::pair<int, int> splits[] = {{1, 2}, {2, 1}, {2, 2}, {1, 4}, {4, 1}};
-
 }  // namespace
 
 TEST_CASE("one rank computes the specification, and its gradients are not zero") {
@@ -35,37 +32,6 @@ TEST_CASE("one rank computes the specification, and its gradients are not zero")
     }
     check_cell(cell, reference);
   }
-}
-
-TEST_CASE("ranks x ZeRO x accumulation x masks equal one rank in float64", "[threads]") {
-  for (const auto& spec : {small_llama(), small_gpt2(), small_qwen3()})
-    for (const std::int64_t micro_batches : {1, 2, 3})
-      for (const Masking masking : {Masking::plain, Masking::uneven, Masking::one_rank_ignored, Masking::packed}) {
-        if (micro_batches > 1 && masking != Masking::uneven) continue;
-        Cell cell{.spec = spec, .micro_batches = micro_batches, .rows = 4, .masking = masking};
-        const Outcome reference = run_reference(cell);
-        for (const auto& [data, sequence] : splits)
-          for (cell.zero_stage = 0; cell.zero_stage <= 3; ++cell.zero_stage) {
-            cell.data = data;
-            cell.sequence_ranks = sequence;
-            check_cell(cell, reference);
-          }
-      }
-}
-
-TEST_CASE("a sequence that does not divide is padded with identical results", "[threads]") {
-  for (const auto& spec : {small_llama(), small_gpt2(), small_qwen3()})
-    for (const std::int64_t length : {13, 15}) {
-      Cell cell{.spec = spec, .rows = 4, .sequence = length, .masking = Masking::uneven};
-      const Outcome reference = run_reference(cell);
-      for (const auto& [data, sequence] : splits)
-        for (const int stage : {0, 3}) {
-          cell.data = data;
-          cell.sequence_ranks = sequence;
-          cell.zero_stage = stage;
-          check_cell(cell, reference);
-        }
-    }
 }
 
 TEST_CASE("fewer KV heads than ranks, and KV heads that do not divide", "[threads]") {
@@ -102,30 +68,6 @@ TEST_CASE("a step without any valid token changes nothing but decay, and nothing
       throw std::runtime_error("a step without valid tokens moved");
     return 0;
   });
-}
-
-// error_N <= 2 · max(error_1, unit roundoff of the dtype), every error against float64.
-TEST_CASE("float32 and bfloat16 on ranks are as near to float64 as one rank is", "[threads]") {
-  for (const DType dtype : {DType::float32, DType::bfloat16})
-    for (const auto& spec : {small_llama(), small_gpt2(), small_qwen3()}) {
-      Cell cell{.spec = spec, .micro_batches = 2, .rows = 4, .masking = Masking::uneven, .dtype = dtype};
-      const Outcome reference = run_reference(cell);
-      std::string problem;
-      const auto one = tensor_errors(run_ranks(cell, problem).gradients, reference.gradients);
-      for (const auto& [data, sequence] : splits)
-        for (const int stage : {0, 1, 2, 3}) {
-          cell.data = data;
-          cell.sequence_ranks = sequence;
-          cell.zero_stage = stage;
-          const Outcome outcome = run_ranks(cell, problem);
-          INFO(cell.text());
-          CHECK(problem == "");
-          for (const auto& [name, error] : tensor_errors(outcome.gradients, reference.gradients)) {
-            INFO(name << ": error " << error << ", one rank " << one.at(name));
-            CHECK(error <= tolerance::ratio_to_one_rank * std::max(one.at(name), unit_roundoff(dtype)));
-          }
-        }
-    }
 }
 
 }  // namespace longhaul

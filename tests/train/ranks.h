@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "base/environment.h"
 #include "plan/mesh.h"
 #include "small_models.h"
 
@@ -71,6 +72,7 @@ inline CompileRequest request_for(const Cell& cell) {
   request.sequence = cell.padded();
   request.options.token_order = cell.order;
   request.options.window_axes = cell.window_axes;
+  request.options.fault = environment("LONGHAUL_FAULT");  // which tests catch a planted fault
   request.kinds = step_kinds(cell.micro_batches, false);
   request.threads = cell.threads;
   return request;
@@ -175,18 +177,8 @@ inline std::string difference(const Outcome& ranks, const Outcome& reference, do
     return fmt::format("norm {} for {}", ranks.first.grad_norm, reference.first.grad_norm);
   for (const auto& [name, error] : tensor_errors(ranks.gradients, reference.gradients))
     if (!(error <= limit)) return fmt::format("{}: error {}", name, error);
-  for (const auto& [name, error] : tensor_errors(ranks.parameters, reference.parameters)) {
-    // Adam divides a gradient by its own size: where the gradient is zero by symmetry that is rounding over rounding,
-    // so there the parameters are compared absolutely.
-    if (norm(reference.gradients.at("gradient." + name)) < 1e-12) {
-      const auto &a = ranks.parameters.at(name), &b = reference.parameters.at(name);
-      for (std::size_t i = 0; i < b.size(); ++i)
-        if (!(std::abs(a[i] - b[i]) <= limit))
-          return fmt::format("{} after two steps: element {} is {} for {}", name, i, a[i], b[i]);
-    } else if (!(error <= limit)) {
-      return fmt::format("{} after two steps: error {}", name, error);
-    }
-  }
+  for (const auto& [name, error] : parameter_errors(ranks.parameters, reference.parameters, reference.gradients))
+    if (!(error <= limit)) return fmt::format("{} after two steps: error {}", name, error);
   return "";
 }
 

@@ -88,7 +88,9 @@ inline ParameterSource random_parameters(const TransformerSpec& spec, std::uint6
   };
 }
 
-enum class Masking { plain, uneven, one_rank_ignored, packed };
+/// one_rank_ignored: whatever the split into up to four ranks and the token order, the first of those that share a
+/// sequence has no label. first_row_ignored: the same of ranks that hold whole sequences.
+enum class Masking { plain, uneven, one_rank_ignored, first_row_ignored, packed };
 
 /// Micro-batch `number` of a run: tokens from a counter-based stream; labels are the next tokens, some ignored as
 /// `masking` says.
@@ -107,8 +109,9 @@ inline GlobalBatch make_batch(const TransformerSpec& spec, std::int64_t rows, st
       bool ignored = false;
       std::int64_t start = 0;
       if (masking == Masking::uneven) ignored = i < sequence / 2 ? i % 3 != 0 : i % 7 == 0;
-      if (masking == Masking::one_rank_ignored)
-        ignored = i < sequence / 2;  // the first of two ranks has no valid token
+      // The first half of a sequence, and the last quarter, of which zigzag gives the first rank a part.
+      if (masking == Masking::one_rank_ignored) ignored = i < sequence / 2 || i >= sequence - sequence / 4;
+      if (masking == Masking::first_row_ignored) ignored = row < 2;
       if (masking == Masking::packed) {
         for (std::int64_t end :
              {std::int64_t{3}, sequence / 2 + 1, sequence - 2})  // documents end inside and across shards

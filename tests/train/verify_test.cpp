@@ -232,10 +232,16 @@ TEST_CASE("packing of data without document ends is refused", "[threads]") {
 }
 
 TEST_CASE("every planted fault is refused, and --locate names its place", "[threads]") {
-  TransformerSpec windowed = small_llama();
-  windowed.layers[0].layer.attention.window = 5;
-  const SmallExperiment small(small_llama()), window(windowed);
-  const Experiment experiment = small.load(two_by_two), with_window = window.load(two_by_two);
+  TransformerSpec spec = small_llama();
+  spec.layers = {{2, small_layer(4, 1, 8, 24)}};  // one KV head, which two ranks share
+  TransformerSpec reaching = small_llama();
+  reaching.layers[0].layer.attention.window = 5;
+  const SmallExperiment small(spec), window(reaching);
+  std::vector<std::string> documents;
+  for (const int size : {7, 12, 3, 10, 9, 14, 6, 11, 5, 13, 8, 5}) {
+    documents.push_back((small.folder() / fmt::format("document{}.txt", documents.size())).string());
+    std::ofstream(documents.back()) << std::string(static_cast<std::size_t>(size), 'a');
+  }
   // What the location must say; a fault of the ranks' communication is an op, one of the graph's meaning is its pass.
   const std::map<std::string, std::string> expected = {
       {"shard_state", "= all_reduce("},
@@ -245,30 +251,39 @@ TEST_CASE("every planted fault is refused, and --locate names its place", "[thre
       {"averaged_gradient", "pass lower_reshards"},
       {"norm_of_own_shard", "update: op #"},
       {"groups_apart", "= slice("},
+      {"kv_gradient", "pass partition"},
+      {"lost_accumulation", "pass partition"},
       {"dropped_boundary_label", "input labels"},
       {"wrong_boundary_mask", "input key_start"},
+      {"counted_padding", "input labels"},
+      {"document_boundary", "input key_start"},
   };
-  const Experiment keeping = small.load(with(
-      two_by_two, {"parallelism.zero_stage=3", "parallelism.keep_gathered=step", "training.global_batch_size=12"}));
-  const Experiment grouped = small.load(with(two_by_two, {"parallelism.zero_stage=2", "parallelism.shard_group=2"}));
+  // What a fault needs to have a place.
+  const std::map<std::string, std::vector<std::string>> keys = {
+      {"expand_ring", {"parallelism.data=2", "parallelism.sequence={ring: 2}"}},
+      {"expand_window", {"parallelism.data=2", "parallelism.sequence={ring: 2}"}},
+      {"keep_gathered",
+       {"parallelism.zero_stage=3", "parallelism.keep_gathered=step", "training.global_batch_size=12"}},
+      {"groups_apart", {"parallelism.zero_stage=2", "parallelism.shard_group=2"}},
+      {"lost_accumulation", {"parallelism.zero_stage=2", "training.global_batch_size=12"}},
+      {"counted_padding", {"training.seq_len=15"}},
+      {"document_boundary",
+       {fmt::format("data.files=[{}]", fmt::join(documents, ", ")), "data.packing.mode=documents"}},
+  };
   for (const Fault& fault : faults()) {
     const std::string name(fault.name);
     INFO(name);
-    const bool ring = name == "expand_ring" || name == "expand_window";
-    const bool kept = name == "keep_gathered", groups = name == "groups_apart", reach = name == "expand_window";
-    const VerificationReport report = verify_on(
-        4,
-        kept     ? keeping
-        : groups ? grouped
-        : reach  ? with_window
-                 : experiment,
-        name, {.locate = true}, ring ? std::vector<MeshAxis>{{"dp", 2}, {"ring", 2}} : std::vector<MeshAxis>());
+    const auto more = keys.find(name);
+    const std::vector<std::string> own = more == keys.end() ? two_by_two : with(two_by_two, more->second);
+    const Experiment experiment = (name == "expand_window" ? window : small).load(own);
+    const VerificationReport report = verify_on(4, experiment, name, {.locate = true});
     INFO(report.text());
     CHECK(report.differs);
     const auto known = expected.find(name);
     const std::string place = known == expected.end() ? "pass " + name + " " : known->second;
     REQUIRE(report.location.size() == 1);
     CHECK(report.location[0].find(place) != std::string::npos);
+    CHECK_FALSE(verify_on(4, experiment).differs);
   }
 }
 
