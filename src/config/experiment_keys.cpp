@@ -186,10 +186,20 @@ std::vector<Key> make_keys() {
        "auto",
        "CPU threads per rank. auto: the cores that this machine's ranks may use, divided among them, at least 1.",
        {1, 4096, false}},
+      {"training",
+       "matmul",
+       choice<&E::training, &E::Training::matmul>(),
+       "auto",
+       "The library of matrix products on a CPU. auto: with deterministic the first that takes a product (oneDNN; "
+       "OpenBLAS "
+       "in float64); without, the faster for each shape in float32, timed when the run is set up. Kept in matmul.json "
+       "of "
+       "the run folder and in checkpoints: a resumed run uses the same.",
+       {},
+       {"auto", "onednn", "openblas"}},
       {"training", "deterministic", member<&E::training, &E::Training::deterministic>, "true",
        "true: only kernels whose results do not depend on timing, so that the same command twice gives the same bits. "
-       "CPU "
-       "kernels always are."},
+       "CPU kernels always are, their choice only with true: see matmul."},
 
       {"optimizer",
        "name",
