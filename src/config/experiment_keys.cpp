@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 namespace longhaul::config {
 namespace {
 
@@ -366,8 +368,9 @@ std::vector<Key> make_keys() {
   };
   for (Key& key : table) {
     if (std::holds_alternative<Access<std::optional<std::int64_t>>>(key.field)) key.automatic = true;
+    // A choice that lists auto has it as a value of its own.
     if (key.fallback == "auto" && !std::holds_alternative<MapAccess>(key.field) &&
-        key.full_name() != "checkpoint.resume")
+        std::find(key.choices.begin(), key.choices.end(), "auto") == key.choices.end())
       key.automatic = true;
     if (key.fallback == "null") key.nullable = true;
     const std::string name = key.full_name();
