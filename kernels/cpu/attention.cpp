@@ -1,8 +1,8 @@
 // Checks, and the choice of an implementation.
 #include "kernels/cpu/attention.h"
 
-#include <array>
 #include <cmath>
+#include <vector>
 
 #include "base/error.h"
 #include "kernels/cpu/attention_common.h"
@@ -26,49 +26,40 @@ void check_problem(const AttentionProblem& p, DType dtype) {
   LONGHAUL_CHECK(p.query_index && p.key_index && p.key_start, "attention: an index array is missing");
 }
 
-/// The kernels of one instruction set: its own for bfloat16 and float32.
-template <Isa isa, const AttentionTileKernels* float32, const AttentionTileKernels* bf16>
-struct Tiled {
-  static const AttentionTileKernels& kernels(DType dtype) { return dtype == DType::bfloat16 ? *bf16 : *float32; }
-
-  static std::string refusal(const AttentionProblem& p, DType dtype) {
-    if (usable_isa() < isa)
-      return fmt::format("needs {}; this CPU (capped by LONGHAUL_ISA, if set) has {}", name_of(isa),
-                         name_of(usable_isa()));
-    if ((dtype == DType::bfloat16 ? bf16 : float32) == nullptr)
-      return fmt::format("has no kernel of its own for {}", longhaul::name_of(dtype));
-    return tiled_attention_refusal(p, dtype);
-  }
-  static std::size_t forward_scratch_bytes(const AttentionProblem& p, DType dtype, int threads) {
-    return tiled_forward_scratch_bytes(kernels(dtype), p, threads);
-  }
-  static std::size_t backward_scratch_bytes(const AttentionProblem& p, DType dtype, DType dq_dtype, int threads) {
-    return tiled_backward_scratch_bytes(kernels(dtype), p, dq_dtype, threads);
-  }
-  static void forward(const AttentionProblem& p, const AttentionForward& a, ThreadPool& pool, void* scratch) {
-    check_attention(p, a);
-    tiled_forward(kernels(a.dtype), p, a, pool, scratch);
-  }
-  static void backward(const AttentionProblem& p, const AttentionBackward& a, ThreadPool& pool, void* scratch) {
-    check_attention(p, a);
-    tiled_backward(kernels(a.dtype), p, a, pool, scratch);
-  }
-  static constexpr AttentionImplementation entry(std::string_view name) {
-    return {name, refusal, forward_scratch_bytes, backward_scratch_bytes, forward, backward};
-  }
-};
-
-// The preferred first. A new instruction set adds its line here.
-constexpr std::array implementations = {
-    Tiled<Isa::avx512bf16, nullptr, &attention_avx512bf16_bfloat16>::entry("avx512bf16"),
-    Tiled<Isa::avx512, &attention_avx512_float32, &attention_avx512_bfloat16>::entry("avx512"),
-    Tiled<Isa::avx2, &attention_avx2_float32, &attention_avx2_bfloat16>::entry("avx2"),
-    AttentionImplementation{"reference", [](const AttentionProblem&, DType) { return std::string(); },
-                            reference::attention_forward_scratch_bytes, reference::attention_backward_scratch_bytes,
-                            reference::attention_forward, reference::attention_backward},
-};
+const AttentionTileKernels* tile_kernels(const InstructionSet& isa, DType dtype) {
+  return dtype == DType::bfloat16 ? isa.attention_bfloat16 : isa.attention_float32;
+}
 
 }  // namespace
+
+std::string AttentionImplementation::refusal(const AttentionProblem& p, DType dtype) const {
+  if (!isa) return "";
+  if (!usable(*isa))
+    return fmt::format("needs {}; this CPU (capped by LONGHAUL_ISA, if set) has {}", name, usable_isa().name);
+  if (!tile_kernels(*isa, dtype)) return fmt::format("has no kernel of its own for {}", longhaul::name_of(dtype));
+  return tiled_attention_refusal(p, dtype);
+}
+std::size_t AttentionImplementation::forward_scratch_bytes(const AttentionProblem& p, DType dtype, int threads) const {
+  if (!isa) return reference::attention_forward_scratch_bytes(p, dtype, threads);
+  return tiled_forward_scratch_bytes(*tile_kernels(*isa, dtype), p, threads);
+}
+std::size_t AttentionImplementation::backward_scratch_bytes(const AttentionProblem& p, DType dtype, DType dq_dtype,
+                                                            int threads) const {
+  if (!isa) return reference::attention_backward_scratch_bytes(p, dtype, dq_dtype, threads);
+  return tiled_backward_scratch_bytes(*tile_kernels(*isa, dtype), p, dq_dtype, threads);
+}
+void AttentionImplementation::forward(const AttentionProblem& p, const AttentionForward& a, ThreadPool& pool,
+                                      void* scratch) const {
+  if (!isa) return reference::attention_forward(p, a, pool, scratch);
+  check_attention(p, a);
+  tiled_forward(*tile_kernels(*isa, a.dtype), p, a, pool, scratch);
+}
+void AttentionImplementation::backward(const AttentionProblem& p, const AttentionBackward& a, ThreadPool& pool,
+                                       void* scratch) const {
+  if (!isa) return reference::attention_backward(p, a, pool, scratch);
+  check_attention(p, a);
+  tiled_backward(*tile_kernels(*isa, a.dtype), p, a, pool, scratch);
+}
 
 std::string tiled_attention_refusal(const AttentionProblem& p, DType dtype) {
   if (dtype == DType::float64) return "float64 is left to the reference kernel";
@@ -98,12 +89,19 @@ void check_attention(const AttentionProblem& p, const AttentionBackward& a) {
 }
 
 std::span<const AttentionImplementation> attention_implementations() {
+  static const std::vector<AttentionImplementation> implementations = [] {
+    std::vector<AttentionImplementation> all;
+    for (const InstructionSet& set : instruction_sets())
+      if (set.attention_float32 || set.attention_bfloat16) all.push_back({set.name, &set});
+    all.push_back({"reference"});
+    return all;
+  }();
   return implementations;
 }
 
 const AttentionImplementation& select_attention(const AttentionProblem& p, DType dtype,
                                                 std::vector<std::string>* refusals) {
-  for (const AttentionImplementation& one : implementations) {
+  for (const AttentionImplementation& one : attention_implementations()) {
     const std::string reason = one.refusal(p, dtype);
     if (reason.empty()) return one;
     if (refusals) refusals->push_back(fmt::format("{}: {}", one.name, reason));

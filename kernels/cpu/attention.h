@@ -23,6 +23,8 @@ class ThreadPool;
 
 namespace longhaul::cpu {
 
+struct InstructionSet;
+
 struct AttentionProblem {
   std::int64_t batch = 1;
   std::int64_t queries = 0;  ///< per sequence
@@ -74,13 +76,14 @@ struct AttentionBackward {
 /// the stated bytes (multiples of 64) and needs no initial contents. Functions allocate nothing and throw
 /// std::logic_error when the problem or the dtypes are invalid or refused.
 struct AttentionImplementation {
-  std::string_view name;  ///< "avx512bf16", "avx512", "avx2", "reference"
+  std::string_view name;        ///< of the instruction set, or "reference"
+  const InstructionSet* isa{};  ///< null: the reference
   /// Why it cannot run this problem on this processor; empty when it can. Index arrays need not be set.
-  std::string (*refusal)(const AttentionProblem&, DType dtype);
-  std::size_t (*forward_scratch_bytes)(const AttentionProblem&, DType dtype, int threads);
-  std::size_t (*backward_scratch_bytes)(const AttentionProblem&, DType dtype, DType dq_dtype, int threads);
-  void (*forward)(const AttentionProblem&, const AttentionForward&, ThreadPool&, void* scratch);
-  void (*backward)(const AttentionProblem&, const AttentionBackward&, ThreadPool&, void* scratch);
+  std::string refusal(const AttentionProblem&, DType dtype) const;
+  std::size_t forward_scratch_bytes(const AttentionProblem&, DType dtype, int threads) const;
+  std::size_t backward_scratch_bytes(const AttentionProblem&, DType dtype, DType dq_dtype, int threads) const;
+  void forward(const AttentionProblem&, const AttentionForward&, ThreadPool&, void* scratch) const;
+  void backward(const AttentionProblem&, const AttentionBackward&, ThreadPool&, void* scratch) const;
 };
 
 /// All implementations of this build, the preferred first and "reference", which never refuses a valid problem, last.

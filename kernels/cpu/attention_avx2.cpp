@@ -87,6 +87,7 @@ struct Avx2 {
 
 }  // namespace
 
+extern const AttentionTileKernels attention_avx2_float32, attention_avx2_bfloat16;
 constinit const AttentionTileKernels attention_avx2_float32 = attention_tile_kernels<FloatWords<Avx2, float>>;
 constinit const AttentionTileKernels attention_avx2_bfloat16 = attention_tile_kernels<FloatWords<Avx2, std::uint16_t>>;
 

@@ -4,6 +4,7 @@
 
 namespace longhaul::cpu {
 
+extern const AttentionTileKernels attention_avx512_float32, attention_avx512_bfloat16;
 constinit const AttentionTileKernels attention_avx512_float32 = attention_tile_kernels<FloatWords<Avx512, float>>;
 constinit const AttentionTileKernels attention_avx512_bfloat16 =
     attention_tile_kernels<FloatWords<Avx512, std::uint16_t>>;

@@ -41,6 +41,7 @@ struct PairWords : Avx512 {
 
 }  // namespace
 
+extern const AttentionTileKernels attention_avx512bf16_bfloat16;
 constinit const AttentionTileKernels attention_avx512bf16_bfloat16 = attention_tile_kernels<PairWords>;
 
 }  // namespace longhaul::cpu

@@ -119,11 +119,4 @@ struct AttentionTileKernels {
   float (*row_dot)(const void* out, bool out_float32, const void* dout, int head_dim);
 };
 
-// One line an instruction set and storage type.
-extern const AttentionTileKernels attention_avx512bf16_bfloat16;
-extern const AttentionTileKernels attention_avx512_float32;
-extern const AttentionTileKernels attention_avx512_bfloat16;
-extern const AttentionTileKernels attention_avx2_float32;
-extern const AttentionTileKernels attention_avx2_bfloat16;
-
 }  // namespace longhaul::cpu

@@ -7,42 +7,48 @@
 #include "base/error.h"
 
 namespace longhaul::cpu {
+namespace {
 
-std::string_view name_of(Isa isa) {
-  switch (isa) {
-    case Isa::generic:
-      return "generic";
-    case Isa::avx2:
-      return "avx2";
-    case Isa::avx512:
-      return "avx512";
-    case Isa::avx512bf16:
-      return "avx512bf16";
-  }
-  return "?";
+std::vector<InstructionSet>& registry() {
+  static std::vector<InstructionSet> sets;
+  return sets;
 }
 
-Isa supported_isa() {
-#if defined(__x86_64__)
-  // These ask the operating system too (XGETBV), so that its registers are saved.
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
-    return Isa::generic;
-  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-      !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
-    return Isa::avx2;
-  return __builtin_cpu_supports("avx512bf16") ? Isa::avx512bf16 : Isa::avx512;
-#else
-  return Isa::generic;
-#endif
-}
-
-Isa usable_isa() {
+/// The largest order that LONGHAUL_ISA allows.
+int allowed_order() {
   const std::string asked = environment("LONGHAUL_ISA");
-  if (asked.empty()) return supported_isa();
-  for (Isa isa : {Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512bf16})
-    if (asked == name_of(isa)) return std::min(isa, supported_isa());
-  fail("LONGHAUL_ISA is '{}'; it must be avx512bf16, avx512, avx2 or generic, or unset for the widest that the CPU has",
-       asked);
+  if (asked.empty()) return instruction_sets().front().order;
+  std::string names;
+  for (const InstructionSet& set : instruction_sets()) {
+    if (asked == set.name) return set.order;
+    names += (names.empty() ? "" : ", ") + std::string(set.name);
+  }
+  fail("LONGHAUL_ISA is '{}'; it must be one of {}, or unset for the widest that the CPU has", asked, names);
+}
+
+}  // namespace
+
+InstructionSetRegistration::InstructionSetRegistration(const InstructionSet& set) {
+  auto& sets = registry();
+  const auto place =
+      std::find_if(sets.begin(), sets.end(), [&](const auto& other) { return other.order <= set.order; });
+  LONGHAUL_CHECK(place == sets.end() || place->order != set.order, "instruction sets {} and {} are both number {}",
+                 set.name, place->name, set.order);
+  sets.insert(place, set);
+}
+
+const std::vector<InstructionSet>& instruction_sets() {
+  return registry();
+}
+
+bool usable(const InstructionSet& set) {
+  return set.order <= allowed_order() && set.supported();
+}
+
+const InstructionSet& usable_isa() {
+  for (const InstructionSet& set : instruction_sets())
+    if (usable(set)) return set;
+  LONGHAUL_CHECK(false, "no instruction set is usable, not even generic");
 }
 
 }  // namespace longhaul::cpu

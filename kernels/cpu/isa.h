@@ -1,20 +1,44 @@
-// Which instruction sets this process may use.
+// The instruction sets of this build, and which of them this process may use. An instruction set is registered by one
+// file, isa_NAME.cpp: what it needs of the processor, which kernels it has, and on its line `// build:` the processor
+// that it is built for and the compiler's flags for every other file named *_NAME.cpp. Nothing else lists it.
 #pragma once
-#include <string_view>
+#include <vector>
 
 namespace longhaul::cpu {
 
-/// Each includes those before it. avx2: AVX2, FMA, F16C. avx512: F, BW, DQ, VL. avx512bf16: AVX512_BF16 besides.
-enum class Isa { generic, avx2, avx512, avx512bf16 };
+struct AttentionTileKernels;
+struct PeakBurst;
+struct VectorTable;
 
-/// "generic", "avx2", "avx512", "avx512bf16".
-std::string_view name_of(Isa isa);
+struct InstructionSet {
+  const char* name;  ///< as in LONGHAUL_ISA, in file names and in logs
+  /// Preference: a set with a larger number includes those with smaller ones on the same processor. 0 is "generic",
+  /// which every processor has.
+  int order;
+  /// Whether the processor and the operating system have it.
+  bool (*supported)();
+  // Constant tables of functions; where one is missing, the next set that has it is taken.
+  const VectorTable* vectors = nullptr;
+  const AttentionTileKernels* attention_float32 = nullptr;
+  const AttentionTileKernels* attention_bfloat16 = nullptr;
+  const PeakBurst* peak_float32 = nullptr;
+  const PeakBurst* peak_bfloat16 = nullptr;  ///< of dot products of bfloat16 pairs
+};
 
-/// The widest set that the processor and the operating system support, capped by LONGHAUL_ISA. Throws Error when
-/// LONGHAUL_ISA names no instruction set. Reads the environment: not for use in a step.
-Isa usable_isa();
+/// A static object in isa_NAME.cpp. That file is compiled for any processor, for it runs on any; so the tables must be
+/// constant initialised, for the files that hold them are not.
+struct InstructionSetRegistration {
+  explicit InstructionSetRegistration(const InstructionSet& set);
+};
 
-/// What the processor supports, whatever LONGHAUL_ISA says.
-Isa supported_isa();
+/// All of this build, the widest first; "generic" is the last.
+const std::vector<InstructionSet>& instruction_sets();
+
+/// Whether the processor has it and LONGHAUL_ISA allows it. Throws Error when LONGHAUL_ISA names no instruction set of
+/// this build. Reads the environment: not for use in a step.
+bool usable(const InstructionSet& set);
+
+/// The widest that is usable.
+const InstructionSet& usable_isa();
 
 }  // namespace longhaul::cpu

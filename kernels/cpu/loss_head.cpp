@@ -27,7 +27,7 @@ std::size_t copy_bytes(const LossHeadProblem& p, std::int64_t rows) {
 
 }  // namespace
 
-LossHead::LossHead(const LossHeadProblem& problem, int threads, const std::string& backend)
+LossHead::LossHead(const LossHeadProblem& problem, int threads, const std::string& backend, MatmulLibraries* libraries)
     : problem_(problem), threads_(threads), backend_(backend) {
   const LossHeadProblem& p = problem;
   LONGHAUL_CHECK(p.dweight_type == logits_type(p), "loss head of {}: dweight is {}", name_of(p.type),
@@ -35,11 +35,11 @@ LossHead::LossHead(const LossHeadProblem& problem, int threads, const std::strin
   tile_rows_ = std::min(p.rows, p.tile_rows > 0 ? p.tile_rows : loss_head_tile_rows(p.rows, p.v));
   if (p.rows == 0) return;
   const std::int64_t tiles = p.rows / tile_rows_, rest = p.rows % tile_rows_;
-  whole_ = make_tile(tile_rows_, true, tiles > 1);
-  if (rest > 0) rest_ = make_tile(rest, false, true);
+  whole_ = make_tile(tile_rows_, true, tiles > 1, libraries);
+  if (rest > 0) rest_ = make_tile(rest, false, true, libraries);
 }
 
-LossHead::Tile LossHead::make_tile(std::int64_t rows, bool first, bool next) const {
+LossHead::Tile LossHead::make_tile(std::int64_t rows, bool first, bool next, MatmulLibraries* libraries) const {
   const LossHeadProblem& p = problem_;
   const DType product = p.type;  // of dlogits as the gradients' products read it
   Tile tile;
@@ -53,12 +53,12 @@ LossHead::Tile LossHead::make_tile(std::int64_t rows, bool first, bool next) con
                                                        .a = p.type,
                                                        .b = p.type,
                                                        .c = logits_type(p)},
-                                         threads_, backend_);
+                                         threads_, backend_, libraries);
   if (!p.gradients) return tile;
   tile.dx = std::make_unique<Matmul>(
       MatmulProblem{
           .m = rows, .n = p.d, .k = p.v, .lda = p.v, .ldb = p.d, .ldc = p.d, .a = product, .b = p.type, .c = p.type},
-      threads_, backend_);
+      threads_, backend_, libraries);
   MatmulProblem dw{.transpose_a = true,
                    .m = p.v,
                    .n = p.d,
@@ -70,9 +70,9 @@ LossHead::Tile LossHead::make_tile(std::int64_t rows, bool first, bool next) con
                    .b = p.type,
                    .c = p.dweight_type};
   dw.accumulate = p.accumulate;
-  if (first) tile.dw_first = std::make_unique<Matmul>(dw, threads_, backend_);
+  if (first) tile.dw_first = std::make_unique<Matmul>(dw, threads_, backend_, libraries);
   dw.accumulate = true;
-  if (next) tile.dw_next = std::make_unique<Matmul>(dw, threads_, backend_);
+  if (next) tile.dw_next = std::make_unique<Matmul>(dw, threads_, backend_, libraries);
   return tile;
 }
 

@@ -41,8 +41,9 @@ struct LossHeadArguments {
 /// Planned once and run often, like Matmul.
 class LossHead {
  public:
-  /// `backend` restricts the matrix products as in Matmul.
-  LossHead(const LossHeadProblem& problem, int threads, const std::string& backend = "");
+  /// `backend` and `libraries` choose who computes the matrix products, as in Matmul.
+  LossHead(const LossHeadProblem& problem, int threads, const std::string& backend = "",
+           MatmulLibraries* libraries = nullptr);
   std::size_t scratch_bytes() const;
   void run(ThreadPool& pool, const LossHeadArguments& arguments, const VectorTable& table = vector_table());
 
@@ -50,7 +51,7 @@ class LossHead {
   struct Tile {
     std::unique_ptr<Matmul> logits, dx, dw_first, dw_next;
   };
-  Tile make_tile(std::int64_t rows, bool first, bool next) const;
+  Tile make_tile(std::int64_t rows, bool first, bool next, MatmulLibraries* libraries) const;
   void run_tile(ThreadPool& pool, Tile& tile, std::int64_t begin, std::int64_t rows, const LossHeadArguments& arguments,
                 double* loss, const VectorTable& table);
 

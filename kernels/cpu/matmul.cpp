@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "kernels/cpu/matmul_libraries.h"
 #include "kernels/cpu/support.h"
 
 namespace longhaul::cpu {
@@ -33,7 +34,7 @@ const std::vector<MatmulChoice>& matmul_choices() {
   return choices;
 }
 
-Matmul::Matmul(const MatmulProblem& problem, int threads, const std::string& only)
+Matmul::Matmul(const MatmulProblem& problem, int threads, const std::string& one, MatmulLibraries* libraries)
     : problem_(problem), threads_(threads) {
   const auto& p = problem;
   LONGHAUL_CHECK(p.m >= 0 && p.n >= 0 && p.k >= 1 && p.batch >= 0, "matmul {}: sizes", describe(p));
@@ -43,6 +44,7 @@ Matmul::Matmul(const MatmulProblem& problem, int threads, const std::string& onl
                  "matmul {}: b is {}", describe(p), name_of(p.b));
   LONGHAUL_CHECK(!p.with_bias || p.bias_type == p.c || p.bias_type == DType::float32, "matmul {}: bias is {}",
                  describe(p), name_of(p.bias_type));
+  const std::string only = one.empty() && libraries ? libraries->choose(problem, threads) : one;
   for (const MatmulChoice& choice : matmul_choices()) {
     if (!only.empty() && only != choice.name) continue;
     std::string reason;

@@ -38,13 +38,16 @@ class MatmulBackend {
   virtual void run(ThreadPool& pool, const void* a, const void* b, const void* bias, void* c, void* scratch) = 0;
 };
 
+class MatmulLibraries;
+
 /// A product planned once and run often. Planning allocates and may compile code; running allocates nothing of ours. An
 /// object serves one caller at a time; different objects may run in different threads at once.
 class Matmul {
  public:
   /// Plans for `threads` threads, which must be the size of the pool given to run(). `only` restricts the choice to one
-  /// back end by name ("onednn", "openblas", "reference"); Error when that one refuses.
-  Matmul(const MatmulProblem& problem, int threads, const std::string& only = "");
+  /// back end by name ("onednn", "openblas", "reference"); Error when that one refuses. Otherwise `libraries` chooses
+  /// (matmul_libraries.h), or without one the first that takes the problem is taken.
+  Matmul(const MatmulProblem& problem, int threads, const std::string& only = "", MatmulLibraries* libraries = nullptr);
   ~Matmul();
   Matmul(Matmul&&) noexcept;
   Matmul& operator=(Matmul&&) noexcept;

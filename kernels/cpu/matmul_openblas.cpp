@@ -1,4 +1,4 @@
-// Matrix products by OpenBLAS: float64, and float32 where oneDNN is missing.
+// Matrix products by OpenBLAS: float64, and float32 where oneDNN is missing or slower (matmul_libraries.h).
 #include <limits>
 
 #include "kernels/cpu/matmul.h"

@@ -28,6 +28,7 @@ void run(std::int64_t iterations) {
 
 }  // namespace
 
+extern const PeakBurst peak_float32_avx2;
 constinit const PeakBurst peak_float32_avx2 = {chains * 8 * 2, run};
 
 }  // namespace longhaul::cpu

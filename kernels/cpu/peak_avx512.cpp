@@ -28,6 +28,7 @@ void run(std::int64_t iterations) {
 
 }  // namespace
 
+extern const PeakBurst peak_float32_avx512;
 constinit const PeakBurst peak_float32_avx512 = {chains * 16 * 2, run};
 
 }  // namespace longhaul::cpu

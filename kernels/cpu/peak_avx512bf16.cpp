@@ -28,6 +28,7 @@ void run(std::int64_t iterations) {
 
 }  // namespace
 
-constinit const PeakBurst peak_bfloat16_avx512 = {chains * 16 * 4, run};
+extern const PeakBurst peak_bfloat16_avx512bf16;
+constinit const PeakBurst peak_bfloat16_avx512bf16 = {chains * 16 * 4, run};
 
 }  // namespace longhaul::cpu

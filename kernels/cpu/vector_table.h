@@ -1,5 +1,5 @@
-// The vectorised inner loops, one set for each instruction set, chosen at run time. An instruction set is one file,
-// vector_<name>.cpp; an op's inner loops are one header, <op>_vector.h, written for any width.
+// The vectorised inner loops, one set for each instruction set, chosen at run time. An instruction set has its width in
+// vector_<name>.cpp (isa.h registers it); an op's inner loops are one header, <op>_vector.h, written for any width.
 #pragma once
 #include <cstdint>
 
@@ -67,9 +67,9 @@ struct VectorTable {
   GatherFunction sum_gathered(DType type) const { return sum_gathered_functions[static_cast<int>(type)]; }
 };
 
-/// The best table for this processor.
+/// The best table for this processor that LONGHAUL_ISA allows, as it was at the first call.
 const VectorTable& vector_table();
-/// The table of that name, or null when this build or processor has none.
+/// The table of that name, whatever LONGHAUL_ISA says, or null when this build or processor has none.
 const VectorTable* vector_table(const char* name);
 
 }  // namespace longhaul::cpu

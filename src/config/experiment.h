@@ -18,6 +18,7 @@ enum class Tokenizer : std::uint8_t { bytes };
 enum class OptimizerName : std::uint8_t { adamw };
 enum class DecayType : std::uint8_t { linear, cosine, constant, wsd };
 enum class ResumeMode : std::uint8_t { automatic, off };
+enum class MatmulLibrary : std::uint8_t { automatic, onednn, openblas };
 enum class DeviceType : std::uint8_t { cpu, cuda };
 enum class PackingMode : std::uint8_t { documents };
 enum class SequenceOrder : std::uint8_t { contiguous, zigzag, balanced };
@@ -67,6 +68,7 @@ struct Experiment {
     std::optional<DType> gradient_dtype;         ///< none: auto; see gradient_dtype_of
     std::optional<DType> gradient_reduce_dtype;  ///< none: auto; see gradient_reduce_dtype_of
     std::optional<std::int64_t> threads;         ///< per rank; none: auto
+    MatmulLibrary matmul{};
     bool deterministic = false;
   } training;
   struct Optimizer {

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 namespace longhaul::config {
 namespace {
 
@@ -186,10 +188,20 @@ std::vector<Key> make_keys() {
        "auto",
        "CPU threads per rank. auto: the cores that this machine's ranks may use, divided among them, at least 1.",
        {1, 4096, false}},
+      {"training",
+       "matmul",
+       choice<&E::training, &E::Training::matmul>(),
+       "auto",
+       "The library of matrix products on a CPU. auto: with deterministic the first that takes a product (oneDNN; "
+       "OpenBLAS "
+       "in float64); without, the faster for each shape in float32, timed when the run is set up. Kept in matmul.json "
+       "of "
+       "the run folder and in checkpoints: a resumed run uses the same.",
+       {},
+       {"auto", "onednn", "openblas"}},
       {"training", "deterministic", member<&E::training, &E::Training::deterministic>, "true",
        "true: only kernels whose results do not depend on timing, so that the same command twice gives the same bits. "
-       "CPU "
-       "kernels always are."},
+       "CPU kernels always are, their choice only with true: see matmul."},
 
       {"optimizer",
        "name",
@@ -356,8 +368,9 @@ std::vector<Key> make_keys() {
   };
   for (Key& key : table) {
     if (std::holds_alternative<Access<std::optional<std::int64_t>>>(key.field)) key.automatic = true;
+    // A choice that lists auto has it as a value of its own.
     if (key.fallback == "auto" && !std::holds_alternative<MapAccess>(key.field) &&
-        key.full_name() != "checkpoint.resume")
+        std::find(key.choices.begin(), key.choices.end(), "auto") == key.choices.end())
       key.automatic = true;
     if (key.fallback == "null") key.nullable = true;
     const std::string name = key.full_name();

@@ -16,6 +16,7 @@
 #include "kernels/cpu/peak.h"
 #include "model/flops.h"
 #include "model/initialise.h"
+#include "train/libraries.h"
 #include "train/session.h"
 #include "train/setup.h"
 #include "train/source.h"
@@ -66,6 +67,8 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   setup.request.kinds = step_kinds(setup.parallel.accumulation_steps, false);
   for (const auto& decision : setup.decisions) log_info("{}", decision);
   const CompiledModel model = compile_model(setup.request);
+  if (const std::string libraries = choose_libraries(world, setup, model, ""); !libraries.empty())
+    log_info("{}", libraries);
   Session session(world, setup.request, model);
   session.set_parameters(first_parameters(setup));
 

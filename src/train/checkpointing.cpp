@@ -89,6 +89,7 @@ void save_checkpoint(Session& session, CheckpointStore& store, const TrainerStat
       json["init_seed"] = state.init_seed;
       json["experiment"] = state.experiment;
       json["model"] = state.model;
+      json["libraries"] = state.libraries;
       store.commit(state.step, fragments, json.dump());
     });
   } catch (...) {
@@ -96,6 +97,13 @@ void save_checkpoint(Session& session, CheckpointStore& store, const TrainerStat
     if (world.rank() == 0) store.abandon(state.step);
     throw;
   }
+}
+
+std::string checkpoint_libraries(const Checkpoint& checkpoint) {
+  const auto json = nlohmann::json::parse(checkpoint.state(), nullptr, false);
+  if (!json.is_object() || !json.contains("libraries") || !json["libraries"].is_string())
+    fail("{}: the trainer's state is garbled: it names no libraries of matrix products", checkpoint.path());
+  return json["libraries"];
 }
 
 TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint) {
@@ -119,6 +127,7 @@ TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint) {
       state.init_seed = json.at("init_seed");
       state.experiment = json.at("experiment");
       state.model = json.at("model");
+      state.libraries = json.at("libraries");
     } catch (const nlohmann::json::exception& error) {
       fail("{}: the trainer's state is garbled: {}", checkpoint.path(), error.what());
     }

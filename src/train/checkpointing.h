@@ -19,10 +19,14 @@ struct TrainerState {
   std::uint64_t init_seed = 0;
   std::string experiment;  // resolved, as YAML, for people
   std::string model;       // the spec, as JSON
+  std::string libraries;   // of matrix products (choices_text)
 };
 
 /// Collective. On failure every rank throws and earlier checkpoints are as they were.
 void save_checkpoint(Session& session, CheckpointStore& store, const TrainerState& state);
+
+/// TrainerState::libraries of a checkpoint.
+std::string checkpoint_libraries(const Checkpoint& checkpoint);
 
 /// Reads masters and moments (each rank its own ranges) and makes the compute copies; collective.
 TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint);

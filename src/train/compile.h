@@ -12,6 +12,10 @@
 
 namespace longhaul {
 
+namespace cpu {
+class MatmulLibraries;
+}
+
 struct CompileRequest {
   TransformerSpec spec;
   CompileOptions options;
@@ -22,6 +26,9 @@ struct CompileRequest {
   int threads = 1;                ///< of a rank; scratch sizes depend on it
   bool reference_only = false;    ///< LONGHAUL_KERNELS=reference
   std::int64_t memory_limit = 0;  ///< bytes that a rank's arena may take; 0: any
+  /// Who computes matrix products in a session (choose_libraries); null: the first library that takes each. Memory does
+  /// not depend on it.
+  std::shared_ptr<cpu::MatmulLibraries> libraries;
   std::filesystem::path dump;  ///< a folder for the IR after every pass, the programs and the memory table; empty: none
 };
 

@@ -20,6 +20,7 @@
 #include "model/flops.h"
 #include "train/attention_balance.h"
 #include "train/checkpointing.h"
+#include "train/libraries.h"
 #include "train/metrics.h"
 #include "train/session.h"
 #include "train/setup.h"
@@ -57,6 +58,13 @@ class Trainer {
       first_ = first_parameters(setup_);
     });
     log_info("memory: {} bytes a rank, of which {} are kept between programs", model_.arena_bytes, model_.named.bytes);
+    open_checkpoint();
+    std::string libraries;
+    phase(world_, [&] {
+      if (checkpoint_ && reports()) libraries = checkpoint_libraries(*checkpoint_);
+    });
+    libraries = choose_libraries(world_, setup_, model_, libraries);
+    if (!libraries.empty()) log_info("{}", libraries);
     session_ = std::make_unique<Session>(world_, setup_.request, model_);
     start_state();
     open_report();
@@ -142,16 +150,20 @@ class Trainer {
     if (validation_.dataset) describe("validation data", validation_);
   }
 
+  void open_checkpoint() {
+    if (resume_step_ < 0) return;
+    phase(world_, [&] {
+      for (const auto& location : list_checkpoints((folder_ / "checkpoints").string()))
+        if (location.step == resume_step_) checkpoint_ = std::make_unique<Checkpoint>(location.path);
+      LONGHAUL_CHECK(checkpoint_, "checkpoint {} is gone", resume_step_);
+    });
+  }
+
   void start_state() {
-    if (resume_step_ >= 0) {
-      std::unique_ptr<Checkpoint> checkpoint;
-      phase(world_, [&] {
-        for (const auto& location : list_checkpoints((folder_ / "checkpoints").string()))
-          if (location.step == resume_step_) checkpoint = std::make_unique<Checkpoint>(location.path);
-        LONGHAUL_CHECK(checkpoint, "checkpoint {} is gone", resume_step_);
-      });
-      state_ = load_checkpoint(*session_, *checkpoint);
-      phase(world_, [&] { refuse_other_model(state_, setup_.model.spec, checkpoint->path()); });
+    if (checkpoint_) {
+      state_ = load_checkpoint(*session_, *checkpoint_);
+      phase(world_, [&] { refuse_other_model(state_, setup_.model.spec, checkpoint_->path()); });
+      checkpoint_.reset();
       if (state_.data_seed != static_cast<std::uint64_t>(experiment().training.seed))
         log_warn("training.seed is {}, but the checkpoint was made with {}: the order of the data changes here",
                  experiment().training.seed, state_.data_seed);
@@ -178,11 +190,13 @@ class Trainer {
         fail("job.folder {} cannot be made: {}; name a folder that can be written", folder_.string(),
              problem.message());
       write_text_atomically((folder_ / "experiment.yaml").string(), to_yaml(experiment()));
+      write_text_atomically((folder_ / "matmul.json").string(), choices_text(setup_) + "\n");
       report_ = std::make_unique<MetricsReport>(folder_ / "metrics.jsonl", state_.step, steps(),
                                                 experiment().metrics.log_freq);
     });
     state_.experiment = to_yaml(experiment());
     state_.model = spec_text(setup_.model.spec);
+    state_.libraries = choices_text(setup_);
   }
 
   void measure_peak() {
@@ -302,6 +316,7 @@ class Trainer {
   DataSource training_, validation_;
   CompiledModel model_;
   ParameterSource first_;
+  std::unique_ptr<Checkpoint> checkpoint_;  // from which this run resumes, until it has
   std::unique_ptr<Session> session_;
   TrainerState state_;
   std::unique_ptr<MetricsReport> report_;

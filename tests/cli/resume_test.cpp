@@ -92,6 +92,41 @@ TEST_CASE("a killed run resumes with bitwise the losses of an uninterrupted one"
   }
 }
 
+TEST_CASE("a resumed run multiplies matrices with the libraries of its checkpoint", "[threads]") {
+  const Workplace place;
+  // Sums long enough for the libraries to cut them differently.
+  const std::string wide =
+      place
+          .model("wide.json",
+                 {{"num_hidden_layers", 1}, {"hidden_size", 1024}, {"intermediate_size", 1024}, {"head_dim", 8}})
+          .string();
+  const auto start = [&](const std::string& name, const std::string& steps, std::vector<std::string> more) {
+    more.insert(more.end(),
+                {"--ranks", "2", "model.config=" + wide, "lr_scheduler.decay_type=constant", "training.steps=" + steps,
+                 "checkpoint.interval=3", "job.folder=" + (place / name).string()});
+    return run_train(place, more);
+  };
+  check_end(start("whole", "6", {"training.matmul=openblas"}), 0, {"by openblas"});
+  const auto expected = losses_of(place / "whole");
+  REQUIRE(expected.size() == 6);
+  CHECK(read_file(place / "whole/matmul.json").find("openblas") != std::string::npos);
+  // Whatever an automatic choice would be now: first as the default, then by measurement.
+  for (const std::string deterministic : {"true", "false"}) {
+    const std::string name = "cut-" + deterministic;
+    check_end(start(name, "3", {"training.matmul=openblas"}), 0, {});
+    check_end(start(name, "6", {"training.deterministic=" + deterministic}), 0,
+              {"resuming from step 3", "by openblas"});
+    CHECK(losses_of(place / name) == expected);
+    CHECK(read_file(place / name / "matmul.json") == read_file(place / "whole/matmul.json"));
+  }
+  // Asked for another library, it takes it and says what that means; nor is the test blind to the difference.
+  check_end(start("other", "3", {"training.matmul=openblas"}), 0, {});
+  check_end(start("other", "6", {"training.matmul=onednn"}), 0, {"had another library in the checkpoint"});
+  CHECK(losses_of(place / "other") != expected);
+  check_end(start("refused", "3", {"training.matmul=openblas", "training.dtype=bfloat16"}), 1,
+            {"training.matmul is openblas", "bfloat16"});
+}
+
 TEST_CASE("a run goes on at another world size, split and ZeRO stage", "[threads]") {
   const Workplace place;
   const std::string folder = "job.folder=" + (place / "run").string();

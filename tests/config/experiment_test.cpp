@@ -51,7 +51,8 @@ data:
   eos_token: 256
   validation_files: v.txt
 training: {seq_len: 4096, micro_batch_size: 2, global_batch_size: 8, steps: 50, max_norm: 0, seed: 3,
-           dtype: bfloat16, gradient_dtype: float32, gradient_reduce_dtype: bfloat16, threads: 2, deterministic: false}
+           dtype: bfloat16, gradient_dtype: float32, gradient_reduce_dtype: bfloat16, threads: 2, matmul: openblas,
+           deterministic: false}
 optimizer: {lr: 1e-3, betas: [0.8, .9], eps: 1e-6, weight_decay: 0, weight_decay_exclude: []}
 lr_scheduler: {warmup_steps: 5, decay_type: wsd, decay_ratio: 0.2, min_lr_factor: 0.1}
 parallelism: {data: 2, sequence: auto, zero_stage: 3}
@@ -64,7 +65,7 @@ device: {type: cuda}
 "data": {"files": ["a.txt", "sub/b.txt"], "format": "megatron", "eos_token": 256, "validation_files": "v.txt"},
 "training": {"seq_len": 4096, "micro_batch_size": 2, "global_batch_size": 8, "steps": 50, "max_norm": 0, "seed": 3,
   "dtype": "bfloat16", "gradient_dtype": "float32", "gradient_reduce_dtype": "bfloat16", "threads": 2,
-  "deterministic": false},
+  "matmul": "openblas", "deterministic": false},
 "optimizer": {"lr": 0.001, "betas": [0.8, 0.9], "eps": 1e-6, "weight_decay": 0, "weight_decay_exclude": []},
 "lr_scheduler": {"warmup_steps": 5, "decay_type": "wsd", "decay_ratio": 0.2, "min_lr_factor": 0.1},
 "parallelism": {"data": 2, "sequence": "auto", "zero_stage": 3},

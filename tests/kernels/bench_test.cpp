@@ -61,7 +61,7 @@ std::map<std::string, std::string> declared_kernels() {
         kernels[(*match)[1]] = header;
     }
   }
-  kernels["forward"] = kernels["backward"] = "attention.h";  // pointers of AttentionImplementation
+  kernels["forward"] = kernels["backward"] = "attention.h";  // members of AttentionImplementation
   kernels["einsum"] = "einsum.h";                            // the reference is all there is
   return kernels;
 }

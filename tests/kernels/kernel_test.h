@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/support.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/vector_table.h"
@@ -109,8 +110,8 @@ inline double error_of(const Tensor& a, const Tensor& b) {
 
 inline std::vector<const VectorTable*> all_tables() {
   std::vector<const VectorTable*> tables;
-  for (const char* name : {"avx512", "avx2", "generic"})
-    if (const VectorTable* table = vector_table(name)) tables.push_back(table);
+  for (const InstructionSet& set : instruction_sets())
+    if (const VectorTable* table = vector_table(set.name)) tables.push_back(table);
   return tables;
 }
 

@@ -1,4 +1,5 @@
-// Matrix products, by the library that the project chooses, beside each library called directly.
+// Matrix products, by the library that a run would time and choose (matmul_libraries.h), beside each library called
+// directly.
 //
 //   m, n, k      op(a) [m, k] times op(b) [k, n] gives c [m, n]
 //   ta, tb       1: a is stored [k, m], b [n, k]. A projection x wᵀ is tb=1, dx = dy w neither, dw = dyᵀ x is ta=1
@@ -13,6 +14,7 @@
 #include "kernels/cpu/bench/libraries.h"
 #include "kernels/cpu/einsum.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/cpu/matmul_libraries.h"
 
 namespace longhaul::cpu::bench {
 namespace {
@@ -100,7 +102,8 @@ void matmul(Case& c) {
   t.b = &c.input(p.batch * p.k * p.n);
   t.bias = p.with_bias ? &c.input_of(p.c, p.n) : nullptr;
   t.c = p.accumulate ? &c.updated(c.input_of(p.c, p.batch * p.m * p.n)) : &c.output_of(p.c, p.batch * p.m * p.n);
-  const auto plan = std::make_shared<Matmul>(p, c.threads());
+  MatmulLibraries libraries(MatmulLibraries::Choice::measured, "");
+  const auto plan = std::make_shared<Matmul>(p, c.threads(), "", &libraries);
   c.kernel = plan->backend();
   c.scratch_bytes = plan->scratch_bytes();
   c.call = [plan, t](Side side) {

@@ -112,7 +112,7 @@ class Cpu final : public longhaul::bench::Device {
         "{}, {}, vector loops {}; error: the worst output's max |a - b| / max |b| against float64 plain loops; of "
         "peak: "
         "of the FMA peak of the dtype, or of the triad's bandwidth, measured around every run, median",
-        processor, name_of(usable_isa()), vector_table().name);
+        processor, usable_isa().name, vector_table().name);
   }
   std::vector<Op> ops() const override {
     std::vector<Op> list;

@@ -52,7 +52,8 @@ void CpuExecutor::prepare(const Program& program, int rank, const ExecutorOption
       if (!instruction.communication->is_local()) instruction.group = &group(graph, instruction.communication->axes());
       scratch = static_cast<std::size_t>(instruction.communication->scratch_bytes());
     } else {
-      const KernelProblem problem = kernel_problem(graph, op, options.threads, false);
+      KernelProblem problem = kernel_problem(graph, op, options.threads, false);
+      problem.libraries = options.libraries;
       instruction.kernel = choose_kernel(problem, options.reference_only);
       scratch = instruction.kernel.scratch_bytes;
       if (op.definition->flops) instruction.flops = op.definition->flops(graph, op, graph.mesh);

@@ -19,6 +19,7 @@ namespace longhaul {
 struct ExecutorOptions {
   int threads = 1;
   bool reference_only = false;
+  cpu::MatmulLibraries* libraries = nullptr;  // used by the constructor only; null: each product's first library
 };
 
 class CpuExecutor {

@@ -54,7 +54,7 @@ Kernel choose_kernel(const KernelProblem& problem, bool reference_only) {
 }
 
 KernelProblem kernel_problem(const Graph& graph, const Op& op, int threads, bool single_device) {
-  KernelProblem problem{op, {}, {}, threads, single_device};
+  KernelProblem problem{op, {}, {}, threads, single_device, nullptr};
   const auto type = [&](ValueId id) {
     const Value& value = graph[id];
     return TensorType{single_device ? value.shape : local_shape(value.shape, value.layout, graph.mesh), value.dtype};

@@ -11,6 +11,9 @@
 namespace longhaul {
 
 class ThreadPool;
+namespace cpu {
+class MatmulLibraries;
+}
 
 /// What one rank stores of a value.
 struct TensorType {
@@ -27,6 +30,7 @@ struct KernelProblem {
   std::vector<TensorType> results;
   int threads = 1;
   bool single_device = false;  // tensors are whole: ops whose meaning depends on blocks look at their attributes
+  cpu::MatmulLibraries* libraries = nullptr;  // who computes matrix products; null: the first that takes them
 };
 
 struct KernelCall {

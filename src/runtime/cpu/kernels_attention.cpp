@@ -42,7 +42,7 @@ bool make_forward(const KernelProblem& problem, Kernel& kernel, std::string&) {
   const DType dtype = problem.operands[0].dtype, out = problem.results[0].dtype;
   const auto& chosen = choose(attention, dtype, fast, kernel);
   kernel.scratch_bytes = chosen.forward_scratch_bytes(attention, dtype, problem.threads);
-  kernel.run = [attention, dtype, out, forward = chosen.forward](const KernelCall& call) {
+  kernel.run = [attention, dtype, out, &chosen](const KernelCall& call) {
     cpu::AttentionProblem one = attention;
     set_indices(one, call);
     cpu::AttentionForward tensors;
@@ -53,7 +53,7 @@ bool make_forward(const KernelProblem& problem, Kernel& kernel, std::string&) {
     tensors.out_dtype = out;
     tensors.out = call.results[0];
     tensors.log_sum_exp = call.results[1];
-    forward(one, tensors, call.pool, call.scratch);
+    chosen.forward(one, tensors, call.pool, call.scratch);
   };
   return true;
 }
@@ -69,7 +69,7 @@ bool make_backward(const KernelProblem& problem, Kernel& kernel, std::string&) {
   types.dq_dtype = problem.results[0].dtype;
   types.dkv_dtype = problem.results[1].dtype;
   kernel.scratch_bytes = chosen.backward_scratch_bytes(attention, dtype, types.dq_dtype, problem.threads);
-  kernel.run = [attention, types, backward = chosen.backward](const KernelCall& call) {
+  kernel.run = [attention, types, &chosen](const KernelCall& call) {
     cpu::AttentionProblem one = attention;
     set_indices(one, call);
     cpu::AttentionBackward tensors = types;
@@ -82,7 +82,7 @@ bool make_backward(const KernelProblem& problem, Kernel& kernel, std::string&) {
     tensors.dq = call.results[0];
     tensors.dk = call.results[1];
     tensors.dv = call.results[2];
-    backward(one, tensors, call.pool, call.scratch);
+    chosen.backward(one, tensors, call.pool, call.scratch);
   };
   return true;
 }

@@ -95,7 +95,7 @@ bool make_block(const KernelProblem& problem, Kernel& kernel, std::string&) {
   const DType out_dtype = problem.results[0].dtype;
   const std::size_t statistics = blocks.blocks == 1 ? 0 : statistics_bytes(blocks);
   kernel.scratch_bytes = statistics + chosen.forward_scratch_bytes(blocks.problem, blocks.dtype, problem.threads);
-  kernel.run = [blocks, out_dtype, statistics, forward = chosen.forward](const KernelCall& call) {
+  kernel.run = [blocks, out_dtype, statistics, &chosen](const KernelCall& call) {
     const std::int64_t row = blocks.problem.heads * blocks.problem.head_dim,
                        kv_row = blocks.problem.kv_heads * blocks.problem.head_dim;
     for (std::int64_t i = 0; i < blocks.calls(); ++i) {
@@ -110,7 +110,7 @@ bool make_block(const KernelProblem& problem, Kernel& kernel, std::string&) {
       tensors.out_dtype = out_dtype;
       tensors.out = advance(call.results[0], at.query_token * row, out_dtype);
       tensors.log_sum_exp = statistics ? call.scratch : call.results[1];
-      forward(one, tensors, call.pool, static_cast<char*>(call.scratch) + statistics);
+      chosen.forward(one, tensors, call.pool, static_cast<char*>(call.scratch) + statistics);
       if (statistics)
         copy_statistics(blocks, at, static_cast<char*>(call.results[1]), static_cast<char*>(call.scratch), false);
     }
@@ -131,7 +131,7 @@ bool make_gradient(const KernelProblem& problem, Kernel& kernel, std::string&) {
   const std::array<std::size_t, 3> bytes = {static_cast<std::size_t>(problem.results[0].bytes()),
                                             static_cast<std::size_t>(problem.results[1].bytes()),
                                             static_cast<std::size_t>(problem.results[2].bytes())};
-  kernel.run = [=, backward = chosen.backward](const KernelCall& call) {
+  kernel.run = [=, &chosen](const KernelCall& call) {
     for (std::size_t i = 0; i < 3; ++i)
       if (adds && call.operands[9 + i] != call.results[i]) std::memcpy(call.results[i], call.operands[9 + i], bytes[i]);
     const std::int64_t row = blocks.problem.heads * blocks.problem.head_dim,
@@ -160,7 +160,7 @@ bool make_gradient(const KernelProblem& problem, Kernel& kernel, std::string&) {
       tensors.dk = advance(call.results[1], at.key_token * kv_row, dkv_dtype);
       tensors.dv = advance(call.results[2], at.key_token * kv_row, dkv_dtype);
       tensors.accumulate_dq = tensors.accumulate_dkv = adds;
-      backward(one, tensors, call.pool, static_cast<char*>(call.scratch) + statistics);
+      chosen.backward(one, tensors, call.pool, static_cast<char*>(call.scratch) + statistics);
     }
   };
   return true;

@@ -89,7 +89,7 @@ bool make_matmul(const KernelProblem& problem, Kernel& kernel, std::string& refu
     refusal = "operands of two dtypes";
     return false;
   }
-  auto plan = std::make_shared<cpu::Matmul>(matmul, problem.threads);
+  auto plan = std::make_shared<cpu::Matmul>(matmul, problem.threads, "", problem.libraries);
   kernel.name = plan->backend();
   kernel.scratch_bytes = plan->scratch_bytes();
   const bool swap = product.swap;

@@ -73,7 +73,7 @@ bool make_loss_head(const KernelProblem& problem, Kernel& kernel, std::string& r
   }
   std::shared_ptr<cpu::LossHead> plan;
   if constexpr (fast) {
-    plan = std::make_shared<cpu::LossHead>(head, problem.threads);
+    plan = std::make_shared<cpu::LossHead>(head, problem.threads, "", problem.libraries);
     kernel.scratch_bytes = plan->scratch_bytes();
   }
   kernel.run = [plan, head, gradients](const KernelCall& call) {
