@@ -28,6 +28,8 @@ struct ResolvedParallelism {
   /// Ranks that share a sequence; those of them that keep their queries throughout.
   std::int64_t sequence() const { return ulysses * outer(); }
   std::int64_t outer() const { return ring * gather; }
+  /// Parameters are sharded, so that keep_gathered means something.
+  bool gathers_parameters() const { return zero_stage == 3; }
   /// Parameters are gathered in more than one micro-batch of a step.
   bool can_share_gathers() const {
     return zero_stage == 3 && accumulation_steps > 1 && data * sequence() > 1 && shard_group != 1;

@@ -168,7 +168,7 @@ RunSetup shrink_run(const RunSetup& large, int world, const Hosts& hosts) {
   Experiment experiment = large.experiment;
   pin_parallelism(large.parallel, experiment);
   const GatherLifetime gathered = large.request.options.gather_lifetime;
-  if (large.parallel.zero_stage == 3)
+  if (large.parallel.gathers_parameters())
     experiment.parallelism.keep_gathered = gathered == GatherLifetime::phase      ? KeepGathered::never
                                            : gathered == GatherLifetime::backward ? KeepGathered::backward
                                                                                   : KeepGathered::step;
