@@ -41,7 +41,7 @@ struct PartFunctions {
 };
 
 struct VectorTable {
-  const char* name;  ///< "avx512", "avx2", "generic"
+  const char* name;  ///< "avx512bf16", "avx512", "avx2", "generic"
   RangeFunctions<RmsNorm> rms_norm;
   PartFunctions<RmsNormGradient> rms_norm_gradient;  ///< out: dweight [d] in the arithmetic type, written
   RangeFunctions<LayerNorm> layer_norm;
@@ -67,7 +67,7 @@ struct VectorTable {
   GatherFunction sum_gathered(DType type) const { return sum_gathered_functions[static_cast<int>(type)]; }
 };
 
-/// The best table for this processor.
+/// The best table for this processor, capped by LONGHAUL_ISA as it was at the first call.
 const VectorTable& vector_table();
 /// The table of that name, or null when this build or processor has none.
 const VectorTable* vector_table(const char* name);

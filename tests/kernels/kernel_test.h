@@ -109,7 +109,7 @@ inline double error_of(const Tensor& a, const Tensor& b) {
 
 inline std::vector<const VectorTable*> all_tables() {
   std::vector<const VectorTable*> tables;
-  for (const char* name : {"avx512", "avx2", "generic"})
+  for (const char* name : {"avx512bf16", "avx512", "avx2", "generic"})
     if (const VectorTable* table = vector_table(name)) tables.push_back(table);
   return tables;
 }
