@@ -15,11 +15,6 @@ const OpRegistration layer_norm(
 // x, weight, dy -> dx [..., d], dweight [d], dbias [d]
 const OpRegistration layer_norm_gradient(
     {.name = "layer_norm_gradient", .signature = "...d,d,...d->...d,d,d", .whole = "d", .in_place = {{0, 2}}});
-// The same with operand 3 [..., d], what the residual connection brings, added to dx. Made by fuse.
-const OpRegistration layer_norm_gradient_add({.name = "layer_norm_gradient_add",
-                                              .signature = "...d,d,...d,...d->...d,d,d",
-                                              .whole = "d",
-                                              .in_place = {{0, 3}, {0, 2}}});
 
 }  // namespace
 }  // namespace longhaul

@@ -13,11 +13,6 @@ const OpRegistration rms_norm({.name = "rms_norm", .signature = "...d,d->...d", 
 // x, weight, dy -> dx [..., d], dweight [d]
 const OpRegistration rms_norm_gradient(
     {.name = "rms_norm_gradient", .signature = "...d,d,...d->...d,d", .whole = "d", .in_place = {{0, 2}}});
-// The same with operand 3 [..., d], what the residual connection brings, added to dx. Made by fuse.
-const OpRegistration rms_norm_gradient_add({.name = "rms_norm_gradient_add",
-                                            .signature = "...d,d,...d,...d->...d,d",
-                                            .whole = "d",
-                                            .in_place = {{0, 3}, {0, 2}}});
 
 }  // namespace
 }  // namespace longhaul

@@ -1,5 +1,5 @@
 // fuse: an accumulator or residual is added by the op that makes the other addend: add(a, einsum(x, y)) ->
-// einsum_add(x, y, a); likewise what a norm's input gradient is added to, and what an embedding's gradient is. Never
+// einsum_add(x, y, a); likewise what an embedding's gradient is added to. Never
 // into a partial result: the addend would count once a rank.
 #include "ir/op_definition.h"
 #include "passes/pass.h"
@@ -9,7 +9,7 @@ namespace {
 
 /// Name of the op that is `op` with an addend, as its last operand, to its first result; null when there is none.
 const OpDefinition* with_addend(const Op& op) {
-  for (const char* name : {"einsum", "embedding_gradient", "rms_norm_gradient", "layer_norm_gradient"})
+  for (const char* name : {"einsum", "embedding_gradient"})
     if (op.is(name)) return find_op(std::string(name) + "_add");
   return nullptr;
 }

@@ -124,41 +124,6 @@ Graph fused_gradients(const std::string& lines) {
 }
 }  // namespace
 
-TEST_CASE("what the residual brings joins a norm's gradient, which stays where its weight's gradient is read") {
-  const Graph graph = fused_gradients(
-      "%9 : float64[4, 2, 8] @[dp, -, -], %10 : float64[8] @[-]sum(dp) = rms_norm_gradient(%0, %1, %2) "
-      "{epsilon=0.001} backward layer=1 by=model\n"
-      "%11 : float64[8] @[-] = reshard(%10) backward\n"
-      "%12 : float64[4, 2, 8] @[dp, -, -] = add(%3, %9) backward\noutput \"dx\" %12\noutput \"dw\" %11\n");
-  REQUIRE(op_names(graph) == Names{"rms_norm_gradient_add", "reshard"});
-  CHECK(print(graph, graph.ops[0]) ==
-        "%12 : float64[4, 2, 8] @[dp, -, -], %10 : float64[8] @[-]sum(dp) = rms_norm_gradient_add(%0, %1, %2, %3) "
-        "{epsilon=0.001} backward layer=1 by=fuse");
-  CHECK(op_names(fused_gradients("%9 : float64[4, 2, 8] @[dp, -, -], %10 : float64[8] @[-]sum(dp), "
-                                 "%11 : float64[8] @[-]sum(dp) = layer_norm_gradient(%0, %1, %2) {epsilon=0.001} "
-                                 "backward\n%12 : float64[4, 2, 8] @[dp, -, -] = add(%9, %3) backward\n"
-                                 "output \"dx\" %12\noutput \"dw\" %10\noutput \"db\" %11\n")) ==
-        Names{"layer_norm_gradient_add"});
-}
-
-TEST_CASE("what a norm's gradient is added to does not join it when it is known too late, or used otherwise") {
-  const std::string gradient =
-      "%9 : float64[4, 2, 8] @[dp, -, -], %10 : float64[8] @[-]sum(dp) = rms_norm_gradient(%0, %1, %2) "
-      "{epsilon=0.001} backward\n";
-  CHECK(op_names(fused_gradients(gradient + "%11 : float64[4, 2, 8] @[dp, -, -] = scale(%3) {factor=2.0} backward\n"
-                                            "%12 : float64[4, 2, 8] @[dp, -, -] = add(%11, %9) backward\n"
-                                            "output \"dx\" %12\noutput \"dw\" %10\n")) ==
-        Names{"rms_norm_gradient", "scale", "add"});
-  // The weight's gradient is no place for an addend.
-  CHECK(op_names(fused_gradients(gradient + "%11 : float64[8] @[-] = reshard(%10) backward\n"
-                                            "%12 : float64[8] @[-] = add(%1, %11) backward\n"
-                                            "output \"dx\" %9\noutput \"dw\" %12\n")) ==
-        Names{"rms_norm_gradient", "reshard", "add"});
-  CHECK(op_names(fused_gradients(gradient + "%11 : float64[4, 2, 8] @[dp, -, -] = add(%3, %9) backward\n"
-                                            "output \"dx\" %11\noutput \"also\" %9\noutput \"dw\" %10\n")) ==
-        Names{"rms_norm_gradient", "add"});
-}
-
 TEST_CASE("an embedding's gradient is added to a whole table, never to a partial one") {
   const Graph graph = fused_gradients(
       "%9 : float64[9, 8] @[-, -] = embedding_gradient(%5, %6) backward\n"

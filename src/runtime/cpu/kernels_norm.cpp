@@ -38,13 +38,11 @@ bool make_rms_norm_gradient(const KernelProblem& problem, Kernel& kernel, std::s
   norm.rows = bind::rows(problem.operands[0]);
   norm.epsilon = problem.op.attributes.number("epsilon");
   if (fast) kernel.scratch_bytes = cpu::rms_norm_gradient_scratch_bytes(norm.type, norm.rows, norm.d);
-  const bool adds = problem.operands.size() == 4;
-  kernel.run = [norm, adds](const KernelCall& call) {
+  kernel.run = [norm](const KernelCall& call) {
     cpu::RmsNormGradient one = norm;
     one.x = call.operands[0];
     one.weight = call.operands[1];
     one.dy = call.operands[2];
-    one.residual_gradient = adds ? call.operands[3] : nullptr;
     one.dx = call.results[0];
     one.dweight = call.results[1];
     one.scratch = call.scratch;
@@ -88,13 +86,11 @@ bool make_layer_norm_gradient(const KernelProblem& problem, Kernel& kernel, std:
   norm.rows = bind::rows(problem.operands[0]);
   norm.epsilon = problem.op.attributes.number("epsilon");
   if (fast) kernel.scratch_bytes = cpu::layer_norm_gradient_scratch_bytes(norm.type, norm.rows, norm.d);
-  const bool adds = problem.operands.size() == 4;
-  kernel.run = [norm, adds](const KernelCall& call) {
+  kernel.run = [norm](const KernelCall& call) {
     cpu::LayerNormGradient one = norm;
     one.x = call.operands[0];
     one.weight = call.operands[1];
     one.dy = call.operands[2];
-    one.residual_gradient = adds ? call.operands[3] : nullptr;
     one.dx = call.results[0];
     one.dweight = call.results[1];
     one.dbias = call.results[2];
@@ -110,16 +106,10 @@ bool make_layer_norm_gradient(const KernelProblem& problem, Kernel& kernel, std:
 const KernelRegistration rms("rms_norm", bind::fast_and_reference(make_rms_norm<true>, make_rms_norm<false>));
 const KernelRegistration rms_gradient("rms_norm_gradient", bind::fast_and_reference(make_rms_norm_gradient<true>,
                                                                                     make_rms_norm_gradient<false>));
-const KernelRegistration rms_gradient_add("rms_norm_gradient_add",
-                                          bind::fast_and_reference(make_rms_norm_gradient<true>,
-                                                                   make_rms_norm_gradient<false>));
 const KernelRegistration layer("layer_norm", bind::fast_and_reference(make_layer_norm<true>, make_layer_norm<false>));
 const KernelRegistration layer_gradient("layer_norm_gradient",
                                         bind::fast_and_reference(make_layer_norm_gradient<true>,
                                                                  make_layer_norm_gradient<false>));
-const KernelRegistration layer_gradient_add("layer_norm_gradient_add",
-                                            bind::fast_and_reference(make_layer_norm_gradient<true>,
-                                                                     make_layer_norm_gradient<false>));
 
 }  // namespace
 }  // namespace longhaul
