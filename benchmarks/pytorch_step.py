@@ -137,16 +137,16 @@ def make_optimizer(model, options):
 
 
 def train(model, optimizer, samples, options):
-    """Runs the steps; (losses, unclipped gradient norms, seconds) of each."""
+    """Runs the steps; (losses, unclipped gradient norms, seconds, CPU seconds) of each."""
     tokens, labels = (torch.from_numpy(array) for array in samples)
     parameters = list(model.parameters())
     step_model = torch.compile(model) if options.compile else model
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=options.dtype == "bfloat16")
-    losses, norms, seconds = [], [], []
+    losses, norms, seconds, cpu_seconds = [], [], [], []
     for step in range(options.steps):
         rows = torch.arange(step * options.batch, (step + 1) * options.batch) % tokens.shape[0]
         inputs, targets = tokens[rows], labels[rows]
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         optimizer.zero_grad(set_to_none=True)
         with autocast:
             # The library's loss takes labels shifted already as `shift_labels`.
@@ -159,7 +159,8 @@ def train(model, optimizer, samples, options):
         losses.append(float(loss.detach()))
         norms.append(float(norm))
         seconds.append(time.perf_counter() - start)
-    return losses, norms, seconds
+        cpu_seconds.append(time.process_time() - cpu_start)
+    return losses, norms, seconds, cpu_seconds
 
 
 def main():
@@ -189,6 +190,7 @@ def main():
     parser.add_argument("--weight-decay", type=float, default=0.1, help="on matrices only")
     parser.add_argument("--max-norm", type=float, default=1.0)
     parser.add_argument("--save-model", help="folder for config.json and the initial weights")
+    parser.add_argument("--save-only", action="store_true", help="save, and run no step")
     parser.add_argument("--save-tokens", help="llm.c .bin file for the tokens used")
     options = parser.parse_args()
     if options.seq is None and not (options.tokens and options.tokens[0].endswith(".safetensors")):
@@ -220,7 +222,9 @@ def main():
     if options.save_tokens:
         save_tokens(options.save_tokens, *samples)
 
-    losses, norms, seconds = train(model, make_optimizer(model, options), samples, options)
+    if options.save_only:
+        return 0
+    losses, norms, seconds, cpu_seconds = train(model, make_optimizer(model, options), samples, options)
     timed = seconds[options.warmup :]
     tokens_per_step = options.batch * samples[0].shape[1]
     print(
@@ -240,6 +244,7 @@ def main():
                 gradient_norms=norms,
                 seconds=[round(value, 6) for value in seconds],
                 seconds_min=round(min(timed), 6),
+                cpu_seconds_min=round(min(cpu_seconds[options.warmup :]), 6),
                 seconds_median=round(statistics.median(timed), 6),
                 warmup_steps=options.warmup,
                 tokens_per_second=round(tokens_per_step / statistics.median(timed), 2),

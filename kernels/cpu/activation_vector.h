@@ -11,21 +11,50 @@ struct ValueAndSlope {
   Lanes<A> value, slope;
 };
 
-/// f(x) and f'(x); the compiler drops what the caller does not use.
+/// e^-2u with u = sqrt(2/pi) (x + 0.044715 x^3), the argument of gelu's tanh approximation: (1 + tanh(u)) / 2 is
+/// sigmoid(2 u), which keeps its digits where tanh is near -1.
+LONGHAUL_INLINE Lanes<double> gelu_tanh_exponential(Lanes<double> x, Lanes<double> square) {
+  return exponential(-x * (square * 0.07135481627260025 + 1.5957691216057308));
+}
+LONGHAUL_INLINE Lanes<float> gelu_tanh_exponential(Lanes<float> x, Lanes<float> square) {
+#if defined(__AVX512F__)
+  // In sixteenths of octaves, so that the exponential need not scale it; the argument is rounded in either case.
+  Lanes<float> y = x * (square * -1.64709183f - 36.8353312f);
+  const __mmask16 mask = _mm512_cmp_ps_mask((__m512)y, (__m512)broadcast(-2016.0f), _CMP_NLT_UQ);
+  y = (Lanes<float>)_mm512_min_ps((__m512)broadcast(2032.0f), (__m512)y);
+  const Lanes<float> shifted = y + 12582912.0f;
+  return sixteenth_power(shifted, y - (shifted - 12582912.0f), mask);
+#else
+  return exponential(-x * (square * 0.0713548163f + 1.59576912f));
+#endif
+}
+
+/// f(x) alone.
 template <ActivationKind kind, typename A>
-LONGHAUL_INLINE ValueAndSlope<A> activate(Lanes<A> x) {
+LONGHAUL_INLINE Lanes<A> activate(Lanes<A> x) {
+  if constexpr (kind == ActivationKind::silu)
+    return x / (1 + exponential(-x));
+  else if constexpr (kind == ActivationKind::gelu)
+    return x * normal(x).distribution;
+  else if constexpr (kind == ActivationKind::gelu_tanh)
+    return x / (1 + gelu_tanh_exponential(x, x * x));
+  else
+    return x > 0 ? x : Lanes<A>{};
+}
+/// f(x) and f'(x).
+template <ActivationKind kind, typename A>
+LONGHAUL_INLINE ValueAndSlope<A> activate_with_slope(Lanes<A> x) {
   if constexpr (kind == ActivationKind::silu) {
-    const Sigmoid<Lanes<A>> s = sigmoid(x);
-    return {x * s.value, s.value + x * s.value * s.rest};
+    const Sigmoid<Lanes<A>> s = sigmoid_of(exponential(-x));
+    return {x * s.value, s.value * (1 + x * s.rest)};
   } else if constexpr (kind == ActivationKind::gelu) {
     const Normal<Lanes<A>> of = normal(x);
     return {x * of.distribution, of.distribution + x * of.density};
   } else if constexpr (kind == ActivationKind::gelu_tanh) {
-    // (1 + tanh(u)) / 2 is sigmoid(2 u), which keeps its digits where tanh is near -1; 2 u = a x + b x^3.
-    constexpr A a = static_cast<A>(1.5957691216057308), b = static_cast<A>(0.07135481627260025);
     const Lanes<A> square = x * x;
-    const Sigmoid<Lanes<A>> s = sigmoid(x * (square * b + a));
-    return {x * s.value, s.value + x * s.value * s.rest * (square * (3 * b) + a)};
+    const Sigmoid<Lanes<A>> s = sigmoid_of(gelu_tanh_exponential(x, square));
+    const Lanes<A> twice = x * (square * static_cast<A>(3 * 0.07135481627260025) + static_cast<A>(1.5957691216057308));
+    return {x * s.value, s.value * (1 + twice * s.rest)};
   } else {
     return {x > 0 ? x : Lanes<A>{}, x > 0 ? Lanes<A>{} + 1 : Lanes<A>{}};
   }
@@ -54,7 +83,7 @@ LONGHAUL_LOOP void activation_range(const Activation& p, std::int64_t begin, std
   with_kind(
       p.kind, [&](auto kind) __attribute__((always_inline)) {
         each_vector<A>(end - begin, [&](std::int64_t i, auto part) {
-          store(y + i, activate<kind.value, A>(load(x + i, part)).value, part);
+          store(y + i, activate<kind.value, A>(load(x + i, part)), part);
         });
       });
 }
@@ -68,7 +97,7 @@ LONGHAUL_LOOP void activation_gradient_range(const ActivationGradient& p, std::i
   with_kind(
       p.kind, [&](auto kind) __attribute__((always_inline)) {
         each_vector<A>(end - begin, [&](std::int64_t i, auto part) {
-          store(dx + i, load(dy + i, part) * activate<kind.value, A>(load(x + i, part)).slope, part);
+          store(dx + i, load(dy + i, part) * activate_with_slope<kind.value, A>(load(x + i, part)).slope, part);
         });
       });
 }
@@ -84,7 +113,7 @@ LONGHAUL_LOOP void gated_activation_range(const GatedActivation& p, std::int64_t
           const T* up = static_cast<const T*>(p.up) + row * stride;
           T* y = static_cast<T*>(p.y) + row * p.width;
           each_vector<A>(p.width, [&](std::int64_t i, auto part) {
-            store(y + i, activate<kind.value, A>(load(gate + i, part)).value * load(up + i, part), part);
+            store(y + i, activate<kind.value, A>(load(gate + i, part)) * load(up + i, part), part);
           });
         }
       });
@@ -104,7 +133,7 @@ LONGHAUL_LOOP void gated_activation_gradient_range(const GatedActivationGradient
           T* dgate = static_cast<T*>(p.dgate) + row * stride;
           T* dup = static_cast<T*>(p.dup) + row * stride;
           each_vector<A>(p.width, [&](std::int64_t i, auto part) {
-            const ValueAndSlope<A> of = activate<kind.value, A>(load(gate + i, part));
+            const ValueAndSlope<A> of = activate_with_slope<kind.value, A>(load(gate + i, part));
             const Lanes<A> upper = load(dy + i, part), gated = load(up + i, part);
             store(dgate + i, upper * gated * of.slope, part);
             store(dup + i, upper * of.value, part);

@@ -6,14 +6,29 @@
 
 namespace longhaul::cpu {
 
-std::size_t cross_entropy_scratch_bytes(std::int64_t rows) {
+namespace {
+std::size_t losses_bytes(std::int64_t rows) {
   return round_to_line(static_cast<std::size_t>(rows) * sizeof(double));
+}
+/// A row of exponentials and the maxima of its blocks (fewer than one in 64 elements), for one thread.
+std::size_t exponentials_bytes(DType type, std::int64_t v) {
+  return partial_bytes(type, (v + 63) / 64 * 64 + (v + 63) / 64);
+}
+}  // namespace
+
+std::size_t cross_entropy_scratch_bytes(DType type, std::int64_t rows, std::int64_t v, int threads) {
+  return losses_bytes(rows) + static_cast<std::size_t>(threads) * exponentials_bytes(type, v);
 }
 
 void cross_entropy(ThreadPool& pool, const CrossEntropy& p, const VectorTable& table) {
   double* losses = p.loss_sum ? static_cast<double*>(p.scratch) : nullptr;
-  parallel_for(pool, p.rows, rows_per_task(p.v),
-               [&](std::int64_t begin, std::int64_t end) { table.cross_entropy[p.type](p, begin, end, losses); });
+  char* exponentials = static_cast<char*>(p.scratch) + losses_bytes(p.rows);
+  const std::int64_t step = rows_per_task(p.v);
+  pool.run((p.rows + step - 1) / step, [&](std::int64_t task, int thread) {
+    CrossEntropy one = p;
+    one.exponentials = exponentials + static_cast<std::size_t>(thread) * exponentials_bytes(p.type, p.v);
+    table.cross_entropy[p.type](one, task * step, std::min(p.rows, (task + 1) * step), losses);
+  });
   if (!losses) return;
   double sum = 0;
   for (std::int64_t row = 0; row < p.rows; ++row) sum += losses[row];
@@ -29,8 +44,9 @@ void cross_entropy(const CrossEntropy& p) {
   const A factor = static_cast<A>(p.transform.logits_scale), cap = static_cast<A>(p.transform.soft_cap);
   double loss = 0;
   for (std::int64_t row = 0; row < p.rows; ++row) {
-    const T* raw = static_cast<const T*>(p.logits) + row * p.v;
-    O* gradient = p.dlogits ? static_cast<O*>(p.dlogits) + row * p.v : nullptr;
+    const std::int64_t stride = p.stride ? p.stride : p.v;
+    const T* raw = static_cast<const T*>(p.logits) + row * stride;
+    O* gradient = p.dlogits ? static_cast<O*>(p.dlogits) + row * stride : nullptr;
     const std::int32_t label = p.labels[row];
     if (label < 0) {
       for (std::int64_t i = 0; gradient && i < p.v; ++i) gradient[i] = convert<O>(A(0));

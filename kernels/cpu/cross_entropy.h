@@ -22,18 +22,21 @@ struct LogitTransform {
 /// dlogits = *scale * d(loss_sum) / d(raw logits), rows with ignored labels 0. Either output may be left out.
 struct CrossEntropy {
   DType type;                  ///< of logits
-  const void* logits;          ///< [rows, v]
+  const void* logits;          ///< [rows, v], rows `stride` elements apart
   const std::int32_t* labels;  ///< [rows], each below v; negative: ignored
   std::int64_t rows, v;
   LogitTransform transform{};
   double* loss_sum = nullptr;            ///< written (0 when every label is ignored)
   DType gradient_type = DType::float32;  ///< of dlogits: `type` or bfloat16
-  void* dlogits = nullptr;               ///< [rows, v]; may be logits when the types agree
+  void* dlogits = nullptr;               ///< [rows, v], with the same stride; may be logits when the types agree
   const double* scale = nullptr;         ///< usually 1 / valid tokens; needed with dlogits
+  std::int64_t stride = 0;               ///< elements from row to row; 0 means v
   void* scratch = nullptr;               ///< cross_entropy_scratch_bytes(); the reference needs none
+  void* exponentials = nullptr;          ///< set by cross_entropy() for its inner loops: a thread's part of scratch
 };
 
-std::size_t cross_entropy_scratch_bytes(std::int64_t rows);
+/// `type` is that of the logits; `threads` that of the pool.
+std::size_t cross_entropy_scratch_bytes(DType type, std::int64_t rows, std::int64_t v, int threads);
 void cross_entropy(ThreadPool& pool, const CrossEntropy& problem, const VectorTable& table = vector_table());
 namespace reference {
 void cross_entropy(const CrossEntropy& problem);

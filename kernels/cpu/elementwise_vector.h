@@ -57,16 +57,8 @@ LONGHAUL_LOOP void sum_rows_range(const SumRows& p, std::int64_t begin, std::int
   using A = accumulate_t<T>;
   A* sum = static_cast<A*>(out);
   for (std::int64_t i = 0; i < p.d; ++i) sum[i] = 0;
-  std::int64_t row = begin;
-  for (; row + 4 <= end; row += 4) {  // four rows a sweep: the sums are read and written a quarter as often
-    const T* x = static_cast<const T*>(p.x) + row * p.d;
-    each_vector<A>(p.d, [&](std::int64_t i, auto part) {
-      const Lanes<A> two = load(x + i, part) + load(x + p.d + i, part);
-      const Lanes<A> more = load(x + 2 * p.d + i, part) + load(x + 3 * p.d + i, part);
-      store(sum + i, load(sum + i, part) + (two + more), part);
-    });
-  }
-  for (; row < end; ++row) {
+  // Row after row: sums stay in the cache, and memory is read as one stream, which it delivers twice as fast as four.
+  for (std::int64_t row = begin; row < end; ++row) {
     const T* x = static_cast<const T*>(p.x) + row * p.d;
     each_vector<A>(p.d,
                    [&](std::int64_t i, auto part) { store(sum + i, load(sum + i, part) + load(x + i, part), part); });

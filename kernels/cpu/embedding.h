@@ -30,6 +30,7 @@ struct EmbeddingGradient {
   void* dtable;                ///< [v, d]
   std::int64_t n, v, d;
   void* scratch = nullptr;  ///< embedding_gradient_scratch_bytes()
+  bool accumulate = false;  ///< adds to dtable instead of overwriting it: only rows that occur are touched
 };
 
 void embedding(ThreadPool& pool, const Embedding& problem);

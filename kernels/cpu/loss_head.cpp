@@ -8,21 +8,31 @@ namespace longhaul::cpu {
 
 std::int64_t loss_head_tile_rows(std::int64_t rows, std::int64_t v) {
   const std::int64_t fitting = (std::int64_t{96} << 20) / (4 * std::max<std::int64_t>(1, v)) / 32 * 32;
-  return std::max<std::int64_t>(1, std::min(rows, std::clamp<std::int64_t>(fitting, 32, 1024)));
+  const std::int64_t most = std::clamp<std::int64_t>(fitting, 32, 1024);
+  // Equal tiles: a last one of a few rows would read the whole weight for little work.
+  const std::int64_t tiles = std::max<std::int64_t>(1, (rows + most - 1) / most);
+  return std::clamp<std::int64_t>(((rows + tiles - 1) / tiles + 31) / 32 * 32, 1, std::max<std::int64_t>(1, rows));
 }
 
 namespace {
+
+/// Elements from row to row of a tile's logits: rows start on cache lines (a vocabulary of odd size would cut every
+/// vector in two), and never a multiple of 4096 bytes apart, which would put a column into one set of the cache.
+std::int64_t row_stride(std::int64_t v) {
+  const std::int64_t whole = (v + 31) / 32 * 32;
+  return whole % 1024 == 0 ? whole + 32 : whole;
+}
 
 DType logits_type(const LossHeadProblem& p) {
   return p.type == DType::float64 ? DType::float64 : DType::float32;
 }
 std::size_t logits_bytes(const LossHeadProblem& p, std::int64_t rows) {
-  return round_to_line(static_cast<std::size_t>(rows * p.v) * size_of(logits_type(p)));
+  return round_to_line(static_cast<std::size_t>(rows * row_stride(p.v)) * size_of(logits_type(p)));
 }
 /// The bfloat16 copy of dlogits, which the gradients' products read.
 std::size_t copy_bytes(const LossHeadProblem& p, std::int64_t rows) {
   if (p.type != DType::bfloat16 || !p.gradients) return 0;
-  return round_to_line(static_cast<std::size_t>(rows * p.v) * size_of(DType::bfloat16));
+  return round_to_line(static_cast<std::size_t>(rows * row_stride(p.v)) * size_of(DType::bfloat16));
 }
 
 }  // namespace
@@ -42,6 +52,7 @@ LossHead::LossHead(const LossHeadProblem& problem, int threads, const std::strin
 LossHead::Tile LossHead::make_tile(std::int64_t rows, bool first, bool next, MatmulLibraries* libraries) const {
   const LossHeadProblem& p = problem_;
   const DType product = p.type;  // of dlogits as the gradients' products read it
+  const std::int64_t stride = row_stride(p.v);
   Tile tile;
   tile.logits = std::make_unique<Matmul>(MatmulProblem{.transpose_b = true,
                                                        .m = rows,
@@ -49,7 +60,7 @@ LossHead::Tile LossHead::make_tile(std::int64_t rows, bool first, bool next, Mat
                                                        .k = p.d,
                                                        .lda = p.d,
                                                        .ldb = p.d,
-                                                       .ldc = p.v,
+                                                       .ldc = stride,
                                                        .a = p.type,
                                                        .b = p.type,
                                                        .c = logits_type(p)},
@@ -57,13 +68,13 @@ LossHead::Tile LossHead::make_tile(std::int64_t rows, bool first, bool next, Mat
   if (!p.gradients) return tile;
   tile.dx = std::make_unique<Matmul>(
       MatmulProblem{
-          .m = rows, .n = p.d, .k = p.v, .lda = p.v, .ldb = p.d, .ldc = p.d, .a = product, .b = p.type, .c = p.type},
+          .m = rows, .n = p.d, .k = p.v, .lda = stride, .ldb = p.d, .ldc = p.d, .a = product, .b = p.type, .c = p.type},
       threads_, backend_, libraries);
   MatmulProblem dw{.transpose_a = true,
                    .m = p.v,
                    .n = p.d,
                    .k = rows,
-                   .lda = p.v,
+                   .lda = stride,
                    .ldb = p.d,
                    .ldc = p.d,
                    .a = product,
@@ -82,7 +93,7 @@ std::size_t LossHead::scratch_bytes() const {
     for (const auto* matmul : {&tile->logits, &tile->dx, &tile->dw_first, &tile->dw_next})
       if (*matmul) product = std::max(product, (*matmul)->scratch_bytes());
   return logits_bytes(problem_, tile_rows_) + copy_bytes(problem_, tile_rows_) +
-         cross_entropy_scratch_bytes(tile_rows_) + product;
+         cross_entropy_scratch_bytes(logits_type(problem_), tile_rows_, problem_.v, threads_) + product;
 }
 
 void LossHead::run(ThreadPool& pool, const LossHeadArguments& arguments, const VectorTable& table) {
@@ -104,7 +115,7 @@ void LossHead::run_tile(ThreadPool& pool, Tile& tile, std::int64_t begin, std::i
   char* logits = static_cast<char*>(arguments.scratch);
   char* copy = logits + logits_bytes(p, tile_rows_);
   char* losses = copy + copy_bytes(p, tile_rows_);
-  char* product_scratch = losses + cross_entropy_scratch_bytes(tile_rows_);
+  char* product_scratch = losses + cross_entropy_scratch_bytes(logits_type(p), tile_rows_, p.v, threads_);
   const std::size_t row_bytes = static_cast<std::size_t>(p.d) * size_of(p.type);
   const char* x = static_cast<const char*>(arguments.x) + begin * row_bytes;
   tile.logits->run(pool, x, arguments.w, nullptr, logits, product_scratch);
@@ -120,6 +131,7 @@ void LossHead::run_tile(ThreadPool& pool, Tile& tile, std::int64_t begin, std::i
                  .gradient_type = p.type,
                  .dlogits = dlogits,
                  .scale = arguments.scale,
+                 .stride = row_stride(p.v),
                  .scratch = losses},
                 table);
   if (!p.gradients) return;

@@ -24,7 +24,7 @@ struct LossHeadProblem {
   LogitTransform transform{};
   std::int64_t tile_rows = 0;  ///< rows a tile; 0 means loss_head_tile_rows()
 };
-/// Rows a tile such that a tile's logits take at most about 96 MiB, at least 32 and at most 1024.
+/// Rows of each of the fewest equal tiles whose logits take at most about 96 MiB, at least 32 and at most 1024.
 std::int64_t loss_head_tile_rows(std::int64_t rows, std::int64_t v);
 
 struct LossHeadArguments {

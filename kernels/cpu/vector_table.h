@@ -41,7 +41,7 @@ struct PartFunctions {
 };
 
 struct VectorTable {
-  const char* name;  ///< "avx512", "avx2", "generic"
+  const char* name;  ///< "avx512bf16", "avx512", "avx2", "generic"
   RangeFunctions<RmsNorm> rms_norm;
   PartFunctions<RmsNormGradient> rms_norm_gradient;  ///< out: dweight [d] in the arithmetic type, written
   RangeFunctions<LayerNorm> layer_norm;

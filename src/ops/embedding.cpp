@@ -14,6 +14,13 @@ std::vector<ValueId> gradient(Builder& builder, const Op& op, const std::vector<
 const OpRegistration embedding({.name = "embedding", .signature = "bs,vd->bsd", .whole = "v", .gradient = gradient});
 // indices [b, s], gradient [b, s, d] -> [v, d]: rows summed by index
 const OpRegistration embedding_gradient({.name = "embedding_gradient", .signature = "bs,bsd->vd", .whole = "v"});
+// The same added to operand 2 [v, d]: only the rows that occur are touched when the buffer is the addend's. Made by
+// fuse.
+const OpRegistration embedding_gradient_add({.name = "embedding_gradient_add",
+                                             .signature = "bs,bsd,vd->vd",
+                                             .whole = "v",
+                                             .contracted_whole = true,
+                                             .in_place = {{0, 2}}});
 
 }  // namespace
 }  // namespace longhaul

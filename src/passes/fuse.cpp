@@ -1,9 +1,28 @@
-// fuse: an accumulator or residual is added by the product that makes the other addend: add(a, einsum(x, y)) ->
-// einsum_add(x, y, a). Never into a partial result: the addend would count once a rank.
+// fuse: an accumulator or residual is added by the op that makes the other addend: add(a, einsum(x, y)) ->
+// einsum_add(x, y, a); likewise what an embedding's gradient is added to. Never
+// into a partial result: the addend would count once a rank.
 #include "ir/op_definition.h"
 #include "passes/pass.h"
 
 namespace longhaul::passes {
+namespace {
+
+/// Name of the op that is `op` with an addend, as its last operand, to its first result; null when there is none.
+const OpDefinition* with_addend(const Op& op) {
+  for (const char* name : {"einsum", "embedding_gradient"})
+    if (op.is(name)) return find_op(std::string(name) + "_add");
+  return nullptr;
+}
+
+/// The fused op's signature. An einsum states its own.
+auto signature_of(Graph& graph, const Op& op, const Op& fused) {
+  if (!fused.definition->signature.empty()) return graph.signature(fused.definition->signature, fused.operands);
+  const auto& [a, b] = std::pair(op.signature->operands[0], op.signature->operands[1]);
+  const std::string& result = op.signature->results[0];
+  return graph.signature(a + "," + b + "," + result + "->" + result, fused.operands);
+}
+
+}  // namespace
 
 void fuse(Graph& graph, const PassContext&) {
   const auto use = uses(graph);
@@ -19,27 +38,28 @@ void fuse(Graph& graph, const PassContext&) {
       const std::int32_t at = definition[static_cast<std::size_t>(product)];
       if (at < 0 || use[static_cast<std::size_t>(product)].size() != 1 || is_output[static_cast<std::size_t>(product)])
         continue;
-      const Op& einsum = graph.ops[static_cast<std::size_t>(at)];
-      if (!einsum.is("einsum") || gone[static_cast<std::size_t>(at)]) continue;
+      Op& maker = graph.ops[static_cast<std::size_t>(at)];
+      const OpDefinition* fused_definition = with_addend(maker);
+      if (!fused_definition || gone[static_cast<std::size_t>(at)] || maker.results[0] != product) continue;
       const Value &sum = graph[add.results[0]], &factor = graph[product], &other = graph[addend];
       if (factor.layout.partial || sum.layout.partial || other.dtype != factor.dtype || sum.dtype != factor.dtype)
         continue;
-      // The product moves to where the sum stands: its own operands must not have been overwritten, which values never
-      // are.
-      Op fused = einsum;
-      fused.definition = find_op("einsum_add");
+      // An op with one result moves to where the sum stands: its own operands must not have been overwritten, which
+      // values never are. One with more stays, for others read them: its addend must be known there.
+      const bool stays = maker.results.size() > 1;
+      if (stays && definition[static_cast<std::size_t>(addend)] >= at) continue;
+      Op fused = maker;
+      fused.definition = fused_definition;
       fused.operands.push_back(addend);
-      fused.results = add.results;
+      fused.results[0] = add.results[0];
       fused.made_by = "fuse";
-      fused.signature = graph.signature(einsum.signature->operands[0] + "," + einsum.signature->operands[1] + "," +
-                                            einsum.signature->results[0] + "->" + einsum.signature->results[0],
-                                        fused.operands);
+      fused.signature = signature_of(graph, maker, fused);
       std::vector<Layout> have;
       for (ValueId operand : fused.operands) have.push_back(graph[operand].layout);
       const Rule rule = layout_rule(graph, fused, have);
       if (rule.operands != have || !(rule.results[0] == sum.layout)) continue;
-      gone[static_cast<std::size_t>(at)] = 1;
-      add = std::move(fused);
+      gone[stays ? i : static_cast<std::size_t>(at)] = 1;
+      (stays ? maker : add) = std::move(fused);
       break;
     }
   }

@@ -159,7 +159,9 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
       "between the steps)\n",
       100 * median(fractions), 100 * *std::max_element(fractions.begin(), fractions.end()),
       experiment.training.dtype == DType::bfloat16 ? "bf16" : "fp32", cores, cores == 1 ? "" : "s");
-  std::printf("CPU time / wall   %.2f, of all ranks\n", busy / wall);
+  std::printf("CPU time / wall   %.2f, of all ranks, which can use %d\n", busy / wall, cores);
+  std::printf("CPU seconds       %.4f a step (what a neighbour cannot take away)\n",
+              busy / static_cast<double>(options.steps));
   if (world.size() > 1)
     std::printf(
         "communication     %.1f%% of the ranks' time waiting for other ranks, %.1f%% in collectives, %.1f%% in copies "

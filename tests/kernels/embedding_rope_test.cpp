@@ -30,21 +30,22 @@ TEST_CASE("embedding and its gradient match the reference") {
           return out;
         },
         0);
-    for (DType narrow : {DType::float32, DType::bfloat16}) {
+    for (auto [narrow, accumulate] :
+         {std::pair{DType::float32, false}, {DType::bfloat16, false}, {DType::float32, true}})
       check_kernel(
-          [&, n = n, v = v, d = d](const Run& run) {
+          [&, n = n, v = v, d = d, narrow = narrow, accumulate = accumulate](const Run& run) {
             const Tensor dy = run.random(n * d, 2);
             const DType type = run.storage == DType::float64 ? DType::float64 : narrow;
-            std::vector<Tensor> out{run.output(type, v * d)};
+            std::vector<Tensor> out{accumulate ? run.random_typed(type, v * d, 3) : run.output(type, v * d)};
             Tensor room = scratch(embedding_gradient_scratch_bytes(n, v));
-            const EmbeddingGradient p{run.type(), tokens.data(), dy.data(), out[0].type(), out[0].data(), n, v,
-                                      d,          room.data()};
+            EmbeddingGradient p{run.type(), tokens.data(), dy.data(), out[0].type(), out[0].data(), n, v,
+                                d,          room.data()};
+            p.accumulate = accumulate;
             run.reference() ? reference::embedding_gradient(p) : embedding_gradient(*run.pool, p, *run.table);
             CHECK(room.guard_is_whole());
             return out;
           },
           30);
-    }
   }
 }
 

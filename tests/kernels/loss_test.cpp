@@ -34,7 +34,7 @@ TEST_CASE("cross-entropy and its gradient match the float64 reference") {
             out.push_back(run.output(rows * v));
             Tensor loss(run.typed(run.storage == DType::float64 ? DType::float64 : DType::float32), 1);
             double sum = 0;
-            Tensor room = scratch(cross_entropy_scratch_bytes(rows));
+            Tensor room = scratch(cross_entropy_scratch_bytes(run.type(), rows, v, run.pool ? run.pool->threads() : 1));
             const CrossEntropy p{.type = run.type(),
                                  .logits = logits.data(),
                                  .labels = labels.data(),
@@ -78,13 +78,15 @@ TEST_CASE("cross-entropy of float32 logits writes a bfloat16 gradient") {
   const Tensor logits = Run{.storage = DType::float32}.random(600, 1, 3);
   Tensor wide(DType::float32, 600), narrow(DType::bfloat16, 600);
   const double scale = 0.5;
+  Tensor room = scratch(cross_entropy_scratch_bytes(DType::float32, 6, 100, 2));
   CrossEntropy p{.type = DType::float32,
                  .logits = logits.data(),
                  .labels = labels.data(),
                  .rows = 6,
                  .v = 100,
                  .dlogits = wide.data(),
-                 .scale = &scale};
+                 .scale = &scale,
+                 .scratch = room.data()};
   cross_entropy(pool, p);
   p.gradient_type = DType::bfloat16;
   p.dlogits = narrow.data();
@@ -99,7 +101,7 @@ TEST_CASE("cross-entropy: infinities and NaN come through, ignored labels do not
     INFO(table->name);
     std::vector<float> logits(40, 0.0f);
     std::int32_t labels[] = {-1, 3};
-    Tensor room = scratch(cross_entropy_scratch_bytes(2));
+    Tensor room = scratch(cross_entropy_scratch_bytes(DType::float32, 2, 20, 1));
     double sum = -1;
     CrossEntropy p{.type = DType::float32,
                    .logits = logits.data(),

@@ -215,3 +215,29 @@ TEST_CASE("a product with an addend is the product and the sum") {
   for (std::int64_t i = 0; i < 30; ++i)
     CHECK(outputs.at("fused").at(i) == Approx(outputs.at("apart").at(i)).epsilon(1e-13));
 }
+
+TEST_CASE("gradients with an addend are the gradients and the sum") {
+  std::mt19937 random(4);
+  Graph graph;
+  const ValueId dy = graph.add_input("dy", {2, 3, 4}, DType::float64, Role::data);
+  const ValueId tokens = graph.add_input("tokens", {2, 3}, DType::int32, Role::data);
+  const ValueId table = graph.add_input("table", {5, 4}, DType::float64, Role::data);
+  Builder builder(graph, "test");
+  graph.outputs.push_back({"table fused", builder.one("embedding_gradient_add", {tokens, dy, table})});
+  graph.outputs.push_back({"table apart", builder.one("add", {table, builder.one("embedding_gradient", {tokens, dy}, {},
+                                                                                 {.result_shapes = {{5, 4}}})})});
+  Inputs inputs;
+  for (const auto& [name, shape] : std::map<std::string, Shape>{{"dy", {2, 3, 4}}, {"table", {5, 4}}})
+    inputs[name] = random_tensor(shape, 1, random);
+  HostTensor& ids = inputs["tokens"] = HostTensor(TensorType{{2, 3}, DType::int32});
+  for (const std::int64_t i : {0, 2, 5}) ids.set(i, 4);  // three of one token, and rows that do not occur
+  const Inputs outputs = Interpreter({}).run(graph, inputs);
+  int compared = 0;
+  for (const auto& [name, value] : outputs) {
+    if (!name.ends_with(" fused")) continue;
+    const HostTensor& apart = outputs.at(name.substr(0, name.size() - 5) + "apart");
+    for (std::int64_t i = 0; i < apart.type.count(); ++i, ++compared)
+      CHECK(value.at(i) == Approx(apart.at(i)).epsilon(1e-13).margin(1e-14));
+  }
+  CHECK(compared == 20);
+}

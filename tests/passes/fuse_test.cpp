@@ -1,4 +1,4 @@
-// fuse: add(a, einsum(x, y)) -> einsum_add(x, y, a), never where the addend would count twice.
+// fuse: an addend joins the op that makes the other one, never where it would count twice.
 #include <catch2/catch.hpp>
 
 #include "ir/verifier.h"
@@ -98,4 +98,40 @@ TEST_CASE("of two products in a sum one is fused") {
       "%7 : float64[4, 6] @[dp, -] = einsum \"be,fe->bf\"(%0, %1) forward\n"
       "%8 : float64[4, 6] @[dp, -] = add(%6, %7) forward\noutput \"y\" %8\n");
   CHECK(op_names(graph) == Names{"einsum", "einsum_add"});
+}
+
+namespace {
+const std::string gradients_header =
+    "graph \"g\" mesh(dp=2)\n"
+    "input %0 : float64[4, 2, 8] @[dp, -, -] data \"x\"\n"
+    "input %1 : float64[8] @[-] parameter \"w\"\n"
+    "input %2 : float64[4, 2, 8] @[dp, -, -] data \"dy\"\n"
+    "input %3 : float64[4, 2, 8] @[dp, -, -] data \"residual\"\n"
+    "input %4 : int32[4, 2] @[dp, -] data \"tokens\"\n"
+    "input %5 : int32[4, 2] @[-, -] data \"all_tokens\"\n"
+    "input %6 : float64[4, 2, 8] @[-, -, -] data \"all_dy\"\n"
+    "input %7 : float64[9, 8] @[-, -] accumulator \"table\"\n"
+    "input %8 : float64[9, 8] @[-, -]sum(dp) accumulator \"parts\"\n";
+
+Graph fused_gradients(const std::string& lines) {
+  Graph graph = parse_graph(gradients_header + lines);
+  const VerifyOptions options{.layouts = true, .lowered = false};
+  REQUIRE(verify(graph, options) == "");
+  const CompileOptions compile;
+  passes::fuse(graph, {compile, ProgramKind::accumulate_only});
+  REQUIRE(verify(graph, options) == "");
+  return graph;
+}
+}  // namespace
+
+TEST_CASE("an embedding's gradient is added to a whole table, never to a partial one") {
+  const Graph graph = fused_gradients(
+      "%9 : float64[9, 8] @[-, -] = embedding_gradient(%5, %6) backward\n"
+      "%10 : float64[9, 8] @[-, -] = add(%7, %9) backward\noutput \"g\" %10\n");
+  REQUIRE(graph.ops.size() == 1);
+  CHECK(print(graph, graph.ops[0]) ==
+        "%10 : float64[9, 8] @[-, -] = embedding_gradient_add(%5, %6, %7) backward by=fuse");
+  CHECK(op_names(fused_gradients("%9 : float64[9, 8] @[-, -]sum(dp) = embedding_gradient(%4, %2) backward\n"
+                                 "%10 : float64[9, 8] @[-, -]sum(dp) = add(%8, %9) backward\noutput \"g\" %10\n")) ==
+        Names{"embedding_gradient", "add"});
 }

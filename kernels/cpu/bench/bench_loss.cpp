@@ -29,7 +29,7 @@ void cross_entropy(Case& c) {
   const std::int32_t* labels = labels_of(c, rows, v);
   const Tensor &logits = c.input(rows * v, 2), &loss = c.output_of(DType::float64, 1);
   const Tensor* dlogits = gradient ? &c.output(rows * v) : nullptr;
-  c.scratch_bytes = cross_entropy_scratch_bytes(rows);
+  c.scratch_bytes = cross_entropy_scratch_bytes(c.dtype, rows, v, c.threads());
   c.call = [=, &logits, &loss](Side side) {
     CrossEntropy p{};
     p.type = side.type(logits);

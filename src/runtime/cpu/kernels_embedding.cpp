@@ -1,6 +1,8 @@
 // embedding and its gradient; rope_table and rope.
 #include "kernels/cpu/embedding.h"
 
+#include <cstring>
+
 #include "kernels/cpu/rope.h"
 #include "kernels/cpu/thread_pool.h"
 #include "runtime/cpu/bind.h"
@@ -31,8 +33,12 @@ bool make_embedding_gradient(const KernelProblem& problem, Kernel& kernel, std::
   const auto& table = problem.results[0];
   cpu::EmbeddingGradient gradient{problem.operands[1].dtype,   nullptr,        nullptr,        table.dtype, nullptr,
                                   problem.operands[0].count(), table.shape[0], table.shape[1], nullptr};
+  gradient.accumulate = problem.operands.size() == 3;
+  const std::size_t bytes = static_cast<std::size_t>(table.bytes());
   if (fast) kernel.scratch_bytes = cpu::embedding_gradient_scratch_bytes(gradient.n, gradient.v);
-  kernel.run = [gradient](const KernelCall& call) {
+  kernel.run = [gradient, bytes](const KernelCall& call) {
+    if (gradient.accumulate && call.operands[2] != call.results[0])
+      std::memcpy(call.results[0], call.operands[2], bytes);
     cpu::EmbeddingGradient one = gradient;
     one.tokens = static_cast<const std::int32_t*>(call.operands[0]);
     one.dy = call.operands[1];
@@ -97,6 +103,9 @@ const KernelRegistration embedding("embedding", bind::fast_and_reference(make_em
 const KernelRegistration embedding_gradient("embedding_gradient",
                                             bind::fast_and_reference(make_embedding_gradient<true>,
                                                                      make_embedding_gradient<false>));
+const KernelRegistration embedding_gradient_add("embedding_gradient_add",
+                                                bind::fast_and_reference(make_embedding_gradient<true>,
+                                                                         make_embedding_gradient<false>));
 const KernelRegistration rope_table("rope_table",
                                     bind::fast_and_reference(make_rope_table<true>, make_rope_table<false>));
 const KernelRegistration rope("rope", bind::fast_and_reference(make_rope<true>, make_rope<false>));

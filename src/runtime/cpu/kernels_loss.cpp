@@ -22,7 +22,7 @@ bool make_cross_entropy(const KernelProblem& problem, Kernel& kernel, std::strin
   loss.v = bind::last(problem.operands[0]);
   loss.transform = transform_of(problem.op);
   if (gradient) loss.gradient_type = problem.results[0].dtype;
-  if (fast) kernel.scratch_bytes = cpu::cross_entropy_scratch_bytes(loss.rows);
+  if (fast) kernel.scratch_bytes = cpu::cross_entropy_scratch_bytes(loss.type, loss.rows, loss.v, problem.threads);
   kernel.run = [loss](const KernelCall& call) {
     cpu::CrossEntropy one = loss;
     one.logits = call.operands[0];
