@@ -88,7 +88,11 @@ TokenPlacement::TokenPlacement(const Mesh& mesh, const CompileOptions& options, 
       axes_.push_back(axis);
       if (name != "ulysses") holders_ *= mesh.size(axis);
     }
+  const bool whole =
+      std::any_of(layers.begin(), layers.end(), [](const AttentionLayer& layer) { return layer.window == 0; });
   for (const AttentionLayer& layer : layers) {
+    // Split among other ranks than the holders are.
+    if (!options.window_axes.empty() && layer.window > 0 && whole) continue;
     const double weight = static_cast<double>(layer.heads * layer.head_dim);
     const auto known =
         std::find_if(kinds_.begin(), kinds_.end(), [&](const Kind& kind) { return kind.window == layer.window; });

@@ -165,3 +165,16 @@ TEST_CASE("padding counts as tokens that see themselves, and one holder keeps th
   for (std::size_t i = 0; i < whole.size(); ++i) CHECK(whole[i] == static_cast<std::int32_t>(i));
   CHECK(alone.holders() == 1);
 }
+
+TEST_CASE("layers with a window that are split another way do not count among the holders") {
+  const Ints starts = {0, 9};
+  ResolvedParallelism parallel = split(4, 1, 1, SequenceOrder::contiguous);
+  const AttentionLayer whole{2, 0, 8}, window{4, 5, 8};
+  const auto between = [&](const std::vector<AttentionLayer>& layers) {
+    return place(parallel, 32, layers).placement.shares(starts, 32).between;
+  };
+  CHECK(between({whole, window}) != between({whole}));
+  parallel.window_layers = SequenceSplit{4, 1, 1};
+  CHECK(between({whole, window}) == between({whole}));
+  CHECK(between({window}) != std::vector<double>(16));  // never nothing at all
+}
