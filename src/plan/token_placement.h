@@ -43,8 +43,8 @@ struct AttentionShares {
 /// other); `length`: its tokens without padding.
 class TokenPlacement {
  public:
-  /// For sequences of `padded` tokens, a length from padded_sequence. `layers`: every attention layer of the model; those
-  /// with a window that are split another way do not count, unless there are no others.
+  /// For sequences of `padded` tokens, a length from padded_sequence. `layers`: every attention layer of the model;
+  /// those with a window that are split another way do not count, unless there are no others.
   TokenPlacement(const Mesh& mesh, const CompileOptions& options, std::int64_t padded,
                  const std::vector<AttentionLayer>& layers);
 
