@@ -38,7 +38,9 @@ LONGHAUL_INLINE Lanes<float> exponential(Lanes<float> x, Rest... rest) {
   x = (Lanes<float>)_mm512_min_ps((__m512)high, (__m512)x);        // NaN stays: it is the second
   const float factor = 23.0831203f, factor_rest = 3.08154085e-7f;  // 16 / ln(2)
   const Lanes<float> shifted = (x + ... + rest) * factor + round;
-  Lanes<float> part = x * factor - (shifted - round) + x * factor_rest;
+  // Fused whatever the compiler's flags: the rounding of x * factor alone would cost digits of large x.
+  const __m512 whole = _mm512_fmsub_ps((__m512)x, _mm512_set1_ps(factor), (__m512)(shifted - round));
+  Lanes<float> part = (Lanes<float>)_mm512_fmadd_ps((__m512)x, _mm512_set1_ps(factor_rest), whole);
   ((part += rest * factor), ...);
   return sixteenth_power(shifted, part, mask);
 #else
