@@ -80,12 +80,13 @@ LONGHAUL_LOOP void activation_range(const Activation& p, std::int64_t begin, std
   using A = accumulate_t<T>;
   const T* x = static_cast<const T*>(p.x) + begin;
   T* y = static_cast<T*>(p.y) + begin;
+  const bool streamed = past_caches(p.y, p.count * static_cast<std::int64_t>(sizeof(T)), 64, p.x);
   with_kind(
       p.kind, [&](auto kind) __attribute__((always_inline)) {
-        each_vector<A>(end - begin, [&](std::int64_t i, auto part) {
-          store(y + i, activate<kind.value, A>(load(x + i, part)), part);
-        });
+        each_vector_to<A>(y, end - begin, streamed,
+                          [&](std::int64_t i, auto part) { return activate<kind.value, A>(load(x + i, part)); });
       });
+  settle(streamed);
 }
 
 template <typename T>
@@ -94,29 +95,34 @@ LONGHAUL_LOOP void activation_gradient_range(const ActivationGradient& p, std::i
   const T* x = static_cast<const T*>(p.x) + begin;
   const T* dy = static_cast<const T*>(p.dy) + begin;
   T* dx = static_cast<T*>(p.dx) + begin;
+  const bool streamed = past_caches(p.dx, p.count * static_cast<std::int64_t>(sizeof(T)), 64, p.x, p.dy);
   with_kind(
       p.kind, [&](auto kind) __attribute__((always_inline)) {
-        each_vector<A>(end - begin, [&](std::int64_t i, auto part) {
-          store(dx + i, load(dy + i, part) * activate_with_slope<kind.value, A>(load(x + i, part)).slope, part);
+        each_vector_to<A>(dx, end - begin, streamed, [&](std::int64_t i, auto part) {
+          return load(dy + i, part) * activate_with_slope<kind.value, A>(load(x + i, part)).slope;
         });
       });
+  settle(streamed);
 }
 
 template <typename T>
 LONGHAUL_LOOP void gated_activation_range(const GatedActivation& p, std::int64_t begin, std::int64_t end) {
   using A = accumulate_t<T>;
   const std::int64_t stride = p.input_stride ? p.input_stride : p.width;
+  const std::int64_t row_bytes = p.width * static_cast<std::int64_t>(sizeof(T));
+  const bool streamed = past_caches(p.y, p.rows * row_bytes, row_bytes, p.gate, p.up);
   with_kind(
       p.kind, [&](auto kind) __attribute__((always_inline)) {
         for (std::int64_t row = begin; row < end; ++row) {
           const T* gate = static_cast<const T*>(p.gate) + row * stride;
           const T* up = static_cast<const T*>(p.up) + row * stride;
           T* y = static_cast<T*>(p.y) + row * p.width;
-          each_vector<A>(p.width, [&](std::int64_t i, auto part) {
-            store(y + i, activate<kind.value, A>(load(gate + i, part)) * load(up + i, part), part);
+          each_vector_to<A>(y, p.width, streamed, [&](std::int64_t i, auto part) {
+            return activate<kind.value, A>(load(gate + i, part)) * load(up + i, part);
           });
         }
       });
+  settle(streamed);
 }
 
 template <typename T>
@@ -124,6 +130,9 @@ LONGHAUL_LOOP void gated_activation_gradient_range(const GatedActivationGradient
                                                    std::int64_t end) {
   using A = accumulate_t<T>;
   const std::int64_t stride = p.input_stride ? p.input_stride : p.width;
+  const std::int64_t row_bytes = stride * static_cast<std::int64_t>(sizeof(T));
+  const bool streamed = past_caches(p.dgate, p.rows * row_bytes, row_bytes, p.gate, p.up, p.dy) &&
+                        past_caches(p.dup, p.rows * row_bytes, row_bytes, p.gate, p.up, p.dy);
   with_kind(
       p.kind, [&](auto kind) __attribute__((always_inline)) {
         for (std::int64_t row = begin; row < end; ++row) {
@@ -132,14 +141,14 @@ LONGHAUL_LOOP void gated_activation_gradient_range(const GatedActivationGradient
           const T* dy = static_cast<const T*>(p.dy) + row * p.width;
           T* dgate = static_cast<T*>(p.dgate) + row * stride;
           T* dup = static_cast<T*>(p.dup) + row * stride;
-          each_vector<A>(p.width, [&](std::int64_t i, auto part) {
+          each_vector_to<A>(dgate, dup, p.width, streamed, [&](std::int64_t i, auto part) {
             const ValueAndSlope<A> of = activate_with_slope<kind.value, A>(load(gate + i, part));
             const Lanes<A> upper = load(dy + i, part), gated = load(up + i, part);
-            store(dgate + i, upper * gated * of.slope, part);
-            store(dup + i, upper * of.value, part);
+            return Two<A>{upper * gated * of.slope, upper * of.value};
           });
         }
       });
+  settle(streamed);
 }
 
 }  // namespace

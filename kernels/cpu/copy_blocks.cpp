@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "kernels/cpu/stream.h"
 #include "kernels/cpu/support.h"
 
 namespace longhaul::cpu {
@@ -26,8 +27,7 @@ void copy_runs(const BlockCopy& p, std::int64_t first, std::int64_t last, CopyRu
   }
 }
 
-/// Joins levels whose elements follow each other in both buffers, so that runs are as long as they can be and the
-/// innermost level is the longest.
+/// Joins levels whose elements follow each other in both buffers, so that runs are as long as they can be.
 BlockCopy joined(const BlockCopy& given) {
   BlockCopy p = given;
   p.counts = {1, 1, 1, 1};
@@ -65,13 +65,16 @@ void copy_blocks(ThreadPool& pool, const BlockCopy& given) {
   const BlockCopy p = joined(given);
   const std::int64_t runs = p.counts[0] * p.counts[1] * p.counts[2] * p.counts[3];
   constexpr std::int64_t task_bytes = 1 << 17;
+  // Short runs would leave lines that are half written.
+  const bool past = p.run_bytes >= 256 && past_caches(runs * p.run_bytes);
   if (p.run_bytes > 2 * task_bytes) {  // few long runs: cut each
     const std::int64_t pieces = (p.run_bytes + task_bytes - 1) / task_bytes;
     pool.run(runs * pieces, [&](std::int64_t task, int) {
       const std::int64_t begin = task % pieces * task_bytes, size = std::min(task_bytes, p.run_bytes - begin);
       copy_runs(p, task / pieces, task / pieces + 1, [&](char* to, const char* from) {
-        std::memcpy(to + begin, from + begin, static_cast<std::size_t>(size));
+        copy_bytes(to + begin, from + begin, static_cast<std::size_t>(size), past);
       });
+      if (past) finish_streams();
     });
     return;
   }
@@ -91,9 +94,10 @@ void copy_blocks(ThreadPool& pool, const BlockCopy& given) {
                    LONGHAUL_RUN(128)
 #undef LONGHAUL_RUN
                    default:
-                     return copy_runs(p, begin, end, [&](char* to, const char* from) {
-                       std::memcpy(to, from, static_cast<std::size_t>(p.run_bytes));
+                     copy_runs(p, begin, end, [&](char* to, const char* from) {
+                       copy_bytes(to, from, static_cast<std::size_t>(p.run_bytes), past);
                      });
+                     if (past) finish_streams();
                  }
                });
 }

@@ -11,8 +11,9 @@ namespace longhaul::cpu {
 
 /// For every index (i0, i1, i2, i3) below `counts`, copies run_bytes bytes from
 /// source + sum(i * source_strides) to target + sum(i * target_strides). Strides are in bytes and may be negative or
-/// zero (in the source); levels that are not used have count 1. Source and target do not overlap, and no two runs of
-/// the target do.
+/// zero (in the source); levels that are not used have count 1. The innermost level should be the one whose runs follow
+/// each other in one of the buffers: another order is several times slower. Source and target do not overlap, and no
+/// two runs of the target do.
 struct BlockCopy {
   const void* source;
   void* target;

@@ -1,7 +1,6 @@
 #include "kernels/cpu/elementwise.h"
 
-#include <cstring>
-
+#include "kernels/cpu/stream.h"
 #include "kernels/cpu/support.h"
 
 namespace longhaul::cpu {
@@ -43,9 +42,11 @@ void cast(ThreadPool& pool, const Cast& p, const VectorTable& table) {
 }
 
 void copy(ThreadPool& pool, const void* source, void* target, std::size_t bytes) {
+  const bool past = past_caches(static_cast<std::int64_t>(bytes));
   parallel_for(pool, static_cast<std::int64_t>(bytes), 1 << 18, [&](std::int64_t begin, std::int64_t end) {
-    std::memcpy(static_cast<char*>(target) + begin, static_cast<const char*>(source) + begin,
-                static_cast<std::size_t>(end - begin));
+    copy_bytes(static_cast<char*>(target) + begin, static_cast<const char*>(source) + begin,
+               static_cast<std::size_t>(end - begin), past);
+    if (past) finish_streams();
   });
 }
 

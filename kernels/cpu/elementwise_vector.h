@@ -11,20 +11,22 @@ template <typename T>
 LONGHAUL_LOOP void add_range(const Add& p, std::int64_t begin, std::int64_t end) {
   using A = accumulate_t<T>;
   T* y = static_cast<T*>(p.y);
+  bool streamed = past_caches(y, p.count * static_cast<std::int64_t>(sizeof(T)), 64);
+  for (int operand = 0; operand < p.operands; ++operand) streamed = streamed && p.inputs[operand] != p.y;
   if (p.operands == 2) {
     const T* a = static_cast<const T*>(p.inputs[0]) + begin;
     const T* b = static_cast<const T*>(p.inputs[1]) + begin;
-    each_vector<A>(end - begin, [&](std::int64_t i, auto part) {
-      store(y + begin + i, load(a + i, part) + load(b + i, part), part);
-    });
-    return;
+    each_vector_to<A>(y + begin, end - begin, streamed,
+                      [&](std::int64_t i, auto part) { return load(a + i, part) + load(b + i, part); });
+    return settle(streamed);
   }
-  each_vector<A>(end - begin, [&](std::int64_t i, auto part) {
+  each_vector_to<A>(y + begin, end - begin, streamed, [&](std::int64_t i, auto part) {
     Lanes<A> sum = load(static_cast<const T*>(p.inputs[0]) + begin + i, part);
     for (int operand = 1; operand < p.operands; ++operand)
       sum += load(static_cast<const T*>(p.inputs[operand]) + begin + i, part);
-    store(y + begin + i, sum, part);
+    return sum;
   });
+  settle(streamed);
 }
 
 template <typename T>
@@ -33,19 +35,24 @@ LONGHAUL_LOOP void scale_range(const Scale& p, std::int64_t begin, std::int64_t 
   const A factor = static_cast<A>(p.factor * (p.factor_pointer ? *p.factor_pointer : 1.0));
   const T* x = static_cast<const T*>(p.x) + begin;
   T* y = static_cast<T*>(p.y) + begin;
-  each_vector<A>(end - begin, [&](std::int64_t i, auto part) { store(y + i, load(x + i, part) * factor, part); });
+  const bool streamed = past_caches(p.y, p.count * static_cast<std::int64_t>(sizeof(T)), 64, p.x);
+  each_vector_to<A>(y, end - begin, streamed, [&](std::int64_t i, auto part) { return load(x + i, part) * factor; });
+  settle(streamed);
 }
 
 template <typename T, typename W>
 LONGHAUL_LOOP void add_bias_rows(const AddBias& p, std::int64_t begin, std::int64_t end) {
   using A = accumulate_t<T>;
   const W* bias = static_cast<const W*>(p.bias);
+  const std::int64_t row_bytes = p.d * static_cast<std::int64_t>(sizeof(T));
+  const bool streamed = past_caches(p.y, p.rows * row_bytes, row_bytes, p.x);
   for (std::int64_t row = begin; row < end; ++row) {
     const T* x = static_cast<const T*>(p.x) + row * p.d;
     T* y = static_cast<T*>(p.y) + row * p.d;
-    each_vector<A>(
-        p.d, [&](std::int64_t i, auto part) { store(y + i, load(x + i, part) + load_as<A>(bias + i, part), part); });
+    each_vector_to<A>(y, p.d, streamed,
+                      [&](std::int64_t i, auto part) { return load(x + i, part) + load_as<A>(bias + i, part); });
   }
+  settle(streamed);
 }
 template <typename T>
 LONGHAUL_LOOP void add_bias_range(const AddBias& p, std::int64_t begin, std::int64_t end) {
@@ -66,20 +73,23 @@ LONGHAUL_LOOP void sum_rows_range(const SumRows& p, std::int64_t begin, std::int
 }
 
 template <typename From, typename To>
-LONGHAUL_LOOP void cast_elements(const From* x, To* y, std::int64_t count) {
+LONGHAUL_LOOP void cast_elements(const From* x, To* y, std::int64_t count, bool streamed) {
   // Vectors are counted in the wider arithmetic type, so that double to float rounds once.
   using A = std::conditional_t<std::is_same_v<From, double> || std::is_same_v<To, double>, double, float>;
-  each_vector<A>(count, [&](std::int64_t i, auto part) { store_as<A>(y + i, load_as<A>(x + i, part), part); });
+  each_vector_to<A>(y, count, streamed, [&](std::int64_t i, auto part) { return load_as<A>(x + i, part); });
+  settle(streamed);
 }
 template <typename T>
 LONGHAUL_LOOP void cast_range(const Cast& p, std::int64_t begin, std::int64_t end) {
   const T* x = static_cast<const T*>(p.x) + begin;
+  const std::int64_t size = p.to == DType::float64 ? 8 : p.to == DType::float32 ? 4 : 2;
+  const bool streamed = past_caches(p.y, p.count * size, 64, p.x);
   if (p.to == DType::float64)
-    cast_elements(x, static_cast<double*>(p.y) + begin, end - begin);
+    cast_elements(x, static_cast<double*>(p.y) + begin, end - begin, streamed);
   else if (p.to == DType::float32)
-    cast_elements(x, static_cast<float*>(p.y) + begin, end - begin);
+    cast_elements(x, static_cast<float*>(p.y) + begin, end - begin, streamed);
   else
-    cast_elements(x, static_cast<bfloat16*>(p.y) + begin, end - begin);
+    cast_elements(x, static_cast<bfloat16*>(p.y) + begin, end - begin, streamed);
 }
 
 template <typename T>

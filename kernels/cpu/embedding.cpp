@@ -2,23 +2,24 @@
 
 #include <cstring>
 #include <vector>
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
 
+#include "kernels/cpu/stream.h"
 #include "kernels/cpu/support.h"
 
 namespace longhaul::cpu {
 
 void embedding(ThreadPool& pool, const Embedding& p) {
   const std::size_t bytes = static_cast<std::size_t>(p.d) * size_of(p.type);
+  const bool past = past_caches(p.n * static_cast<std::int64_t>(bytes));
   parallel_for(pool, p.n, rows_per_task(p.d), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       // Rows lie anywhere: the next one is asked for while this one is copied.
       const char* next = static_cast<const char*>(p.table) + p.tokens[std::min(i + 1, end - 1)] * bytes;
       for (std::size_t at = 0; at < bytes; at += 64) __builtin_prefetch(next + at);
-      std::memcpy(static_cast<char*>(p.y) + i * bytes, static_cast<const char*>(p.table) + p.tokens[i] * bytes, bytes);
+      copy_bytes(static_cast<char*>(p.y) + i * bytes, static_cast<const char*>(p.table) + p.tokens[i] * bytes, bytes,
+                 past);
     }
+    if (past) finish_streams();
   });
 }
 
@@ -27,23 +28,6 @@ std::size_t starts_bytes(std::int64_t v) {
   return round_to_line(static_cast<std::size_t>(v + 2) * sizeof(std::int32_t));
 }
 constexpr std::int64_t strip = 1024;  // columns that a task takes
-
-/// Zeroes a row. Past the caches when the table does not fit them: a plain store would read the line first.
-void clear(char* to, std::size_t bytes, bool past_the_caches) {
-#if defined(__SSE2__)
-  if (past_the_caches) {
-    const std::size_t head = std::min(bytes, (16 - reinterpret_cast<std::uintptr_t>(to) % 16) % 16);
-    std::memset(to, 0, head);
-    std::size_t at = head;
-    for (; at + 16 <= bytes; at += 16) _mm_stream_si128(reinterpret_cast<__m128i*>(to + at), _mm_setzero_si128());
-    std::memset(to + at, 0, bytes - at);
-    return;
-  }
-#else
-  static_cast<void>(past_the_caches);
-#endif
-  std::memset(to, 0, bytes);
-}
 
 template <typename A, typename O>
 void put(const A* sums, O* to, std::int64_t count, bool accumulate) {
@@ -78,13 +62,13 @@ void embedding_gradient(ThreadPool& pool, const EmbeddingGradient& p, const Vect
     alignas(64) char sums[strip * sizeof(double)];
     dispatch_floating(p.dtable_type, [&](auto o) {
       using O = decltype(o);
+      const bool past = past_caches(p.v * p.d * static_cast<std::int64_t>(sizeof(O)));
       for (std::int64_t t = tokens.begin; t < tokens.end; ++t) {
         O* to = static_cast<O*>(p.dtable) + t * p.d;
         const std::int32_t count = starts[t + 1] - starts[t];
         if (count == 0) {
           if (p.accumulate) continue;
-          clear(reinterpret_cast<char*>(to + begin), static_cast<std::size_t>(end - begin) * sizeof(O),
-                p.v * p.d * static_cast<std::int64_t>(sizeof(O)) > std::int64_t{64} << 20);
+          clear_bytes(to + begin, static_cast<std::size_t>(end - begin) * sizeof(O), past);
           continue;
         }
         gather(p.dy, p.d, occurrences + starts[t], count, begin, end, sums);
@@ -93,9 +77,7 @@ void embedding_gradient(ThreadPool& pool, const EmbeddingGradient& p, const Vect
         else
           put(reinterpret_cast<float*>(sums), to + begin, end - begin, p.accumulate);
       }
-#if defined(__SSE2__)
-      _mm_sfence();  // before another thread reads the zeroes
-#endif
+      if (past) finish_streams();
     });
   });
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "base/dtype.h"
+#include "kernels/cpu/vector_table.h"
 
 namespace longhaul {
 class ThreadPool;
@@ -21,6 +22,6 @@ struct KvHeads {
 /// y[rows, heads, :] = x[rows, kv_heads, :], repeated.
 void expand_heads(ThreadPool& pool, const KvHeads& problem);
 /// y[rows, kv_heads, :] = the sum of x[rows, heads, :] over each group, in order of the heads, rounded once.
-void reduce_heads(ThreadPool& pool, const KvHeads& problem);
+void reduce_heads(ThreadPool& pool, const KvHeads& problem, const VectorTable& table = vector_table());
 
 }  // namespace longhaul::cpu

@@ -10,6 +10,7 @@
 #endif
 
 #include "base/dtype.h"
+#include "kernels/cpu/stream.h"
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed between functions of this file only
 #if defined(__AVX512F__)
@@ -150,6 +151,8 @@ LONGHAUL_INLINE void store_as(T* to, Lanes<A> value, Full) {
   } else if constexpr (std::is_same_v<A, double> && std::is_same_v<T, float>) {
     const HalfFloats words = __builtin_convertvector(value, HalfFloats);
     __builtin_memcpy(static_cast<void*>(to), &words, sizeof(words));
+  } else if constexpr (std::is_same_v<A, float> && std::is_same_v<T, double>) {
+    for (int i = 0; i < lanes_in<A>; ++i) to[i] = static_cast<double>(value[i]);
   } else {
     static_assert(std::is_same_v<A, double> && std::is_same_v<T, bfloat16>);
     Lanes<float> narrow{};
@@ -169,10 +172,60 @@ LONGHAUL_INLINE void store(T* to, Lanes<accumulate_t<T>> value, Part part) {
   store_as<accumulate_t<T>>(to, value, part);
 }
 
+/// Stores a vector past the caches: its line is not read first and displaces nothing. The address is a multiple of the
+/// vector's size.
+template <typename V>
+LONGHAUL_INLINE void stream_vector(void* to, V value) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64) return _mm512_stream_si512(static_cast<__m512i*>(to), (__m512i)value);
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(V) == 32) return _mm256_stream_si256(static_cast<__m256i*>(to), (__m256i)value);
+#endif
+  __builtin_memcpy(to, &value, sizeof(value));
+}
+/// Two vectors that follow each other. Halves of a cache line must not go alone.
+template <typename A, typename T>
+LONGHAUL_INLINE void stream_two(T* to, Lanes<A> first, Lanes<A> second) {
+  if constexpr (std::is_same_v<A, T>) {
+    stream_vector(to, first);
+    stream_vector(to + lanes_in<A>, second);
+  } else if constexpr (std::is_same_v<A, float> && std::is_same_v<T, bfloat16>) {
+    typedef std::uint16_t Words __attribute__((vector_size(vector_bytes)));
+#if defined(__AVX512BF16__)
+    stream_vector(to, (Words)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first));
+#else
+    const HalfWords halves[2] = {to_bfloat16(first), to_bfloat16(second)};
+    Words words;
+    __builtin_memcpy(&words, halves, sizeof(words));
+    stream_vector(to, words);
+#endif
+  } else {
+    store_as<A>(to, first, Full{});
+    store_as<A>(to + lanes_in<A>, second, Full{});
+  }
+}
+/// Streamed stores become visible to other threads in order with what follows.
+LONGHAUL_INLINE void settle(bool streamed) {
+#if defined(__AVX2__)
+  if (streamed) _mm_sfence();
+#else
+  static_cast<void>(streamed);
+#endif
+}
+
 /// Sets the elements beyond a tail to `rest`, for reductions.
 template <typename A>
 LONGHAUL_INLINE Lanes<A> keep(Lanes<A> value, Full, A) {
   return value;
+}
+/// The value that a store to T keeps.
+template <typename T>
+LONGHAUL_INLINE Lanes<accumulate_t<T>> as_stored(Lanes<accumulate_t<T>> value) {
+  if constexpr (std::is_same_v<T, bfloat16>)
+    return from_bfloat16(to_bfloat16(value));
+  else
+    return value;
 }
 template <typename A>
 LONGHAUL_INLINE Lanes<A> keep(Lanes<A> value, Tail tail, A rest) {
@@ -188,7 +241,38 @@ LONGHAUL_INLINE void each_vector(std::int64_t count, Body body) {
   for (; i + lanes_in<A> <= count; i += lanes_in<A>) body(i, Full{});
   if (i < count) body(i, Tail{count - i});
 }
-/// The same with body(offset, part, slot), where slot runs through 0..3: four sums instead of one chain of additions.
+/// to[i] = body(i, Full or Tail), past the caches if `streamed` (past_caches() of stream.h, which knows the alignment).
+template <typename A, typename T, typename Body>
+LONGHAUL_INLINE void each_vector_to(T* to, std::int64_t count, bool streamed, Body body) {
+  constexpr int step = lanes_in<A>;
+  std::int64_t i = 0;
+  if (streamed)
+    for (; i + 2 * step <= count; i += 2 * step) stream_two<A>(to + i, body(i, Full{}), body(i + step, Full{}));
+  each_vector<A>(count - i, [&](std::int64_t j, auto part) { store_as<A>(to + i + j, body(i + j, part), part); });
+}
+template <typename A>
+struct Two {
+  Lanes<A> first, second;
+};
+/// Two outputs: body() returns Two<A>.
+template <typename A, typename T, typename Body>
+LONGHAUL_INLINE void each_vector_to(T* to_first, T* to_second, std::int64_t count, bool streamed, Body body) {
+  constexpr int step = lanes_in<A>;
+  std::int64_t i = 0;
+  if (streamed)
+    for (; i + 2 * step <= count; i += 2 * step) {
+      const Two<A> low = body(i, Full{}), high = body(i + step, Full{});
+      stream_two<A>(to_first + i, low.first, high.first);
+      stream_two<A>(to_second + i, low.second, high.second);
+    }
+  each_vector<A>(count - i, [&](std::int64_t j, auto part) {
+    const Two<A> value = body(i + j, part);
+    store_as<A>(to_first + i + j, value.first, part);
+    store_as<A>(to_second + i + j, value.second, part);
+  });
+}
+/// As each_vector, with body(offset, part, slot), where slot runs through 0..3: four sums instead of one chain of
+/// additions.
 template <typename A, typename Body>
 LONGHAUL_INLINE void each_vector_of_4(std::int64_t count, Body body) {
   constexpr int step = lanes_in<A>;

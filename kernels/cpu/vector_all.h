@@ -4,6 +4,7 @@
 #include "kernels/cpu/adamw_vector.h"
 #include "kernels/cpu/cross_entropy_vector.h"
 #include "kernels/cpu/elementwise_vector.h"
+#include "kernels/cpu/kv_heads_vector.h"
 #include "kernels/cpu/norm_vector.h"
 #include "kernels/cpu/rope_vector.h"
 #include "kernels/cpu/vector_table.h"
@@ -35,6 +36,7 @@ constexpr VectorTable make_vector_table(const char* name) {
       .cross_entropy = LONGHAUL_FOR_EACH_TYPE(cross_entropy_range),
       .adamw = LONGHAUL_FOR_EACH_TYPE(adamw_range),
       .sum_of_squares = LONGHAUL_FOR_EACH_TYPE(sum_of_squares_range),
+      .reduce_heads = LONGHAUL_FOR_EACH_TYPE(reduce_heads_range),
       .sum_gathered_functions = {sum_gathered_range<double>, sum_gathered_range<float>, sum_gathered_range<bfloat16>},
   };
 }

@@ -24,6 +24,7 @@ struct Cast;
 struct CrossEntropy;
 struct AdamW;
 struct SumOfSquares;
+struct KvHeads;
 
 /// An inner loop: works on the rows (or elements) begin..end-1 of a problem. Indexed by the activations' DType.
 template <typename Problem>
@@ -60,6 +61,7 @@ struct VectorTable {
   RangeFunctions<AdamW> adamw;                ///< indexed by the gradient's type
   /// *out = sum of squares of the elements begin..end-1, a double.
   PartFunctions<SumOfSquares> sum_of_squares;
+  RangeFunctions<KvHeads> reduce_heads;  ///< indexed by x's type
   /// out[j] = sum over i < count of rows[indices[i]][j] for columns begin..end-1, in order, in the arithmetic type.
   using GatherFunction = void (*)(const void* rows, std::int64_t row_stride, const std::int32_t* indices,
                                   std::int64_t count, std::int64_t begin, std::int64_t end, void* out);

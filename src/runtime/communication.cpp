@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "ir/op_definition.h"
+#include "kernels/cpu/copy_blocks.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace longhaul {
@@ -30,29 +31,73 @@ BlockLayout cut(const Shape& shape, int d, std::int64_t step, DType dtype) {
   return layout;
 }
 
+// The rows of block `i`, as they lie in the tensor, beside the block's own; what of a block lies beyond the tensor is
+// not among them.
+cpu::BlockCopy rows_of_block(const BlockLayout& layout, std::int64_t i, std::int64_t& begin) {
+  begin = std::min(i * layout.step, layout.size);
+  cpu::BlockCopy rows{};
+  rows.counts = {1, 1, 1, layout.outer};
+  rows.run_bytes = std::min(layout.step, layout.size - begin) * layout.inner;
+  return rows;
+}
+
 // Copies block `i` out of the tensor into `block`.
 void copy_out(const BlockLayout& layout, const char* tensor, std::int64_t i, char* block, ThreadPool& pool) {
-  const std::int64_t begin = std::min(i * layout.step, layout.size), kept = std::min(layout.step, layout.size - begin);
-  const std::int64_t run = kept * layout.inner, row = layout.step * layout.inner;
-  parallel_for(pool, layout.outer, std::max<std::int64_t>(1, (1 << 20) / std::max<std::int64_t>(row, 1)),
-               [&](std::int64_t first, std::int64_t last) {
-                 for (std::int64_t o = first; o < last; ++o) {
-                   std::memcpy(block + o * row, tensor + (o * layout.size + begin) * layout.inner,
-                               static_cast<std::size_t>(run));
-                   if (run < row) std::memset(block + o * row + run, 0, static_cast<std::size_t>(row - run));
-                 }
-               });
+  std::int64_t begin = 0;
+  cpu::BlockCopy rows = rows_of_block(layout, i, begin);
+  const std::int64_t row = layout.step * layout.inner;
+  rows.source = tensor + begin * layout.inner;
+  rows.source_strides[3] = layout.size * layout.inner;
+  rows.target = block;
+  rows.target_strides[3] = row;
+  cpu::copy_blocks(pool, rows);
+  if (rows.run_bytes < row)
+    for (std::int64_t o = 0; o < layout.outer; ++o)
+      std::memset(block + o * row + rows.run_bytes, 0, static_cast<std::size_t>(row - rows.run_bytes));
 }
 
 void copy_in(const BlockLayout& layout, const char* block, std::int64_t i, char* tensor, ThreadPool& pool) {
-  const std::int64_t begin = std::min(i * layout.step, layout.size), kept = std::min(layout.step, layout.size - begin);
-  const std::int64_t row = layout.step * layout.inner;
-  parallel_for(pool, layout.outer, std::max<std::int64_t>(1, (1 << 20) / std::max<std::int64_t>(row, 1)),
-               [&](std::int64_t first, std::int64_t last) {
-                 for (std::int64_t o = first; o < last; ++o)
-                   std::memcpy(tensor + (o * layout.size + begin) * layout.inner, block + o * row,
-                               static_cast<std::size_t>(kept * layout.inner));
-               });
+  std::int64_t begin = 0;
+  cpu::BlockCopy rows = rows_of_block(layout, i, begin);
+  rows.source = block;
+  rows.source_strides[3] = layout.step * layout.inner;
+  rows.target = tensor + begin * layout.inner;
+  rows.target_strides[3] = layout.size * layout.inner;
+  cpu::copy_blocks(pool, rows);
+}
+
+// The blocks that lie whole in the tensor, of `blocks` that are `apart` bytes from each other. They are copied
+// together, a row of the tensor at a time: memory delivers a row's pieces one after the other several times as fast as
+// one block's pieces, which are a row apart.
+std::int64_t whole_blocks(const BlockLayout& layout, std::int64_t blocks, std::int64_t apart, cpu::BlockCopy& rows,
+                          std::array<std::int64_t, 4>& in_tensor, std::array<std::int64_t, 4>& in_blocks) {
+  const std::int64_t row = layout.step * layout.inner,
+                     whole = row > 0 ? std::min(blocks, layout.size / layout.step) : 0;
+  rows.counts = {1, 1, layout.outer, whole};
+  rows.run_bytes = row;
+  in_tensor = {0, 0, layout.size * layout.inner, row};
+  in_blocks = {0, 0, row, apart};
+  return whole;
+}
+
+void pack(const BlockLayout& layout, const char* tensor, std::int64_t blocks, char* packed, std::int64_t apart,
+          ThreadPool& pool) {
+  cpu::BlockCopy rows{};
+  std::int64_t i = whole_blocks(layout, blocks, apart, rows, rows.source_strides, rows.target_strides);
+  rows.source = tensor;
+  rows.target = packed;
+  cpu::copy_blocks(pool, rows);
+  for (; i < blocks; ++i) copy_out(layout, tensor, i, packed + i * apart, pool);
+}
+
+void unpack(const BlockLayout& layout, const char* packed, std::int64_t blocks, std::int64_t apart, char* tensor,
+            ThreadPool& pool) {
+  cpu::BlockCopy rows{};
+  std::int64_t i = whole_blocks(layout, blocks, apart, rows, rows.target_strides, rows.source_strides);
+  rows.source = packed;
+  rows.target = tensor;
+  cpu::copy_blocks(pool, rows);
+  for (; i < blocks; ++i) copy_in(layout, packed + i * apart, i, tensor, pool);
 }
 
 using Clock = std::chrono::steady_clock;
@@ -178,9 +223,8 @@ void CommunicationStep::run(Communicator* group, std::span<const void* const> op
   if (packs_) {
     char* const packed = collective_ == Collective::all_gather ? receiving + index_ * block_bytes_ : sending;
     for (std::size_t p = 0; p < parts_.size(); ++p)
-      for (int i = 0; i < send_blocks_; ++i)
-        copy_out(parts_[p].pack, static_cast<const char*>(operands[p]), i, packed + i * block_bytes_ + parts_[p].offset,
-                 pool);
+      pack(parts_[p].pack, static_cast<const char*>(operands[p]), send_blocks_, packed + parts_[p].offset, block_bytes_,
+           pool);
     send = packed;
     watch.add_to(&CommunicationTimes::packing, times);
   }
@@ -197,8 +241,8 @@ void CommunicationStep::run(Communicator* group, std::span<const void* const> op
   watch.add_to(&CommunicationTimes::moving, times);
   if (!unpacks_) return;
   for (std::size_t p = 0; p < parts_.size(); ++p)
-    for (int i = 0; i < receive_blocks_; ++i)
-      copy_in(parts_[p].unpack, receive + i * block_bytes_ + parts_[p].offset, i, static_cast<char*>(results[p]), pool);
+    unpack(parts_[p].unpack, receive + parts_[p].offset, receive_blocks_, block_bytes_, static_cast<char*>(results[p]),
+           pool);
   watch.add_to(&CommunicationTimes::packing, times);
 }
 

@@ -32,9 +32,9 @@ void pack(Case& c) {
       return;
     }
     const auto bytes = static_cast<std::int64_t>(size_of(x.type));
-    BlockCopy p{side(x), side(y), {1, 1, ranks, s}, {}, {}, part * bytes};
-    p.source_strides = {0, 0, part * bytes, heads * d * bytes};
-    p.target_strides = {0, 0, s * part * bytes, part * bytes};
+    BlockCopy p{side(x), side(y), {1, 1, s, ranks}, {}, {}, part * bytes};
+    p.source_strides = {0, 0, heads * d * bytes, part * bytes};
+    p.target_strides = {0, 0, part * bytes, s * part * bytes};
     if (inverse) std::swap(p.source_strides, p.target_strides);
     copy_blocks(side.pool, p);
   };

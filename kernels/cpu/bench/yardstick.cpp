@@ -1,21 +1,19 @@
 #include "kernels/cpu/bench/yardstick.h"
 
-#include <unistd.h>
-
 #include <cstring>
 #include <numeric>
 #include <vector>
 
 #include "kernels/cpu/peak.h"
+#include "kernels/cpu/stream.h"
 
 namespace longhaul::cpu::bench {
 
 Yardstick::Yardstick(DType dtype, bool arithmetic, ThreadPool& pool)
     : dtype_(dtype), arithmetic_(arithmetic), pool_(pool) {
   if (arithmetic_) return;
-  // The three together at least six times the last-level cache, where the system says how large it is.
-  const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-  const std::size_t bytes = 2 * static_cast<std::size_t>(cache > 0 ? cache : 32 << 20);
+  // The three together six times the last-level cache.
+  const std::size_t bytes = 2 * static_cast<std::size_t>(last_level_cache_bytes());
   count_ = static_cast<std::int64_t>(bytes / sizeof(float));
   for (auto* memory : {&a_, &b_, &c_}) {
     *memory = std::make_unique<Memory>(bytes);
