@@ -1,12 +1,16 @@
 #include "kernels/cpu/stream.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <fstream>
 #include <string>
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
+
+#include "base/environment.h"
+#include "base/error.h"
 
 namespace longhaul::cpu {
 
@@ -28,7 +32,16 @@ std::int64_t last_level_cache_bytes() {
 }
 
 bool past_caches(std::int64_t bytes) {
-  return bytes >= last_level_cache_bytes() / 2;  // what is produced shares it with what was read
+  static const std::int64_t threshold = [] {
+    const std::string asked = environment("LONGHAUL_STREAM_BYTES");
+    if (asked.empty()) return last_level_cache_bytes() / 2;  // what is produced shares it with what was read
+    std::int64_t value = 0;
+    const auto [stop, error] = std::from_chars(asked.data(), asked.data() + asked.size(), value);
+    if (error != std::errc() || stop != asked.data() + asked.size() || value < 0)
+      fail("LONGHAUL_STREAM_BYTES is '{}'; it must be a number of bytes, 0 or more, or unset", asked);
+    return value;
+  }();
+  return bytes >= threshold;
 }
 
 bool past_caches(const void* output, std::int64_t bytes, std::int64_t row_bytes, const void* input,

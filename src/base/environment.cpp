@@ -21,6 +21,9 @@ const std::vector<EnvironmentVariable>& environment_variables() {
       {"LONGHAUL_ISA",
        "the widest instruction set that the CPU kernels may use: avx512bf16, avx512, avx2, generic (default: what the "
        "CPU has)"},
+      {"LONGHAUL_STREAM_BYTES",
+       "outputs of at least so many bytes are stored past the CPU's caches (default: half of the last-level cache); "
+       "numbers are the same"},
       {"LONGHAUL_CUDA_LIBRARY",
        "path of liblonghaul_cuda.so, when it is not beside the program; the only place then looked at"},
       {"LONGHAUL_FAULT",
