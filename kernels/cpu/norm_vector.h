@@ -124,10 +124,6 @@ struct GradientRow {
         dy(static_cast<const T*>(p.dy) + row * p.d),
         residual(p.residual_gradient ? static_cast<const T*>(p.residual_gradient) + row * p.d : nullptr),
         dx(static_cast<T*>(p.dx) + row * p.d) {}
-  /// During the first sweep: the last then finds all it reads in the cache, and writes meanwhile.
-  LONGHAUL_INLINE void fetch_residual(std::int64_t i) const {
-    if (residual) __builtin_prefetch(residual + i);
-  }
   const T *x, *dy, *residual;
   T* dx;
 };
@@ -148,7 +144,6 @@ LONGHAUL_LOOP void rms_norm_gradient_rows(const RmsNormGradient& p, std::int64_t
     const GradientRow<T, RmsNormGradient> r(p, row);
     Lanes<A> squares[4] = {}, products[4] = {};
     each_vector_of_4<A>(p.d, [&](std::int64_t i, auto part, int slot) {
-      r.fetch_residual(i);
       const Lanes<A> value = load(r.x + i, part);
       squares[slot] += value * value;
       products[slot] += value * (load(r.dy + i, part) * load_as<A>(w + i, part));
@@ -231,7 +226,6 @@ LONGHAUL_LOOP void layer_norm_gradient_rows(const LayerNormGradient& p, std::int
     const A c = sum_lanes<A>(p.d < lanes_in<A> ? load(r.x, Tail{p.d}) : load(r.x, Full{})) / static_cast<A>(front);
     Lanes<A> of_x[4] = {}, squares[4] = {}, of_g[4] = {}, products[4] = {};
     each_vector_of_4<A>(p.d, [&](std::int64_t i, auto part, int slot) {
-      r.fetch_residual(i);
       const Lanes<A> shifted = keep<A>(load(r.x + i, part) - c, part, 0);
       const Lanes<A> g = load(r.dy + i, part) * load_as<A>(w + i, part);
       of_x[slot] += shifted;

@@ -247,7 +247,10 @@ LONGHAUL_INLINE void each_vector_to(T* to, std::int64_t count, bool streamed, Bo
   constexpr int step = lanes_in<A>;
   std::int64_t i = 0;
   if (streamed)
-    for (; i + 2 * step <= count; i += 2 * step) stream_two<A>(to + i, body(i, Full{}), body(i + step, Full{}));
+    for (; i + 2 * step <= count; i += 2 * step) {
+      const Lanes<A> first = body(i, Full{}), second = body(i + step, Full{});
+      stream_two<A>(to + i, first, second);
+    }
   each_vector<A>(count - i, [&](std::int64_t j, auto part) { store_as<A>(to + i + j, body(i + j, part), part); });
 }
 template <typename A>
