@@ -13,9 +13,9 @@ void embedding(ThreadPool& pool, const Embedding& p) {
   const bool past = past_caches(p.n * static_cast<std::int64_t>(bytes));
   parallel_for(pool, p.n, rows_per_task(p.d), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      // Rows lie anywhere: the next one is asked for while this one is copied.
-      const char* next = static_cast<const char*>(p.table) + p.tokens[std::min(i + 1, end - 1)] * bytes;
-      for (std::size_t at = 0; at < bytes; at += 64) __builtin_prefetch(next + at);
+      // Rows lie anywhere: the beginning of one that comes soon is asked for while this one is copied.
+      const char* soon = static_cast<const char*>(p.table) + p.tokens[std::min(i + 4, end - 1)] * bytes;
+      for (std::size_t at = 0; at < std::min<std::size_t>(bytes, 512); at += 64) __builtin_prefetch(soon + at);
       copy_bytes(static_cast<char*>(p.y) + i * bytes, static_cast<const char*>(p.table) + p.tokens[i] * bytes, bytes,
                  past);
     }
