@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Everything that benchmarks/README.md states about training steps on a CPU, in about ten minutes on a machine of its own:
+# Everything that benchmarks/README.md states about training steps on a CPU, in about half an hour on a machine of its own:
 #
 #   benchmarks/measure.sh PYTHON | tee measured.txt; grep '^== .*:.*x' measured.txt
 #
-# PYTHON has torch and transformers. Each line that counts begins with "== model B= T=".
+# PYTHON has torch and transformers (and a C++ compiler, for torch.compile). Each line that counts begins with "== model B= T=".
 set -euo pipefail
 python=$1
 here=$(cd "$(dirname "$0")" && pwd)
-beside() { "$here/step_beside_pytorch.sh" "$python" "$@"; }
+beside() { COMPILE=1 "$here/step_beside_pytorch.sh" "$python" "$@"; }
 date -u
 grep -m1 'model name' /proc/cpuinfo
 for dtype in float32 bfloat16; do
@@ -21,5 +21,5 @@ for threads in 1 2; do
     sed '/^op  /,$d'
 done
 for dtype in float32 bfloat16; do
-  WARMUP=0 beside llama 1 16384 "$dtype" 1 1
+  beside llama 1 16384 "$dtype" 1 1
 done

@@ -24,4 +24,24 @@ void reduce_heads(ThreadPool& pool, const KvHeads& p, const VectorTable& table) 
                [&](std::int64_t begin, std::int64_t end) { table.reduce_heads[p.type](p, begin, end); });
 }
 
+namespace reference {
+
+void reduce_heads(const KvHeads& p) {
+  const std::int64_t group = p.heads / p.kv_heads;
+  dispatch_floating(p.type, [&](auto t) {
+    using T = decltype(t);
+    dispatch_floating(p.y_type, [&](auto o) {
+      using O = decltype(o);
+      for (std::int64_t row = 0; row < p.rows * p.kv_heads; ++row)
+        for (std::int64_t i = 0; i < p.head_dim; ++i) {
+          const T* x = static_cast<const T*>(p.x) + row * group * p.head_dim + i;
+          accumulate_t<T> sum = read(*x);
+          for (std::int64_t h = 1; h < group; ++h) sum += read(x[h * p.head_dim]);
+          static_cast<O*>(p.y)[row * p.head_dim + i] = convert<O>(sum);
+        }
+    });
+  });
+}
+
+}  // namespace reference
 }  // namespace longhaul::cpu

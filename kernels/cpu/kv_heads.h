@@ -23,5 +23,8 @@ struct KvHeads {
 void expand_heads(ThreadPool& pool, const KvHeads& problem);
 /// y[rows, kv_heads, :] = the sum of x[rows, heads, :] over each group, in order of the heads, rounded once.
 void reduce_heads(ThreadPool& pool, const KvHeads& problem, const VectorTable& table = vector_table());
+namespace reference {
+void reduce_heads(const KvHeads& problem);
+}
 
 }  // namespace longhaul::cpu

@@ -7,26 +7,31 @@
 namespace longhaul {
 namespace {
 
-template <bool expand>
+enum class Form { expand, reduce, reduce_reference };
+
+template <Form form>
 bool make(const KernelProblem& problem, Kernel& kernel, std::string&) {
   const auto &few = problem.operands[0], &many = problem.results[0];
   cpu::KvHeads heads{few.dtype,     nullptr,      many.dtype,  nullptr, few.shape[0] * few.shape[1],
                      many.shape[2], few.shape[2], few.shape[3]};
-  if (!expand) std::swap(heads.heads, heads.kv_heads);
+  if (form != Form::expand) std::swap(heads.heads, heads.kv_heads);
   kernel.run = [heads](const KernelCall& call) {
     cpu::KvHeads one = heads;
     one.x = call.operands[0];
     one.y = call.results[0];
-    if constexpr (expand)
+    if constexpr (form == Form::expand)
       cpu::expand_heads(call.pool, one);
-    else
+    else if constexpr (form == Form::reduce)
       cpu::reduce_heads(call.pool, one);
+    else
+      cpu::reference::reduce_heads(one);
   };
   return true;
 }
 
-const KernelRegistration expand("expand_heads", bind::only(make<true>));
-const KernelRegistration reduce("reduce_heads", bind::only(make<false>));
+const KernelRegistration expand("expand_heads", bind::only(make<Form::expand>));
+const KernelRegistration reduce("reduce_heads",
+                                bind::fast_and_reference(make<Form::reduce>, make<Form::reduce_reference>));
 
 }  // namespace
 }  // namespace longhaul
