@@ -107,6 +107,10 @@ TEST_CASE("mpi child allocations", "[.mpi-child]") {
       // MPI's pools grow when more messages are on their way at once than ever before, which is a matter of timing;
       // what grew with every message would come to far more.
       constexpr long slack = 64 << 10;
+      // oneDNN's buffers of a call come and go. Where a fragment of MPI's lies in the hole that the last one left,
+      // malloc adds a piece to the heap: up to 240 KiB in one rank of five on a busy machine, none in most. What grew
+      // in every step would exceed this by 26 KiB a step, and shows in the heap in use long before.
+      constexpr long space_slack = 1 << 20;
       const long space_before = address_space();
       long heap = 0, space = 0;
       std::string problem;
@@ -131,7 +135,7 @@ TEST_CASE("mpi child allocations", "[.mpi-child]") {
             }
             const long heap_growth = heap_in_use() - heap, space_growth = address_space() - space;
             if (heap_growth > slack) problem = fmt::format("the heap in use grew by {} bytes in 40 steps", heap_growth);
-            if (space_growth > slack)
+            if (space_growth > space_slack)
               problem = fmt::format("the address space grew by {} bytes in 40 steps", space_growth);
             if (world.rank() == 0)
               fmt::print(
