@@ -1,6 +1,6 @@
 // Inner loops of rms_norm and layer_norm. A row is swept two or three times, but only the first sweep comes from
-// memory. Asking for the next row ahead of need (prefetch) costs more than it gains, so does reading a block of rows
-// before the first of them is written; and sweeping several rows together, so that weights are read once for them,
+// memory. Asking for the next row ahead of need (prefetch) costs more than it gains, and so does reading a block of
+// rows before the first of them is written; and sweeping several rows together, so that weights are read once for them,
 // leaves each stream shorter than what the processor needs to run ahead of it.
 #pragma once
 #include "kernels/cpu/layer_norm.h"
@@ -173,7 +173,7 @@ LONGHAUL_LOOP void rms_norm_gradient_rows(const RmsNormGradient& p, std::int64_t
 
 /// Mean and variance from one sweep over x - c, where c is the mean of the row's first vector: what (sum)^2 / d takes
 /// from the sum of squares is bounded by c's distance from the mean, and that distance by the variance, for the first
-/// vector's elements lie there: (c - mean)^2 <= d / 16 variances, and a sixteenth of one on random rows.
+/// vector's elements lie there: (c - mean)^2 <= d / lanes variances, and 1 / lanes of one on random rows.
 template <typename A>
 LONGHAUL_INLINE Statistics<A> moments(A c, const Lanes<A> (&sums)[4], const Lanes<A> (&squares)[4], std::int64_t d,
                                       double epsilon) {

@@ -10,8 +10,8 @@ namespace longhaul::cpu {
 std::int64_t last_level_cache_bytes();
 
 /// Whether an output of this size (LONGHAUL_STREAM_BYTES, or half of the last-level cache) should be stored past the
-/// caches: the last-level cache would not keep it for whoever
-/// reads it next, and an ordinary store first reads the line that it overwrites, a third of the traffic of a copy.
+/// caches: the last-level cache would not keep it for whoever reads it next, and an ordinary store first reads the line
+/// that it overwrites, a third of the traffic of a copy.
 bool past_caches(std::int64_t bytes);
 /// The same for a kernel whose output is in rows of `row_bytes`. Never where the output is one of the inputs (a null
 /// pointer is none), or where rows do not begin on cache lines. Numbers are the same either way.
