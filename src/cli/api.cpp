@@ -4,7 +4,7 @@
 
 #include "cli/command.h"
 #include "longhaul/longhaul.h"
-#include "train/setup.h"
+#include "run/setup.h"
 #include "train/trainer.h"
 
 namespace longhaul {

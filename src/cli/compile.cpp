@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
-#include "train/setup.h"
+#include "run/setup.h"
 
 namespace longhaul::cli {
 namespace {

@@ -3,7 +3,7 @@
 #include <memory>
 
 #include "cli/command.h"
-#include "train/inspect.h"
+#include "run/inspect.h"
 
 namespace longhaul::cli {
 

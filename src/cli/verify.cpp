@@ -3,7 +3,7 @@
 #include <memory>
 
 #include "cli/command.h"
-#include "train/verify.h"
+#include "verify/verify.h"
 
 namespace longhaul::cli {
 

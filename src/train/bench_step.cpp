@@ -16,10 +16,10 @@
 #include "kernels/cpu/peak.h"
 #include "model/flops.h"
 #include "model/initialise.h"
-#include "train/libraries.h"
-#include "train/session.h"
-#include "train/setup.h"
-#include "train/source.h"
+#include "run/libraries.h"
+#include "run/session.h"
+#include "run/setup.h"
+#include "run/source.h"
 
 namespace longhaul {
 namespace {

@@ -18,14 +18,14 @@
 #include "io/file.h"
 #include "kernels/cpu/peak.h"
 #include "model/flops.h"
-#include "train/attention_balance.h"
-#include "train/checkpointing.h"
-#include "train/libraries.h"
+#include "run/attention_balance.h"
+#include "run/checkpointing.h"
+#include "run/libraries.h"
+#include "run/session.h"
+#include "run/setup.h"
+#include "run/source.h"
+#include "run/weights.h"
 #include "train/metrics.h"
-#include "train/session.h"
-#include "train/setup.h"
-#include "train/source.h"
-#include "train/weights.h"
 
 namespace longhaul {
 namespace {

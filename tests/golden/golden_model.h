@@ -14,9 +14,9 @@
 #include "base/json.h"
 #include "io/safetensors.h"
 #include "model/huggingface.h"
-#include "train/compare.h"
-#include "train/reference_run.h"
-#include "train/weights.h"
+#include "verify/compare.h"
+#include "verify/reference_run.h"
+#include "run/weights.h"
 
 namespace longhaul::testing {
 

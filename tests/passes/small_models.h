@@ -7,7 +7,7 @@
 
 #include "model/parameters.h"
 #include "runtime/cpu/interpreter.h"
-#include "train/compile.h"
+#include "compile/compile.h"
 
 namespace longhaul::test {
 

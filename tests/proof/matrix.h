@@ -183,7 +183,7 @@ struct Worst {
   }
 };
 
-/// Empty when the outcome is as near to the specification as src/train/compare.h asks, else what is not.
+/// Empty when the outcome is as near to the specification as src/verify/compare.h asks, else what is not.
 inline std::string judge(const CellIndex& index, const Cell& cell, const Outcome& outcome, References& references,
                          Worst& worst) {
   const Outcome& wanted = references.specification(cell);

@@ -13,8 +13,8 @@
 #include "base/log.h"
 #include "comm/launch.h"
 #include "scenario.h"
-#include "train/setup.h"
-#include "train/verify.h"
+#include "run/setup.h"
+#include "verify/verify.h"
 
 namespace longhaul {
 namespace {

@@ -9,9 +9,9 @@
 #include "comm/launch.h"
 #include "small_experiment.h"
 #include "small_models.h"
-#include "train/setup.h"
-#include "train/source.h"
-#include "train/verify.h"
+#include "run/setup.h"
+#include "run/source.h"
+#include "verify/verify.h"
 
 using namespace longhaul;
 using namespace longhaul::testing;

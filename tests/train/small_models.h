@@ -7,8 +7,8 @@
 #include "comm/launch.h"
 #include "ir/op_definition.h"
 #include "model/initialise.h"
-#include "train/compare.h"
-#include "train/reference_run.h"
+#include "verify/compare.h"
+#include "verify/reference_run.h"
 
 namespace longhaul::testing {
 

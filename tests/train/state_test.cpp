@@ -5,7 +5,7 @@
 #include "io/checkpoint.h"
 #include "ranks.h"
 #include "small_experiment.h"
-#include "train/checkpointing.h"
+#include "run/checkpointing.h"
 
 namespace longhaul {
 namespace {

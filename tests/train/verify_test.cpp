@@ -1,5 +1,5 @@
 // verify accepts what is right, refuses every planted fault, and --locate names the place.
-#include "train/verify.h"
+#include "verify/verify.h"
 
 #include <fmt/ranges.h>
 
@@ -11,8 +11,8 @@
 #include "passes/faults.h"
 #include "small_experiment.h"
 #include "small_models.h"
-#include "train/locate.h"
-#include "train/setup.h"
+#include "verify/locate.h"
+#include "run/setup.h"
 
 using namespace longhaul;
 using namespace longhaul::testing;

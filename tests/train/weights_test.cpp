@@ -1,5 +1,5 @@
 // Weight files in and out: conversions, what is refused, and exports from every layout of the state.
-#include "train/weights.h"
+#include "run/weights.h"
 
 #include <spdlog/sinks/ostream_sink.h>
 #include <spdlog/spdlog.h>

@@ -1,6 +1,5 @@
-#include "train/verify.h"
+#include "verify/verify.h"
 
-#include <unistd.h>
 #include <xxhash.h>
 
 #include <algorithm>
@@ -9,16 +8,17 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/host.h"
 #include "base/log.h"
 #include "config/schedule.h"
 #include "model/flops.h"
 #include "model/parameters.h"
-#include "train/attention_balance.h"
-#include "train/compare.h"
-#include "train/locate.h"
-#include "train/reference_run.h"
-#include "train/shrink.h"
-#include "train/source.h"
+#include "run/attention_balance.h"
+#include "run/source.h"
+#include "verify/compare.h"
+#include "verify/locate.h"
+#include "verify/reference_run.h"
+#include "verify/shrink.h"
 
 namespace longhaul {
 namespace {
@@ -49,7 +49,7 @@ void refuse_unreasonable(const RunSetup& setup) {
              4.0 * static_cast<double>(layer->mlp.size);
   const double bytes = 8 * (8 * static_cast<double>(parameter_count(spec)) +
                             width * static_cast<double>(request.batch * setup.sequence));
-  const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+  const double memory = static_cast<double>(physical_memory());
   if (seconds > longest_seconds)
     fail(
         "verify would take about {:.0f} minutes: the reference run does {:.3g} floating-point operations on one core "

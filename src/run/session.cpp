@@ -1,4 +1,4 @@
-#include "train/session.h"
+#include "run/session.h"
 
 #include <algorithm>
 #include <cstring>
@@ -7,8 +7,8 @@
 #include "ir/op_definition.h"
 #include "model/initialise.h"
 #include "passes/faults.h"
+#include "run/setup.h"
 #include "runtime/collective_order.h"
-#include "train/setup.h"
 
 namespace longhaul {
 namespace {

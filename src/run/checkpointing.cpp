@@ -1,4 +1,4 @@
-#include "train/checkpointing.h"
+#include "run/checkpointing.h"
 
 #include <algorithm>
 #include <cstring>

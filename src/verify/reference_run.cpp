@@ -1,4 +1,4 @@
-#include "train/reference_run.h"
+#include "verify/reference_run.h"
 
 #include <algorithm>
 #include <cstring>

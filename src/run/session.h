@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "compile/compile.h"
 #include "data/loader.h"
 #include "model/parameters.h"
 #include "plan/token_placement.h"
 #include "runtime/cpu/executor.h"
-#include "train/compile.h"
 
 namespace longhaul {
 

@@ -11,7 +11,7 @@
 #include "io/file.h"
 #include "io/safetensors.h"
 #include "model/huggingface.h"
-#include "train/weights.h"
+#include "run/weights.h"
 
 namespace longhaul {
 namespace {

@@ -7,7 +7,7 @@
 #include "data/sampler.h"
 #include "io/checkpoint.h"
 #include "model/spec.h"
-#include "train/session.h"
+#include "run/session.h"
 
 namespace longhaul {
 

@@ -1,4 +1,4 @@
-#include "train/attention_balance.h"
+#include "run/attention_balance.h"
 
 #include <algorithm>
 #include <numeric>

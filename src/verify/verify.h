@@ -7,7 +7,7 @@
 
 #include "comm/communicator.h"
 #include "config/experiment.h"
-#include "train/session.h"
+#include "run/session.h"
 
 namespace longhaul {
 

@@ -1,4 +1,4 @@
-#include "train/inspect.h"
+#include "run/inspect.h"
 
 #include <fmt/ranges.h>
 
@@ -6,11 +6,11 @@
 #include <map>
 
 #include "base/error.h"
+#include "compile/compile.h"
 #include "model/flops.h"
 #include "model/parameters.h"
 #include "passes/plan_memory.h"
 #include "plan/mesh.h"
-#include "train/compile.h"
 
 namespace longhaul {
 namespace {

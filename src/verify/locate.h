@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "run/session.h"
 #include "runtime/cpu/interpreter.h"
-#include "train/session.h"
 
 namespace longhaul {
 

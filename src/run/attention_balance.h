@@ -6,7 +6,7 @@
 
 #include "data/loader.h"
 #include "plan/token_placement.h"
-#include "train/setup.h"
+#include "run/setup.h"
 
 namespace longhaul {
 

@@ -10,8 +10,8 @@
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "data/sampler.h"
-#include "train/session.h"
-#include "train/setup.h"
+#include "run/session.h"
+#include "run/setup.h"
 
 namespace longhaul {
 

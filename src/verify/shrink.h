@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "train/setup.h"
-#include "train/source.h"
+#include "run/setup.h"
+#include "run/source.h"
 
 namespace longhaul {
 

@@ -1,11 +1,11 @@
-#include "train/source.h"
+#include "run/source.h"
 
 #include <algorithm>
 
 #include "base/error.h"
 #include "model/initialise.h"
 #include "model/parameters.h"
-#include "train/weights.h"
+#include "run/weights.h"
 
 namespace longhaul {
 

@@ -1,16 +1,12 @@
-#include "train/setup.h"
-
-#include <sched.h>
-#include <unistd.h>
+#include "run/setup.h"
 
 #include <algorithm>
 #include <cstring>
-#include <fstream>
 #include <numeric>
-#include <thread>
 
 #include "base/environment.h"
 #include "base/error.h"
+#include "base/host.h"
 #include "comm/communicator.h"
 #include "model/parameters.h"
 #include "plan/mesh.h"
@@ -25,28 +21,10 @@ bool reference_kernels() {
   return kernels == "reference";
 }
 
-// Cores that this process may use: fewer than the machine's under a launcher that binds ranks, or taskset.
-int usable_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
-
 int resolve_threads(const Experiment& experiment, int ranks_on_host) {
   if (experiment.training.threads) return static_cast<int>(*experiment.training.threads);
   // The ranks of a host share its cores, and a rank that is bound to some uses no more than those.
-  const int machine = static_cast<int>(std::thread::hardware_concurrency());
-  return std::max(1, std::min(usable_cores(), machine / std::max(1, ranks_on_host)));
-}
-
-// Of this machine; a container may be allowed less.
-std::int64_t host_memory() {
-  const std::int64_t physical =
-      static_cast<std::int64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::int64_t>(sysconf(_SC_PAGESIZE));
-  std::ifstream group("/sys/fs/cgroup/memory.max");
-  std::int64_t limit = 0;
-  return group >> limit && limit > 0 ? std::min(limit, physical) : physical;
+  return std::max(1, std::min(usable_cores(), machine_cores() / std::max(1, ranks_on_host)));
 }
 
 std::int64_t share_of_host(int ranks) {
@@ -90,7 +68,8 @@ Hosts Hosts::one(int ranks) {
 
 Hosts find_hosts(Communicator& world) {
   char mine[64] = {};
-  if (gethostname(mine, sizeof mine - 1) != 0) mine[0] = 0;  // ranks without a name count as of one host
+  const std::string name = host_name();  // ranks without a name count as of one host
+  std::memcpy(mine, name.data(), name.size());
   std::vector<char> all(sizeof mine * static_cast<std::size_t>(world.size()));
   world.all_gather({}, mine, all.data(), sizeof mine).wait();
   const auto same = [&](int a, int b) {

@@ -9,7 +9,7 @@
 
 #include "base/dtype.h"
 #include "model/spec.h"
-#include "train/session.h"
+#include "run/session.h"
 
 namespace longhaul {
 

@@ -1,4 +1,4 @@
-#include "train/compile.h"
+#include "compile/compile.h"
 
 #include <algorithm>
 #include <fstream>

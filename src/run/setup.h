@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "compile/compile.h"
 #include "config/experiment.h"
 #include "model/huggingface.h"
 #include "plan/parallelism.h"
-#include "train/compile.h"
 
 namespace longhaul {
 

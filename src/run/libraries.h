@@ -4,7 +4,7 @@
 #include <string>
 
 #include "comm/communicator.h"
-#include "train/setup.h"
+#include "run/setup.h"
 
 namespace longhaul {
 

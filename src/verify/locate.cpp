@@ -1,4 +1,4 @@
-#include "train/locate.h"
+#include "verify/locate.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "ir/op_definition.h"
 #include "ir/verifier.h"
-#include "train/compare.h"
+#include "verify/compare.h"
 
 namespace longhaul {
 namespace {

@@ -1,12 +1,12 @@
-#include "train/libraries.h"
+#include "run/libraries.h"
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "ir/op_definition.h"
 #include "kernels/cpu/matmul_libraries.h"
+#include "run/source.h"
 #include "runtime/cpu/kernel.h"
-#include "train/source.h"
 
 namespace longhaul {
 namespace {

@@ -1,4 +1,4 @@
-#include "train/shrink.h"
+#include "verify/shrink.h"
 
 #include <algorithm>
 #include <cmath>

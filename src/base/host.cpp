@@ -1,0 +1,38 @@
+#include "base/host.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <thread>
+
+namespace longhaul {
+
+std::string host_name() {
+  char name[64] = {};
+  return gethostname(name, sizeof name - 1) == 0 ? name : "";
+}
+
+int machine_cores() {
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+int usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return machine_cores();
+}
+
+std::int64_t physical_memory() {
+  return static_cast<std::int64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::int64_t>(sysconf(_SC_PAGESIZE));
+}
+
+std::int64_t host_memory() {
+  std::ifstream group("/sys/fs/cgroup/memory.max");
+  std::int64_t limit = 0;
+  return group >> limit && limit > 0 ? std::min(limit, physical_memory()) : physical_memory();
+}
+
+}  // namespace longhaul
