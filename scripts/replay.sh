@@ -144,7 +144,7 @@ train() {  # train NAME RANKS KEY=VALUE...
     "$program" train configs/quickstart.yaml --ranks "$ranks" "data.files=[$work/text.txt]" "data.validation_files=[$work/text.txt]" \
       "job.folder=$work/run" training.seq_len=64 training.steps=4 training.threads=1 checkpoint.interval=2 validation.freq=2 \
       validation.steps=1 "$@" >"$work/train.log" 2>&1 || { cat "$work/train.log" >&2; die "run $name ($side) failed"; }
-    sed -E -i 's/"(tokens_per_second|mfu|step_seconds)":[^,}]*,?//g' "$work/run/metrics.jsonl"
+    sed -E -i 's/"(tokens_per_second|mfu|step_seconds|time)":[^,}]*,?//g' "$work/run/metrics.jsonl"
     if [[ -n $names ]]; then find "$work/run" -type f \( -name '*.json' -o -name '*.yaml' \) -exec sed -i -E "$names" {} +; fi
     mv "$work/run" "$work/$side"
   done
@@ -171,7 +171,7 @@ fi
 
 changed=$(find "$differences" -maxdepth 1 -name '*.diff' | sort)
 if [[ -n $changed ]]; then
-  printf '%d of %d experiments and %d runs differ:\n' "$(wc -l <<<"$changed")" "$count" "$trained"
+  printf '%d differ, of %d experiments and %d runs:\n' "$(wc -l <<<"$changed")" "$count" "$trained"
   sed -E 's#.*/#   #; s#\.diff$##' <<<"$changed" | head -20
   printf 'The first difference:\n'
   head -30 "$(head -n 1 <<<"$changed")"
