@@ -128,9 +128,8 @@ export -f one
 export work before after differences except names
 
 count=$(find "$work/experiments" -name '*.yaml' | wc -l)
-((count)) || die "no experiment's name matches $only"
 say "Compiling $count experiments with ${commit:0:10} and with the working tree"
-find "$work/experiments" -name '*.yaml' -print0 | sort -z | xargs -0 -n 1 -P "$(nproc)" bash -c 'one "$0"'
+find "$work/experiments" -name '*.yaml' -print0 | sort -z | xargs -0 -r -n 1 -P "$(nproc)" bash -c 'one "$0"'
 refused=$(find "$work" -maxdepth 1 -name '*.refused' | wc -l)
 
 # Tiny runs: the same folder for both, one after the other, because checkpoints hold the resolved experiment.
@@ -169,6 +168,7 @@ if ((runs)); then
   done
 fi
 
+((count + trained)) || die "no experiment's or run's name matches $only"
 changed=$(find "$differences" -maxdepth 1 -name '*.diff' | sort)
 if [[ -n $changed ]]; then
   printf '%d differ, of %d experiments and %d runs:\n' "$(wc -l <<<"$changed")" "$count" "$trained"
