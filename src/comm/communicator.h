@@ -1,8 +1,8 @@
-// Communication between ranks: one interface, several transports (threads of one process, MPI; NCCL and peer kernels
-// later).
+// Communication between ranks through memory of the host: one interface, several transports (threads of one process,
+// MPI). It is the control plane of every run (outcomes, checkpoints, texts) and the data plane of the CPU executor;
+// what a device sends by itself, and what runs beside computation, is its executor's.
 //
-// Every data call takes a Stream and returns a Handle. On CPU transports the work may already be complete when the call
-// returns; callers must still wait on the handle before they read `receive` or reuse `send` or `scratch`.
+// Every data call blocks until this rank may read `receive` and reuse `send` and `scratch`.
 //
 // All ranks of a group issue the same calls in the same order. Reductions add in rank order 0, 1, ..., n-1 whatever the
 // transport, so that threads and MPI agree bitwise; bfloat16 (and float32) sums accumulate in float32, float64 in
@@ -46,21 +46,9 @@ struct Traffic {
   const Row& operator[](Collective kind) const { return rows[static_cast<std::size_t>(kind)]; }
 };
 
-/// An execution queue of a device. CPU transports ignore it; its native handle is a cudaStream_t on CUDA.
-struct Stream {
-  void* native = nullptr;
-};
-
-/// A started communication. Default-constructed: complete.
-class Handle {
- public:
-  Handle() = default;
-  /// Throws what the communication threw (PeerFailure when another rank failed first).
-  void wait() {}
-};
-
 /// One thread at a time may use a communicator (abort: any thread, at any time). Wrong arguments (a rank outside the
-/// group, an integer type in a reduction) are std::logic_error. Data calls allocate nothing.
+/// group, an integer type in a reduction) are std::logic_error; a rank that failed makes the others' calls throw
+/// PeerFailure. Data calls allocate nothing.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -77,22 +65,21 @@ class Communicator {
 
   /// send holds size() blocks of bytes_per_peer, block i for rank i; receive gets block i from rank i. Buffers may not
   /// overlap.
-  virtual Handle all_to_all(Stream stream, const void* send, void* receive, std::size_t bytes_per_peer) = 0;
+  virtual void all_to_all(const void* send, void* receive, std::size_t bytes_per_peer) = 0;
   /// receive gets size() blocks of bytes_per_rank in rank order. `send` may be its own block inside `receive`.
-  virtual Handle all_gather(Stream stream, const void* send, void* receive, std::size_t bytes_per_rank) = 0;
+  virtual void all_gather(const void* send, void* receive, std::size_t bytes_per_rank) = 0;
   /// send holds size()·count_per_rank elements; receive gets the sum over ranks of block rank(). `receive` may be the
   /// own block of `send`. float64, float32 or bfloat16.
-  virtual Handle reduce_scatter(Stream stream, const void* send, void* receive, std::size_t count_per_rank, DType type,
-                                void* scratch) = 0;
+  virtual void reduce_scatter(const void* send, void* receive, std::size_t count_per_rank, DType type,
+                              void* scratch) = 0;
   /// The sum over ranks, on every rank. `receive` may be `send`.
-  virtual Handle all_reduce(Stream stream, const void* send, void* receive, std::size_t count, DType type,
-                            void* scratch) = 0;
+  virtual void all_reduce(const void* send, void* receive, std::size_t count, DType type, void* scratch) = 0;
   /// Copies root's buffer to every rank's.
-  virtual Handle broadcast(Stream stream, void* buffer, std::size_t bytes, int root) = 0;
+  virtual void broadcast(void* buffer, std::size_t bytes, int root) = 0;
   /// Sends to rank `to` and receives from rank `from`; every rank of the group calls it and each is the target of one
   /// (a permutation). A rank may be its own partner, then both ways. Lengths may differ from pair to pair, and be 0.
-  virtual Handle send_receive(Stream stream, const void* send, std::size_t send_bytes, int to, void* receive,
-                              std::size_t receive_bytes, int from) = 0;
+  virtual void send_receive(const void* send, std::size_t send_bytes, int to, void* receive, std::size_t receive_bytes,
+                            int from) = 0;
   virtual void barrier() = 0;
 
   /// Bytes of scratch that a reduction of `count` elements in all (reduce_scatter: size()·count_per_rank) needs on a

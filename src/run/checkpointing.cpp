@@ -20,12 +20,12 @@ bool is_saved(Role role) {
 std::vector<std::string> gather_texts(Communicator& world, const std::string& mine) {
   std::int64_t length = static_cast<std::int64_t>(mine.size());
   std::vector<std::int64_t> lengths(static_cast<std::size_t>(world.size()));
-  world.all_gather({}, &length, lengths.data(), sizeof length).wait();
+  world.all_gather(&length, lengths.data(), sizeof length);
   std::int64_t longest = 0;
   for (std::int64_t one : lengths) longest = std::max(longest, one);
   std::vector<char> padded(static_cast<std::size_t>(longest) + 1), all(padded.size() * lengths.size());
   std::memcpy(padded.data(), mine.data(), mine.size());
-  world.all_gather({}, padded.data(), all.data(), padded.size()).wait();
+  world.all_gather(padded.data(), all.data(), padded.size());
   std::vector<std::string> texts;
   for (std::size_t rank = 0; rank < lengths.size(); ++rank)
     texts.emplace_back(all.data() + rank * padded.size(), static_cast<std::size_t>(lengths[rank]));

@@ -15,9 +15,9 @@ using cpu::MatmulLibraries;
 
 std::string broadcast_text(Communicator& world, std::string text) {
   std::int64_t length = static_cast<std::int64_t>(text.size());
-  world.broadcast({}, &length, sizeof length, 0).wait();
+  world.broadcast(&length, sizeof length, 0);
   text.resize(static_cast<std::size_t>(length));
-  if (length) world.broadcast({}, text.data(), text.size(), 0).wait();
+  if (length) world.broadcast(text.data(), text.size(), 0);
   return text;
 }
 

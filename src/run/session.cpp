@@ -194,7 +194,7 @@ std::vector<double> Session::gather(const StateTensor& tensor) {
     std::vector<char> mine(static_cast<std::size_t>(chunk) * size, 0);
     std::memcpy(mine.data(), from, static_cast<std::size_t>(tensor.end - tensor.begin) * size);
     std::vector<char> all(mine.size() * static_cast<std::size_t>(world_.size()));
-    world_.all_gather({}, mine.data(), all.data(), mine.size()).wait();
+    world_.all_gather(mine.data(), all.data(), mine.size());
     bytes.resize(mine.size() * static_cast<std::size_t>(shards));
     for (int rank = world_.size(); rank-- > 0;)  // of equal copies the first rank's stays
       std::memcpy(bytes.data() + mine.size() * static_cast<std::size_t>(request_.mesh.index(tensor.shards, rank)),

@@ -71,7 +71,7 @@ Hosts find_hosts(Communicator& world) {
   const std::string name = host_name();  // ranks without a name count as of one host
   std::memcpy(mine, name.data(), name.size());
   std::vector<char> all(sizeof mine * static_cast<std::size_t>(world.size()));
-  world.all_gather({}, mine, all.data(), sizeof mine).wait();
+  world.all_gather(mine, all.data(), sizeof mine);
   const auto same = [&](int a, int b) {
     return std::memcmp(all.data() + static_cast<std::size_t>(a) * sizeof mine,
                        all.data() + static_cast<std::size_t>(b) * sizeof mine, sizeof mine) == 0;
@@ -84,7 +84,7 @@ Hosts find_hosts(Communicator& world) {
   // All ranks compile the same: they count on what the poorest of them has.
   const std::int64_t memory = share_of_host(hosts.ranks_here);
   std::vector<std::int64_t> shares(static_cast<std::size_t>(world.size()));
-  world.all_gather({}, &memory, shares.data(), sizeof memory).wait();
+  world.all_gather(&memory, shares.data(), sizeof memory);
   hosts.memory = *std::min_element(shares.begin(), shares.end());
   return hosts;
 }

@@ -155,7 +155,7 @@ class Exporter {
       mine.push_back(tensor->end);
     }
     all.resize(mine.size() * size);
-    world_.all_gather({}, mine.data(), all.data(), mine.size() * sizeof(std::int64_t)).wait();
+    world_.all_gather(mine.data(), all.data(), mine.size() * sizeof(std::int64_t));
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       std::vector<std::int64_t> ranges;
       for (std::size_t rank = 0; rank < size; ++rank)
@@ -207,10 +207,8 @@ class Exporter {
     // Rank 0 and the owner are each other's partner, everybody else their own.
     const int partner = rank == 0 ? owner : rank == owner ? 0 : rank;
     char nothing = 0;
-    world_
-        .send_receive({}, here ? here : &nothing, here ? bytes : 0, partner, rank == 0 ? received_.data() : &nothing,
-                      rank == 0 ? bytes : 0, partner)
-        .wait();
+    world_.send_receive(here ? here : &nothing, here ? bytes : 0, partner, rank == 0 ? received_.data() : &nothing,
+                        rank == 0 ? bytes : 0, partner);
     return rank == 0 ? received_.data() : nullptr;
   }
 

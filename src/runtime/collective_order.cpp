@@ -61,14 +61,14 @@ void check_collective_order(Communicator& world, const std::vector<const Program
   const std::vector<std::string> mine = collective_order(programs, world.rank());
   const std::uint64_t print = fingerprint(mine);
   std::vector<std::uint64_t> prints(static_cast<std::size_t>(world.size()));
-  world.all_gather({}, &print, prints.data(), sizeof print).wait();
+  world.all_gather(&print, prints.data(), sizeof print);
   if (std::all_of(prints.begin(), prints.end(), [&](std::uint64_t one) { return one == prints[0]; })) return;
 
   std::string first = joined(mine);  // rank 0's
   std::uint64_t length = first.size();
-  world.broadcast({}, &length, sizeof length, 0).wait();
+  world.broadcast(&length, sizeof length, 0);
   first.resize(length);
-  world.broadcast({}, first.data(), length, 0).wait();
+  world.broadcast(first.data(), length, 0);
   std::string failure;
   if (print != prints[0]) {
     const std::vector<std::string> wanted = split(first);

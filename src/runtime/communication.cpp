@@ -250,19 +250,19 @@ void CommunicationStep::exchange(Communicator& group, const void* send, void* re
   const auto block = static_cast<std::size_t>(block_bytes_);
   switch (collective_) {
     case Collective::all_gather:
-      group.all_gather({}, send, receive, block).wait();
+      group.all_gather(send, receive, block);
       break;
     case Collective::reduce_scatter:
-      group.reduce_scatter({}, send, receive, block / size_of(dtype_), dtype_, reduction).wait();
+      group.reduce_scatter(send, receive, block / size_of(dtype_), dtype_, reduction);
       break;
     case Collective::all_reduce:
-      group.all_reduce({}, send, receive, block / size_of(dtype_), dtype_, reduction).wait();
+      group.all_reduce(send, receive, block / size_of(dtype_), dtype_, reduction);
       break;
     case Collective::all_to_all:
-      group.all_to_all({}, send, receive, block).wait();
+      group.all_to_all(send, receive, block);
       break;
     case Collective::send_receive:
-      group.send_receive({}, send, block, to_, receive, block, from_).wait();
+      group.send_receive(send, block, to_, receive, block, from_);
       break;
     default:
       LONGHAUL_CHECK(false, "no such collective step");

@@ -259,7 +259,7 @@ std::vector<double> gather_value(Communicator& world, const Graph& graph, ValueI
   const auto ranks = static_cast<std::size_t>(world.size());
   const std::size_t bytes = local.bytes.size();
   std::vector<char> all(std::max<std::size_t>(1, bytes * ranks));
-  if (bytes) world.all_gather({}, local.data(), all.data(), bytes).wait();
+  if (bytes) world.all_gather(local.data(), all.data(), bytes);
   Values whole(static_cast<std::size_t>(element_count(shape)), 0.0);
   const AxisSet own = layout.split() | layout.partial;  // ranks that differ on other axes only hold the same part
   replicas_differ = false;
@@ -312,7 +312,7 @@ std::vector<std::string> locate_difference(
   // Rank 0 knows what was found; all must take the same way.
   const auto known_to_all = [&](const std::string& found) {
     int flag = found.empty() ? 0 : 1;
-    world.broadcast({}, &flag, sizeof flag, 0).wait();
+    world.broadcast(&flag, sizeof flag, 0);
     return flag != 0;
   };
   std::vector<ProgramKind> done;

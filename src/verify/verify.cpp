@@ -162,7 +162,7 @@ std::vector<std::string> gather_text(Communicator& world, const std::string& min
   std::array<char, 512> text{};
   std::memcpy(text.data(), mine.data(), std::min(mine.size(), text.size() - 1));
   std::vector<char> all(text.size() * static_cast<std::size_t>(world.size()));
-  world.all_gather({}, text.data(), all.data(), text.size()).wait();
+  world.all_gather(text.data(), all.data(), text.size());
   std::vector<std::string> list;
   for (int rank = 0; rank < world.size(); ++rank)
     list.emplace_back(all.data() + static_cast<std::size_t>(rank) * text.size());
@@ -185,7 +185,7 @@ std::vector<std::string> differing_replicas(Session& session, const Mesh& mesh, 
   }
   Communicator& world = session.world();
   std::vector<std::uint64_t> all(hashes.size() * static_cast<std::size_t>(world.size()));
-  world.all_gather({}, hashes.data(), all.data(), hashes.size() * sizeof(std::uint64_t)).wait();
+  world.all_gather(hashes.data(), all.data(), hashes.size() * sizeof(std::uint64_t));
   std::vector<std::string> problems;
   for (std::size_t i = 0; i < names.size(); ++i)
     for (int rank = 1; rank < world.size(); ++rank) {
@@ -352,7 +352,7 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
                      std::any_of(report.rows.begin(), report.rows.end(), [](const auto& row) { return !row.holds(); });
   }
   int differs = report.differs ? 1 : 0;
-  world.broadcast({}, &differs, sizeof differs, 0).wait();
+  world.broadcast(&differs, sizeof differs, 0);
   report.differs = differs != 0;
   if (report.differs && options.locate) {
     session.set_parameters(parameters);

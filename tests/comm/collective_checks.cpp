@@ -112,7 +112,7 @@ void check_moves(Communicator& communicator, std::size_t bytes) {
     }
   const Bytes sent = send;
   Guarded exchanged(ranks * bytes);
-  communicator.all_to_all({}, send.data(), exchanged.data(), bytes).wait();
+  communicator.all_to_all(send.data(), exchanged.data(), bytes);
   exchanged.expect(expected, "all_to_all");
   expect_unchanged(send, sent, "all_to_all");
 
@@ -122,12 +122,12 @@ void check_moves(Communicator& communicator, std::size_t bytes) {
   const Bytes own(expected.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(rank) * bytes),
                   expected.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(rank + 1) * bytes));
   Guarded gathered(ranks * bytes);
-  communicator.all_gather({}, own.data(), gathered.data(), bytes).wait();
+  communicator.all_gather(own.data(), gathered.data(), bytes);
   gathered.expect(expected, "all_gather");
   Guarded in_place(ranks * bytes);
   std::uint8_t* block = in_place.data() + static_cast<std::size_t>(rank) * bytes;
   std::copy(own.begin(), own.end(), block);
-  communicator.all_gather({}, block, in_place.data(), bytes).wait();
+  communicator.all_gather(block, in_place.data(), bytes);
   in_place.expect(expected, "all_gather in place");
 
   for (int root = 0; root < size; ++root) {
@@ -135,7 +135,7 @@ void check_moves(Communicator& communicator, std::size_t bytes) {
     for (std::size_t i = 0; i < bytes; ++i) message.push_back(byte(root, 63, i));
     Guarded buffer(bytes);
     if (rank == root) std::copy(message.begin(), message.end(), buffer.data());
-    communicator.broadcast({}, buffer.data(), bytes, root).wait();
+    communicator.broadcast(buffer.data(), bytes, root);
     buffer.expect(message, "broadcast");
   }
 
@@ -148,7 +148,7 @@ void check_moves(Communicator& communicator, std::size_t bytes) {
     for (std::size_t i = 0; i < bytes + static_cast<std::size_t>(rank); ++i) outgoing.push_back(byte(rank, to, i));
     for (std::size_t i = 0; i < receive_bytes; ++i) incoming.push_back(byte(from, rank, i));
     Guarded buffer(receive_bytes);
-    communicator.send_receive({}, outgoing.data(), outgoing.size(), to, buffer.data(), receive_bytes, from).wait();
+    communicator.send_receive(outgoing.data(), outgoing.size(), to, buffer.data(), receive_bytes, from);
     buffer.expect(incoming, what);
   };
   for (int shift = 0; shift < size; ++shift)
@@ -188,12 +188,12 @@ void check_reductions(Communicator& communicator, std::size_t count, DType type)
     const Bytes sent = send;
     Scratch scratch(size, count, type);
     Guarded receive(bytes);
-    communicator.all_reduce({}, send.data(), receive.data(), count, type, scratch.data()).wait();
+    communicator.all_reduce(send.data(), receive.data(), count, type, scratch.data());
     receive.expect(expected, what);
     expect_unchanged(send, sent, what);
     Guarded in_place(bytes);
     std::copy(send.begin(), send.end(), in_place.data());
-    communicator.all_reduce({}, in_place.data(), in_place.data(), count, type, scratch.data()).wait();
+    communicator.all_reduce(in_place.data(), in_place.data(), count, type, scratch.data());
     in_place.expect(expected, what + " in place");
     scratch.expect_guards();
   }
@@ -206,13 +206,12 @@ void check_reductions(Communicator& communicator, std::size_t count, DType type)
     const Bytes sent = send;
     Scratch scratch(size, all, type);
     Guarded receive(bytes);
-    communicator.reduce_scatter({}, send.data(), receive.data(), count, type, scratch.data()).wait();
+    communicator.reduce_scatter(send.data(), receive.data(), count, type, scratch.data());
     receive.expect(expected, what);
     expect_unchanged(send, sent, what);
     Bytes after = sent;
     std::copy(expected.begin(), expected.end(), after.begin() + static_cast<std::ptrdiff_t>(begin * size_of(type)));
-    communicator.reduce_scatter({}, send.data(), send.data() + begin * size_of(type), count, type, scratch.data())
-        .wait();
+    communicator.reduce_scatter(send.data(), send.data() + begin * size_of(type), count, type, scratch.data());
     if (send != after) fail("{} in place: wrong sum, or other blocks changed", what);
     scratch.expect_guards();
   }
@@ -250,7 +249,7 @@ void check_mesh_groups(Communicator& communicator) {
   // Who is in which group, seen through world ranks.
   std::int32_t members[2] = {-1, -1};
   const std::int32_t me = rank;
-  columns->all_gather({}, &me, members, sizeof(me)).wait();
+  columns->all_gather(&me, members, sizeof(me));
   if (members[0] != column + 2 || members[1] != column) fail("column group holds {} and {}", members[0], members[1]);
 
   // A group of a group, over all four ranks reversed and then its first two.
@@ -260,7 +259,7 @@ void check_mesh_groups(Communicator& communicator) {
     const auto half = reversed->group({0, 1});
     check_collectives(*half, false);
     std::int32_t pair[2] = {-1, -1};
-    half->all_gather({}, &me, pair, sizeof(me)).wait();
+    half->all_gather(&me, pair, sizeof(me));
     if (pair[0] != 3 || pair[1] != 2) fail("a group of a group holds {} and {}", pair[0], pair[1]);
   }
 
@@ -268,7 +267,7 @@ void check_mesh_groups(Communicator& communicator) {
   const auto before = communicator.traffic()[Collective::all_gather];
   rows->reset_traffic();
   std::int32_t gathered[2];
-  rows->all_gather({}, &me, gathered, sizeof(me)).wait();
+  rows->all_gather(&me, gathered, sizeof(me));
   const auto after = communicator.traffic()[Collective::all_gather];
   if (after.calls != before.calls || after.bytes_sent != before.bytes_sent)
     fail("a group's call was counted on its parent");
@@ -285,19 +284,17 @@ void check_traffic(Communicator& communicator) {
   std::vector<std::uint8_t> scratch(Communicator::reduction_scratch_bytes(size, 64, DType::float64));
   communicator.reset_traffic();
   const std::size_t allocations = allocation_count();
-  communicator.all_to_all({}, send.data(), receive.data(), 24).wait();
-  communicator.all_gather({}, send.data(), receive.data(), 40).wait();
-  communicator.all_gather({}, send.data(), receive.data(), 8).wait();
-  communicator.reduce_scatter({}, send.data(), receive.data(), 5, DType::float32, scratch.data()).wait();
-  communicator.all_reduce({}, send.data(), receive.data(), 7, DType::bfloat16, scratch.data()).wait();
-  communicator.all_reduce({}, send.data(), receive.data(), 9, DType::float64, scratch.data()).wait();
-  communicator.broadcast({}, send.data(), 56, size - 1).wait();
+  communicator.all_to_all(send.data(), receive.data(), 24);
+  communicator.all_gather(send.data(), receive.data(), 40);
+  communicator.all_gather(send.data(), receive.data(), 8);
+  communicator.reduce_scatter(send.data(), receive.data(), 5, DType::float32, scratch.data());
+  communicator.all_reduce(send.data(), receive.data(), 7, DType::bfloat16, scratch.data());
+  communicator.all_reduce(send.data(), receive.data(), 9, DType::float64, scratch.data());
+  communicator.broadcast(send.data(), 56, size - 1);
   const auto sent = static_cast<std::size_t>(8 * (rank + 1));
   const int from = (rank + size - 1) % size;
-  communicator
-      .send_receive({}, send.data(), sent, (rank + 1) % size, receive.data(), static_cast<std::size_t>(8 * (from + 1)),
-                    from)
-      .wait();
+  communicator.send_receive(send.data(), sent, (rank + 1) % size, receive.data(),
+                            static_cast<std::size_t>(8 * (from + 1)), from);
   communicator.barrier();
   if (allocation_count() != allocations) fail("data calls allocate {} times", allocation_count() - allocations);
 
@@ -325,10 +322,9 @@ std::vector<std::uint8_t> reduction_bits(Communicator& communicator) {
       const Bytes send = numbers(communicator.rank(), count * static_cast<std::size_t>(size), type, 99);
       Bytes sum(count * static_cast<std::size_t>(size) * size_of(type));
       Scratch scratch(size, count * static_cast<std::size_t>(size), type);
-      communicator.all_reduce({}, send.data(), sum.data(), count * static_cast<std::size_t>(size), type, scratch.data())
-          .wait();
+      communicator.all_reduce(send.data(), sum.data(), count * static_cast<std::size_t>(size), type, scratch.data());
       bits.insert(bits.end(), sum.begin(), sum.end());
-      communicator.reduce_scatter({}, send.data(), sum.data(), count, type, scratch.data()).wait();
+      communicator.reduce_scatter(send.data(), sum.data(), count, type, scratch.data());
       bits.insert(bits.end(), sum.begin(), sum.begin() + static_cast<std::ptrdiff_t>(count * size_of(type)));
       // With more than two ranks a sum in another order differs somewhere, or the comparison would show nothing.
       if (size > 2 && count == 4099) {

@@ -83,7 +83,7 @@ void MpiCommunicator::wait_all() {
   check_mpi(MPI_Waitall(started, requests_.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
 }
 
-Handle MpiCommunicator::all_to_all(Stream, const void* send, void* receive, std::size_t bytes_per_peer) {
+void MpiCommunicator::all_to_all(const void* send, void* receive, std::size_t bytes_per_peer) {
   count(Collective::all_to_all, static_cast<std::size_t>(size_ - 1) * bytes_per_peer);
   const auto block = [&](int rank) { return static_cast<std::size_t>(rank) * bytes_per_peer; };
   for (std::size_t offset = 0; offset < bytes_per_peer; offset += largest_message_) {
@@ -94,10 +94,9 @@ Handle MpiCommunicator::all_to_all(Stream, const void* send, void* receive, std:
     if (offset == 0) copy_bytes(offset_by(receive, block(rank_)), offset_by(send, block(rank_)), bytes_per_peer);
     wait_all();
   }
-  return {};
 }
 
-Handle MpiCommunicator::all_gather(Stream, const void* send, void* receive, std::size_t bytes_per_rank) {
+void MpiCommunicator::all_gather(const void* send, void* receive, std::size_t bytes_per_rank) {
   count(Collective::all_gather, static_cast<std::size_t>(size_ - 1) * bytes_per_rank);
   const auto block = [&](int rank) { return static_cast<std::size_t>(rank) * bytes_per_rank; };
   for (std::size_t offset = 0; offset < bytes_per_rank; offset += largest_message_) {
@@ -108,7 +107,6 @@ Handle MpiCommunicator::all_gather(Stream, const void* send, void* receive, std:
     if (offset == 0) copy_bytes(offset_by(receive, block(rank_)), send, bytes_per_rank);
     wait_all();
   }
-  return {};
 }
 
 void MpiCommunicator::start_scatter(const void* send, std::size_t chunk, std::size_t count_all, DType type,
@@ -131,15 +129,15 @@ void MpiCommunicator::sum_piece(const void* own, const void* scratch, std::size_
   sum_in_rank_order(inputs_.data(), size_, result, elements, type);
 }
 
-Handle MpiCommunicator::reduce_scatter(Stream, const void* send, void* receive, std::size_t count_per_rank, DType type,
-                                       void* scratch) {
+void MpiCommunicator::reduce_scatter(const void* send, void* receive, std::size_t count_per_rank, DType type,
+                                     void* scratch) {
   LONGHAUL_CHECK(is_floating(type), "reduce_scatter takes floating elements, not {}", name_of(type));
   const std::size_t element = size_of(type);
   const std::size_t own_block = static_cast<std::size_t>(rank_) * count_per_rank;
   count(Collective::reduce_scatter, static_cast<std::size_t>(size_ - 1) * count_per_rank * element);
   if (size_ == 1) {
     copy_bytes(receive, send, count_per_rank * element);
-    return {};
+    return;
   }
   const std::size_t count_all = static_cast<std::size_t>(size_) * count_per_rank;
   for (std::size_t piece = 0; piece * reduction_piece(type) < count_per_rank; ++piece) {
@@ -149,18 +147,16 @@ Handle MpiCommunicator::reduce_scatter(Stream, const void* send, void* receive, 
     sum_piece(offset_by(send, own.begin * element), scratch, slot_bytes(count_per_rank, type),
               offset_by(receive, (own.begin - own_block) * element), own.count, type);
   }
-  return {};
 }
 
-Handle MpiCommunicator::all_reduce(Stream, const void* send, void* receive, std::size_t count_all, DType type,
-                                   void* scratch) {
+void MpiCommunicator::all_reduce(const void* send, void* receive, std::size_t count_all, DType type, void* scratch) {
   LONGHAUL_CHECK(is_floating(type), "all_reduce takes floating elements, not {}", name_of(type));
   const std::size_t element = size_of(type);
   const std::size_t chunk = reduction_chunk(size_, count_all);
   count(Collective::all_reduce, 2 * static_cast<std::size_t>(size_ - 1) * chunk * element);
   if (size_ == 1) {
     copy_bytes(receive, send, count_all * element);
-    return {};
+    return;
   }
   // Piece p is gathered while piece p + 1 is scattered. In place: a gather overwrites only pieces of `send` whose
   // messages are complete, and the own sum only elements that no other rank is sent.
@@ -186,26 +182,24 @@ Handle MpiCommunicator::all_reduce(Stream, const void* send, void* receive, std:
                 offset_by(receive, own.begin * element), own.count, type);
     }
   }
-  return {};
 }
 
-Handle MpiCommunicator::broadcast(Stream, void* buffer, std::size_t bytes, int root) {
+void MpiCommunicator::broadcast(void* buffer, std::size_t bytes, int root) {
   LONGHAUL_CHECK(root >= 0 && root < size_, "broadcast from rank {} of {}", root, size_);
   count(Collective::broadcast, root == rank_ ? static_cast<std::size_t>(size_ - 1) * bytes : 0);
   for (std::size_t offset = 0; offset < bytes; offset += largest_message_)
     check_mpi(MPI_Bcast(offset_by(buffer, offset), static_cast<int>(std::min(largest_message_, bytes - offset)),
                         MPI_BYTE, root, communicator_),
               "MPI_Bcast");
-  return {};
 }
 
-Handle MpiCommunicator::send_receive(Stream, const void* send, std::size_t send_bytes, int to, void* receive,
-                                     std::size_t receive_bytes, int from) {
+void MpiCommunicator::send_receive(const void* send, std::size_t send_bytes, int to, void* receive,
+                                   std::size_t receive_bytes, int from) {
   check_send_receive(rank_, size_, to, from, send_bytes, receive_bytes);
   count(Collective::send_receive, to == rank_ ? 0 : send_bytes);
   if (to == rank_) {
     copy_bytes(receive, send, send_bytes);
-    return {};
+    return;
   }
   for (std::size_t offset = 0; offset < std::max(send_bytes, receive_bytes); offset += largest_message_) {
     if (offset < receive_bytes)
@@ -214,7 +208,6 @@ Handle MpiCommunicator::send_receive(Stream, const void* send, std::size_t send_
       start_send(offset_by(send, offset), std::min(largest_message_, send_bytes - offset), to, data_tag);
     wait_all();
   }
-  return {};
 }
 
 void MpiCommunicator::barrier() {

@@ -28,15 +28,13 @@ class MpiCommunicator final : public Communicator {
   std::string_view transport() const override { return "mpi"; }
   std::unique_ptr<Communicator> group(const std::vector<int>& members) override;
 
-  Handle all_to_all(Stream stream, const void* send, void* receive, std::size_t bytes_per_peer) override;
-  Handle all_gather(Stream stream, const void* send, void* receive, std::size_t bytes_per_rank) override;
-  Handle reduce_scatter(Stream stream, const void* send, void* receive, std::size_t count_per_rank, DType type,
-                        void* scratch) override;
-  Handle all_reduce(Stream stream, const void* send, void* receive, std::size_t count, DType type,
-                    void* scratch) override;
-  Handle broadcast(Stream stream, void* buffer, std::size_t bytes, int root) override;
-  Handle send_receive(Stream stream, const void* send, std::size_t send_bytes, int to, void* receive,
-                      std::size_t receive_bytes, int from) override;
+  void all_to_all(const void* send, void* receive, std::size_t bytes_per_peer) override;
+  void all_gather(const void* send, void* receive, std::size_t bytes_per_rank) override;
+  void reduce_scatter(const void* send, void* receive, std::size_t count_per_rank, DType type, void* scratch) override;
+  void all_reduce(const void* send, void* receive, std::size_t count, DType type, void* scratch) override;
+  void broadcast(void* buffer, std::size_t bytes, int root) override;
+  void send_receive(const void* send, std::size_t send_bytes, int to, void* receive, std::size_t receive_bytes,
+                    int from) override;
   void barrier() override;
   void abort(const std::string& message) noexcept override;
 

@@ -27,7 +27,7 @@ std::unique_ptr<Communicator> ThreadsCommunicator::group(const std::vector<int>&
                                                rank);
 }
 
-Handle ThreadsCommunicator::all_to_all(Stream, const void* send, void* receive, std::size_t bytes_per_peer) {
+void ThreadsCommunicator::all_to_all(const void* send, void* receive, std::size_t bytes_per_peer) {
   count(Collective::all_to_all, static_cast<std::size_t>(size_ - 1) * bytes_per_peer);
   publish(send, receive);
   group_->enter({Collective::all_to_all, bytes_per_peer});
@@ -37,10 +37,9 @@ Handle ThreadsCommunicator::all_to_all(Stream, const void* send, void* receive, 
                offset_by(group_->slot(from).send, static_cast<std::size_t>(rank_) * bytes_per_peer), bytes_per_peer);
   }
   group_->meet();
-  return {};
 }
 
-Handle ThreadsCommunicator::all_gather(Stream, const void* send, void* receive, std::size_t bytes_per_rank) {
+void ThreadsCommunicator::all_gather(const void* send, void* receive, std::size_t bytes_per_rank) {
   count(Collective::all_gather, static_cast<std::size_t>(size_ - 1) * bytes_per_rank);
   publish(send, receive);
   group_->enter({Collective::all_gather, bytes_per_rank});
@@ -51,11 +50,10 @@ Handle ThreadsCommunicator::all_gather(Stream, const void* send, void* receive, 
                bytes_per_rank);
   }
   group_->meet();
-  return {};
 }
 
-Handle ThreadsCommunicator::reduce_scatter(Stream, const void* send, void* receive, std::size_t count_per_rank,
-                                           DType type, void*) {
+void ThreadsCommunicator::reduce_scatter(const void* send, void* receive, std::size_t count_per_rank, DType type,
+                                         void*) {
   LONGHAUL_CHECK(is_floating(type), "reduce_scatter takes floating elements, not {}", name_of(type));
   const std::size_t bytes = count_per_rank * size_of(type);
   count(Collective::reduce_scatter, static_cast<std::size_t>(size_ - 1) * bytes);
@@ -71,11 +69,9 @@ Handle ThreadsCommunicator::reduce_scatter(Stream, const void* send, void* recei
     sum_in_rank_order(inputs_.data(), size_, receive, count_per_rank, type);
   }
   group_->meet();
-  return {};
 }
 
-Handle ThreadsCommunicator::all_reduce(Stream, const void* send, void* receive, std::size_t count_all, DType type,
-                                       void*) {
+void ThreadsCommunicator::all_reduce(const void* send, void* receive, std::size_t count_all, DType type, void*) {
   LONGHAUL_CHECK(is_floating(type), "all_reduce takes floating elements, not {}", name_of(type));
   const std::size_t element = size_of(type);
   const std::size_t chunk = reduction_chunk(size_, count_all);
@@ -85,7 +81,7 @@ Handle ThreadsCommunicator::all_reduce(Stream, const void* send, void* receive, 
   if (size_ == 1) {
     copy_bytes(receive, send, count_all * element);
     group_->meet();
-    return {};
+    return;
   }
   // In place: before the second meeting a rank writes only its own chunk, which no other rank reads.
   const ElementRange own = reduction_range(rank_, chunk, count_all, 0, chunk);
@@ -100,21 +96,19 @@ Handle ThreadsCommunicator::all_reduce(Stream, const void* send, void* receive, 
                range.count * element);
   }
   group_->meet();
-  return {};
 }
 
-Handle ThreadsCommunicator::broadcast(Stream, void* buffer, std::size_t bytes, int root) {
+void ThreadsCommunicator::broadcast(void* buffer, std::size_t bytes, int root) {
   LONGHAUL_CHECK(root >= 0 && root < size_, "broadcast from rank {} of {}", root, size_);
   count(Collective::broadcast, root == rank_ ? static_cast<std::size_t>(size_ - 1) * bytes : 0);
   publish(buffer, buffer);
   group_->enter({Collective::broadcast, bytes, root});
   copy_bytes(buffer, group_->slot(root).send, bytes);
   group_->meet();
-  return {};
 }
 
-Handle ThreadsCommunicator::send_receive(Stream, const void* send, std::size_t send_bytes, int to, void* receive,
-                                         std::size_t receive_bytes, int from) {
+void ThreadsCommunicator::send_receive(const void* send, std::size_t send_bytes, int to, void* receive,
+                                       std::size_t receive_bytes, int from) {
   check_send_receive(rank_, size_, to, from, send_bytes, receive_bytes);
   count(Collective::send_receive, to == rank_ ? 0 : send_bytes);
   publish(send, receive, send_bytes, to);
@@ -126,7 +120,6 @@ Handle ThreadsCommunicator::send_receive(Stream, const void* send, std::size_t s
   group_->meet();
   LONGHAUL_CHECK(matches, "rank {} receives {} bytes from rank {}, which sends {} bytes to rank {}", rank_,
                  receive_bytes, from, sent.bytes, sent.to);
-  return {};
 }
 
 void ThreadsCommunicator::barrier() {
