@@ -91,7 +91,7 @@ for model in llama gpt2 qwen2_window qwen3_mixed_layers own; do
         order=auto gathered=auto
         [[ $((number % 7)) != 3 || $ranks == 1 ]] || order=balanced
         [[ $((number % 4)) != 1 || $stage != 3 ]] || gathered=backward
-        experiment "$model-$data-${sequence//[\{\},:]/}-zero$stage-$dtype" "$ranks" 48 "$config" "training.dtype: $dtype" \
+        experiment "$model-$data-${sequence//[\{\},:]/}-zero$stage-$dtype" "$ranks" 40 "$config" "training.dtype: $dtype" \
           "${extra[@]}" "parallelism: {data: $data, sequence: ${sequence//:/: }, zero_stage: $stage, token_order: $order, keep_gathered: $gathered}"
       done
     done
