@@ -38,15 +38,14 @@ std::string to_text(const MatmulLibraries::Table& table) {
 }
 
 // Asks for every kernel of the programs once: choosing is a side effect of planning a product.
-void visit(const CompiledModel& model, const CompileRequest& request, MatmulLibraries& libraries) {
+void visit(const CompiledModel& model, const CompileRequest& request) {
   if (request.reference_only) return;
+  CpuContext context(request.threads);
+  context.set_libraries(request.libraries);
+  CpuKernelCache kernels(context, false);
   for (const Program* program : model.all())
-    for (const Op& op : program->graph.ops) {
-      if (op.definition->communication) continue;
-      KernelProblem problem = kernel_problem(program->graph, op, request.threads, false);
-      problem.libraries = &libraries;
-      choose_kernel(problem, false);
-    }
+    for (const Op& op : program->graph.ops)
+      if (!op.definition->communication) kernels.get(program->graph, op);
 }
 
 }  // namespace
@@ -68,7 +67,7 @@ std::string choose_libraries(Communicator& world, RunSetup& setup, const Compile
     if (world.rank() != 0) return;
     libraries.decide(parse(decided));
     const MatmulLibraries::Table before = libraries.decided();
-    visit(model, setup.request, libraries);
+    visit(model, setup.request);
     int changed = 0;
     std::map<std::string, int> count;
     for (const auto& [product, library] : libraries.decided()) {

@@ -33,9 +33,8 @@ Session::Session(Communicator& world, const CompileRequest& request, const Compi
     : world_(world),
       request_(request),
       model_(model),
-      executor_(
-          world, agreed(world, model), model.named,
-          {.threads = request.threads, .reference_only = request.reference_only, .libraries = request.libraries.get()}),
+      executor_(world, agreed(world, model), model.named,
+                {.threads = request.threads, .reference_only = request.reference_only, .libraries = request.libraries}),
       placement_(request.mesh, request.options, request.sequence, attention_layers(request.spec)) {
   const Mesh& mesh = request.mesh;
   const AxisList batch = live_axes(mesh, request.options.batch_axes),

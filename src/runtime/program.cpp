@@ -2,7 +2,6 @@
 
 #include <map>
 #include <tuple>
-#include <unordered_map>
 
 #include "base/error.h"
 #include "ir/op_definition.h"
@@ -50,21 +49,11 @@ std::string print(const Program& program) {
 
 ScratchBytes cpu_scratch_bytes(int threads, bool reference_only) {
   // Equal layers ask the same question; making a kernel to answer it (a oneDNN primitive) is what is slow.
-  auto known = std::make_shared<std::unordered_map<std::string, std::int64_t>>();
-  return [threads, reference_only, known](const Graph& graph, const Op& op) -> std::int64_t {
+  auto context = std::make_shared<CpuContext>(threads);
+  auto kernels = std::make_shared<CpuKernelCache>(*context, reference_only);
+  return [context, kernels](const Graph& graph, const Op& op) -> std::int64_t {
     if (op.definition->communication) return CommunicationStep(graph, op, 0).scratch_bytes();
-    const KernelProblem problem = kernel_problem(graph, op, threads, false);
-    std::string key = op.definition->name + op.signature->text;
-    for (const auto* list : {&problem.operands, &problem.results})
-      for (const auto& type : *list) {
-        key += static_cast<char>('a' + static_cast<int>(type.dtype));
-        for (std::int64_t size : type.shape) key += std::to_string(size) + ",";
-      }
-    for (const auto& [name, value] : op.attributes.all())
-      if (const auto* number = std::get_if<std::int64_t>(&value)) key += name + std::to_string(*number);
-    const auto [entry, fresh] = known->try_emplace(key, 0);
-    if (fresh) entry->second = static_cast<std::int64_t>(choose_kernel(problem, reference_only).scratch_bytes);
-    return entry->second;
+    return static_cast<std::int64_t>(kernels->get(graph, op)->scratch_bytes);
   };
 }
 

@@ -16,13 +16,13 @@ inline std::int64_t last(const TensorType& type) {
   return type.shape.empty() ? 1 : type.shape.back();
 }
 
-/// A kernel with a fast and a reference form: `Fast` and `Reference` are functions (const KernelProblem&, Kernel&,
+/// A kernel with a fast and a reference form: `Fast` and `Reference` are functions (const CpuProblem&, CpuKernel&,
 /// std::string&) -> bool.
-using Make = bool (*)(const KernelProblem&, Kernel&, std::string&);
-inline std::vector<KernelCandidate> fast_and_reference(Make fast, Make reference) {
+using Make = bool (*)(const CpuProblem&, CpuKernel&, std::string&);
+inline std::vector<CpuCandidate> fast_and_reference(Make fast, Make reference) {
   return {{"fast", fast}, {"reference", reference}};
 }
-inline std::vector<KernelCandidate> only(Make make) {
+inline std::vector<CpuCandidate> only(Make make) {
   return {{"plain", make}};
 }
 

@@ -19,9 +19,11 @@ CpuExecutor::CpuExecutor(Communicator& world, const std::vector<const Program*>&
     : world_(world),
       named_(named),
       arena_(static_cast<std::size_t>(longhaul::arena_bytes(programs, named))),
-      pool_(options.threads) {
+      context_(options.threads),
+      kernels_(context_, options.reference_only) {
+  context_.set_libraries(options.libraries);
   programs_.reserve(programs.size());
-  for (const Program* program : programs) prepare(*program, world.rank(), options);
+  for (const Program* program : programs) prepare(*program, world.rank());
 }
 
 Communicator& CpuExecutor::group(const Graph& graph, const AxisList& axes) {
@@ -30,7 +32,7 @@ Communicator& CpuExecutor::group(const Graph& graph, const AxisList& axes) {
   return *entry;
 }
 
-void CpuExecutor::prepare(const Program& program, int rank, const ExecutorOptions& options) {
+void CpuExecutor::prepare(const Program& program, int rank) {
   const Graph& graph = program.graph;
   LONGHAUL_CHECK(graph.mesh.world() == world_.size(), "a program for {} ranks on {}", graph.mesh.world(),
                  world_.size());
@@ -52,10 +54,8 @@ void CpuExecutor::prepare(const Program& program, int rank, const ExecutorOption
       if (!instruction.communication->is_local()) instruction.group = &group(graph, instruction.communication->axes());
       scratch = static_cast<std::size_t>(instruction.communication->scratch_bytes());
     } else {
-      KernelProblem problem = kernel_problem(graph, op, options.threads, false);
-      problem.libraries = options.libraries;
-      instruction.kernel = choose_kernel(problem, options.reference_only);
-      scratch = instruction.kernel.scratch_bytes;
+      instruction.kernel = kernels_.get(graph, op);
+      scratch = instruction.kernel->scratch_bytes;
       if (op.definition->flops) instruction.flops = op.definition->flops(graph, op, graph.mesh);
     }
     LONGHAUL_CHECK(static_cast<std::int64_t>(scratch) <= program.plan.scratch_bytes[i],
@@ -76,9 +76,9 @@ void CpuExecutor::run(std::size_t i) {
     const auto begin = profiling_ ? Clock::now() : Clock::time_point();
     if (instruction.communication)
       instruction.communication->run(instruction.group, instruction.operands, instruction.results, instruction.scratch,
-                                     pool_, profiling_ ? &times_ : nullptr);
+                                     context_.pool(), profiling_ ? &times_ : nullptr);
     else
-      instruction.kernel.run({instruction.operands.data(), instruction.results.data(), instruction.scratch, pool_});
+      instruction.kernel->run({instruction.operands.data(), instruction.results.data(), instruction.scratch, context_});
     if (profiling_) {
       ProfileRow& row = profile_[instruction.op->definition->name];
       row.seconds += std::chrono::duration<double>(Clock::now() - begin).count();

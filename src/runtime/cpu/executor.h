@@ -8,7 +8,6 @@
 
 #include "comm/communicator.h"
 #include "ir/memory_plan.h"
-#include "kernels/cpu/thread_pool.h"
 #include "runtime/communication.h"
 #include "runtime/cpu/arena.h"
 #include "runtime/cpu/kernel.h"
@@ -19,7 +18,7 @@ namespace longhaul {
 struct ExecutorOptions {
   int threads = 1;
   bool reference_only = false;
-  cpu::MatmulLibraries* libraries = nullptr;  // used by the constructor only; null: each product's first library
+  std::shared_ptr<cpu::MatmulLibraries> libraries = nullptr;  // null: each product's first library
 };
 
 class CpuExecutor {
@@ -39,7 +38,6 @@ class CpuExecutor {
   void set_scalar(std::string_view name, double value) { *static_cast<double*>(buffer(name)) = value; }
 
   std::size_t arena_bytes() const { return arena_.bytes(); }
-  ThreadPool& pool() { return pool_; }
   /// Of all groups together, since the last reset.
   Traffic traffic() const;
   void reset_traffic();
@@ -59,7 +57,7 @@ class CpuExecutor {
  private:
   struct Instruction {
     const Op* op = nullptr;
-    Kernel kernel;
+    std::shared_ptr<const CpuKernel> kernel;
     std::unique_ptr<CommunicationStep> communication;
     Communicator* group = nullptr;
     std::vector<const void*> operands;
@@ -71,13 +69,14 @@ class CpuExecutor {
     std::vector<Instruction> instructions;
     std::vector<MemoryPlan::Copy> copies;
   };
-  void prepare(const Program& program, int rank, const ExecutorOptions& options);
+  void prepare(const Program& program, int rank);
   Communicator& group(const Graph& graph, const AxisList& axes);
 
   Communicator& world_;
   NamedBuffers named_;
   Arena arena_;
-  ThreadPool pool_;
+  CpuContext context_;
+  CpuKernelCache kernels_;
   std::map<AxisList, std::unique_ptr<Communicator>> groups_;
   std::vector<Prepared> programs_;
   bool profiling_ = false;

@@ -31,8 +31,7 @@ void HostTensor::set(std::int64_t i, double value) {
 }
 
 Interpreter::Interpreter(const InterpreterOptions& options)
-    : options_(options), pool_(std::make_unique<ThreadPool>(options.threads)) {}
-Interpreter::~Interpreter() = default;
+    : options_(options), context_(options.threads), kernels_(context_, options.reference_only) {}
 
 std::map<std::string, HostTensor> Interpreter::run(const Graph& graph,
                                                    const std::map<std::string, HostTensor>& inputs) {
@@ -105,14 +104,13 @@ std::map<std::string, HostTensor> Interpreter::execute(const Graph& graph,
       if (world) {
         const CommunicationStep step(graph, op, world->rank());
         Communicator* members = step.is_local() ? nullptr : &group(graph, step.axes(), *world);
-        step.run(members, operands, results, room(static_cast<std::size_t>(step.scratch_bytes())), *pool_);
+        step.run(members, operands, results, room(static_cast<std::size_t>(step.scratch_bytes())), context_.pool());
       } else {
         for (std::size_t k = 0; k < results.size(); ++k) at(op.results[k]).bytes = at(op.operands[k]).bytes;
       }
     } else {
-      const KernelProblem problem = kernel_problem(graph, op, options_.threads, world == nullptr);
-      const Kernel kernel = choose_kernel(problem, options_.reference_only);
-      kernel.run({operands.data(), results.data(), room(kernel.scratch_bytes), *pool_});
+      const auto kernel = kernels_.get(graph, op, world == nullptr);
+      kernel->run({operands.data(), results.data(), room(kernel->scratch_bytes), context_});
     }
     if (options_.observer) options_.observer(graph, i, tensors);
     if (!options_.keep_values)

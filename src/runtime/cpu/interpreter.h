@@ -14,8 +14,6 @@
 
 namespace longhaul {
 
-class ThreadPool;
-
 /// A host tensor that owns its memory.
 struct HostTensor {
   TensorType type;
@@ -42,7 +40,6 @@ struct InterpreterOptions {
 class Interpreter {
  public:
   explicit Interpreter(const InterpreterOptions& options);
-  ~Interpreter();
 
   /// One device: values whole, every change of layout the identity. Inputs by name (missing ones are refused); returns
   /// outputs by name.
@@ -57,7 +54,8 @@ class Interpreter {
   Communicator& group(const Graph& graph, const AxisList& axes, Communicator& world);
 
   InterpreterOptions options_;
-  std::unique_ptr<ThreadPool> pool_;
+  CpuContext context_;
+  CpuKernelCache kernels_;
   std::map<AxisList, std::unique_ptr<Communicator>> groups_;
 };
 

@@ -7,7 +7,7 @@
 namespace longhaul {
 namespace {
 
-cpu::AttentionProblem problem_of(const KernelProblem& problem) {
+cpu::AttentionProblem problem_of(const CpuProblem& problem) {
   const auto &q = problem.operands[0], &k = problem.operands[1];
   cpu::AttentionProblem attention;
   attention.batch = q.shape[0];
@@ -21,7 +21,7 @@ cpu::AttentionProblem problem_of(const KernelProblem& problem) {
   return attention;
 }
 
-void set_indices(cpu::AttentionProblem& attention, const KernelCall& call) {
+void set_indices(cpu::AttentionProblem& attention, const CpuCall& call) {
   attention.query_index = static_cast<const std::int32_t*>(call.operands[3]);
   attention.key_index = static_cast<const std::int32_t*>(call.operands[4]);
   attention.key_start = static_cast<const std::int32_t*>(call.operands[5]);
@@ -29,7 +29,7 @@ void set_indices(cpu::AttentionProblem& attention, const KernelCall& call) {
 
 // The implementation: the preferred one that accepts, or the reference.
 const cpu::AttentionImplementation& choose(const cpu::AttentionProblem& attention, DType dtype, bool fast,
-                                           Kernel& kernel) {
+                                           CpuKernel& kernel) {
   const auto all = cpu::attention_implementations();
   const cpu::AttentionImplementation& chosen = fast ? cpu::select_attention(attention, dtype) : all.back();
   kernel.name = std::string(chosen.name);
@@ -37,12 +37,12 @@ const cpu::AttentionImplementation& choose(const cpu::AttentionProblem& attentio
 }
 
 template <bool fast>
-bool make_forward(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_forward(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const cpu::AttentionProblem attention = problem_of(problem);
   const DType dtype = problem.operands[0].dtype, out = problem.results[0].dtype;
   const auto& chosen = choose(attention, dtype, fast, kernel);
-  kernel.scratch_bytes = chosen.forward_scratch_bytes(attention, dtype, problem.threads);
-  kernel.run = [attention, dtype, out, &chosen](const KernelCall& call) {
+  kernel.scratch_bytes = chosen.forward_scratch_bytes(attention, dtype, problem.context.threads());
+  kernel.run = [attention, dtype, out, &chosen](const CpuCall& call) {
     cpu::AttentionProblem one = attention;
     set_indices(one, call);
     cpu::AttentionForward tensors;
@@ -53,13 +53,13 @@ bool make_forward(const KernelProblem& problem, Kernel& kernel, std::string&) {
     tensors.out_dtype = out;
     tensors.out = call.results[0];
     tensors.log_sum_exp = call.results[1];
-    chosen.forward(one, tensors, call.pool, call.scratch);
+    chosen.forward(one, tensors, call.context.pool(), call.scratch);
   };
   return true;
 }
 
 template <bool fast>
-bool make_backward(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_backward(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const cpu::AttentionProblem attention = problem_of(problem);
   const DType dtype = problem.operands[0].dtype;
   const auto& chosen = choose(attention, dtype, fast, kernel);
@@ -68,8 +68,8 @@ bool make_backward(const KernelProblem& problem, Kernel& kernel, std::string&) {
   types.out_dtype = problem.operands[6].dtype;
   types.dq_dtype = problem.results[0].dtype;
   types.dkv_dtype = problem.results[1].dtype;
-  kernel.scratch_bytes = chosen.backward_scratch_bytes(attention, dtype, types.dq_dtype, problem.threads);
-  kernel.run = [attention, types, &chosen](const KernelCall& call) {
+  kernel.scratch_bytes = chosen.backward_scratch_bytes(attention, dtype, types.dq_dtype, problem.context.threads());
+  kernel.run = [attention, types, &chosen](const CpuCall& call) {
     cpu::AttentionProblem one = attention;
     set_indices(one, call);
     cpu::AttentionBackward tensors = types;
@@ -82,14 +82,13 @@ bool make_backward(const KernelProblem& problem, Kernel& kernel, std::string&) {
     tensors.dq = call.results[0];
     tensors.dk = call.results[1];
     tensors.dv = call.results[2];
-    chosen.backward(one, tensors, call.pool, call.scratch);
+    chosen.backward(one, tensors, call.context.pool(), call.scratch);
   };
   return true;
 }
 
-const KernelRegistration forward("attention", bind::fast_and_reference(make_forward<true>, make_forward<false>));
-const KernelRegistration backward("attention_gradient",
-                                  bind::fast_and_reference(make_backward<true>, make_backward<false>));
+const CpuKernels forward("attention", bind::fast_and_reference(make_forward<true>, make_forward<false>));
+const CpuKernels backward("attention_gradient", bind::fast_and_reference(make_backward<true>, make_backward<false>));
 
 }  // namespace
 }  // namespace longhaul

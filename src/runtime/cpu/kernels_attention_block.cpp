@@ -22,7 +22,7 @@ struct Blocks {
   std::int64_t keys() const { return problem.keys * blocks; }
 };
 
-Blocks blocks_of(const KernelProblem& problem) {
+Blocks blocks_of(const CpuProblem& problem) {
   Blocks blocks;
   const auto &q = problem.operands[0], &k = problem.operands[1];
   blocks.batch = q.shape[0];
@@ -58,7 +58,7 @@ T* advance(T* base, std::int64_t elements, DType type) {
   return static_cast<T*>(static_cast<Byte*>(base) + elements * static_cast<std::int64_t>(size_of(type)));
 }
 
-void set_indices(cpu::AttentionProblem& problem, const KernelCall& call, const Place& at) {
+void set_indices(cpu::AttentionProblem& problem, const CpuCall& call, const Place& at) {
   problem.query_index = static_cast<const std::int32_t*>(call.operands[3]) + at.query_token;
   problem.key_index = static_cast<const std::int32_t*>(call.operands[4]) + at.key_token;
   problem.key_start = static_cast<const std::int32_t*>(call.operands[5]) + at.query_token;
@@ -81,7 +81,7 @@ void copy_statistics(const Blocks& blocks, const Place& at, char* whole, char* b
   }
 }
 
-const cpu::AttentionImplementation& choose(const Blocks& blocks, bool fast, Kernel& kernel) {
+const cpu::AttentionImplementation& choose(const Blocks& blocks, bool fast, CpuKernel& kernel) {
   const cpu::AttentionImplementation& chosen =
       fast ? cpu::select_attention(blocks.problem, blocks.dtype) : cpu::attention_implementations().back();
   kernel.name = std::string(chosen.name);
@@ -89,13 +89,14 @@ const cpu::AttentionImplementation& choose(const Blocks& blocks, bool fast, Kern
 }
 
 template <bool fast>
-bool make_block(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_block(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const Blocks blocks = blocks_of(problem);
   const auto& chosen = choose(blocks, fast, kernel);
   const DType out_dtype = problem.results[0].dtype;
   const std::size_t statistics = blocks.blocks == 1 ? 0 : statistics_bytes(blocks);
-  kernel.scratch_bytes = statistics + chosen.forward_scratch_bytes(blocks.problem, blocks.dtype, problem.threads);
-  kernel.run = [blocks, out_dtype, statistics, &chosen](const KernelCall& call) {
+  kernel.scratch_bytes =
+      statistics + chosen.forward_scratch_bytes(blocks.problem, blocks.dtype, problem.context.threads());
+  kernel.run = [blocks, out_dtype, statistics, &chosen](const CpuCall& call) {
     const std::int64_t row = blocks.problem.heads * blocks.problem.head_dim,
                        kv_row = blocks.problem.kv_heads * blocks.problem.head_dim;
     for (std::int64_t i = 0; i < blocks.calls(); ++i) {
@@ -110,7 +111,7 @@ bool make_block(const KernelProblem& problem, Kernel& kernel, std::string&) {
       tensors.out_dtype = out_dtype;
       tensors.out = advance(call.results[0], at.query_token * row, out_dtype);
       tensors.log_sum_exp = statistics ? call.scratch : call.results[1];
-      chosen.forward(one, tensors, call.pool, static_cast<char*>(call.scratch) + statistics);
+      chosen.forward(one, tensors, call.context.pool(), static_cast<char*>(call.scratch) + statistics);
       if (statistics)
         copy_statistics(blocks, at, static_cast<char*>(call.results[1]), static_cast<char*>(call.scratch), false);
     }
@@ -119,7 +120,7 @@ bool make_block(const KernelProblem& problem, Kernel& kernel, std::string&) {
 }
 
 template <bool fast>
-bool make_gradient(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_gradient(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const Blocks blocks = blocks_of(problem);
   const auto& chosen = choose(blocks, fast, kernel);
   const bool adds = problem.operands.size() == 12;
@@ -127,11 +128,11 @@ bool make_gradient(const KernelProblem& problem, Kernel& kernel, std::string&) {
               dkv_dtype = problem.results[1].dtype;
   const std::size_t statistics = blocks.blocks == 1 ? 0 : statistics_bytes(blocks);
   kernel.scratch_bytes =
-      statistics + chosen.backward_scratch_bytes(blocks.problem, blocks.dtype, dq_dtype, problem.threads);
+      statistics + chosen.backward_scratch_bytes(blocks.problem, blocks.dtype, dq_dtype, problem.context.threads());
   const std::array<std::size_t, 3> bytes = {static_cast<std::size_t>(problem.results[0].bytes()),
                                             static_cast<std::size_t>(problem.results[1].bytes()),
                                             static_cast<std::size_t>(problem.results[2].bytes())};
-  kernel.run = [=, &chosen](const KernelCall& call) {
+  kernel.run = [=, &chosen](const CpuCall& call) {
     for (std::size_t i = 0; i < 3; ++i)
       if (adds && call.operands[9 + i] != call.results[i]) std::memcpy(call.results[i], call.operands[9 + i], bytes[i]);
     const std::int64_t row = blocks.problem.heads * blocks.problem.head_dim,
@@ -160,17 +161,17 @@ bool make_gradient(const KernelProblem& problem, Kernel& kernel, std::string&) {
       tensors.dk = advance(call.results[1], at.key_token * kv_row, dkv_dtype);
       tensors.dv = advance(call.results[2], at.key_token * kv_row, dkv_dtype);
       tensors.accumulate_dq = tensors.accumulate_dkv = adds;
-      chosen.backward(one, tensors, call.pool, static_cast<char*>(call.scratch) + statistics);
+      chosen.backward(one, tensors, call.context.pool(), static_cast<char*>(call.scratch) + statistics);
     }
   };
   return true;
 }
 
-bool make_merge(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_merge(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const auto& out = problem.results[0];
   const cpu::AttentionMerge merge{out.dtype, nullptr,      nullptr,      nullptr,      nullptr,     nullptr,
                                   nullptr,   out.shape[0], out.shape[1], out.shape[2], out.shape[3]};
-  kernel.run = [merge](const KernelCall& call) {
+  kernel.run = [merge](const CpuCall& call) {
     cpu::AttentionMerge one = merge;
     one.out_a = call.operands[0];
     one.log_sum_exp_a = call.operands[1];
@@ -178,17 +179,17 @@ bool make_merge(const KernelProblem& problem, Kernel& kernel, std::string&) {
     one.log_sum_exp_b = call.operands[3];
     one.out = call.results[0];
     one.log_sum_exp = call.results[1];
-    cpu::attention_merge(call.pool, one);
+    cpu::attention_merge(call.context.pool(), one);
   };
   return true;
 }
 
-const KernelRegistration block("attention_block", bind::fast_and_reference(make_block<true>, make_block<false>));
-const KernelRegistration gradient("attention_block_gradient",
-                                  bind::fast_and_reference(make_gradient<true>, make_gradient<false>));
-const KernelRegistration gradient_add("attention_block_gradient_add",
-                                      bind::fast_and_reference(make_gradient<true>, make_gradient<false>));
-const KernelRegistration merge("attention_merge", bind::only(make_merge));
+const CpuKernels block("attention_block", bind::fast_and_reference(make_block<true>, make_block<false>));
+const CpuKernels gradient("attention_block_gradient",
+                          bind::fast_and_reference(make_gradient<true>, make_gradient<false>));
+const CpuKernels gradient_add("attention_block_gradient_add",
+                              bind::fast_and_reference(make_gradient<true>, make_gradient<false>));
+const CpuKernels merge("attention_merge", bind::only(make_merge));
 
 }  // namespace
 }  // namespace longhaul

@@ -10,7 +10,7 @@
 namespace longhaul {
 namespace {
 
-std::int64_t blocks_of(const KernelProblem& problem) {
+std::int64_t blocks_of(const CpuProblem& problem) {
   return problem.single_device ? problem.op.attributes.integer("blocks", 1) : 1;
 }
 // Elements of one row: the dimensions behind the second.
@@ -36,30 +36,30 @@ void copy_rows(ThreadPool& pool, const Place& place, const void* source, std::in
   cpu::copy_blocks(pool, copy);
 }
 
-bool make_take(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_take(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const std::int64_t blocks = blocks_of(problem), from = problem.op.attributes.integer("from");
   const Place place{problem.operands[0].shape[0], problem.operands[0].shape[1], problem.results[0].shape[1],
                     row_bytes(problem.operands[0])};
-  kernel.run = [=](const KernelCall& call) {
+  kernel.run = [=](const CpuCall& call) {
     const std::int64_t held = place.rows_in_source / blocks, taken = place.rows_in_target / blocks;
     for (std::int64_t i = 0; i < blocks; ++i)
-      copy_rows(call.pool, place, call.operands[0], i * held + from, call.results[0], i * taken, taken);
+      copy_rows(call.context.pool(), place, call.operands[0], i * held + from, call.results[0], i * taken, taken);
   };
   return true;
 }
 
-bool make_join(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_join(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const std::int64_t blocks = blocks_of(problem), joined = problem.results[0].shape[1] / blocks;
   const std::vector<double> steps = problem.op.attributes.numbers("steps");
   std::vector<Place> places;
   for (const TensorType& operand : problem.operands)
     places.push_back({operand.shape[0], operand.shape[1], problem.results[0].shape[1], row_bytes(operand)});
-  kernel.run = [=](const KernelCall& call) {
+  kernel.run = [=](const CpuCall& call) {
     std::int64_t at = 0;
     for (std::size_t k = 0; k < places.size(); ++k) {
       const std::int64_t rows = places[k].rows_in_source / blocks, step = static_cast<std::int64_t>(steps[k]);
       for (std::int64_t i = 0; i < blocks; ++i)
-        copy_rows(call.pool, places[k], call.operands[k], ((i - step) % blocks + blocks) % blocks * rows,
+        copy_rows(call.context.pool(), places[k], call.operands[k], ((i - step) % blocks + blocks) % blocks * rows,
                   call.results[0], i * joined + at, rows);
       at += rows;
     }
@@ -67,7 +67,7 @@ bool make_join(const KernelProblem& problem, Kernel& kernel, std::string&) {
   return true;
 }
 
-bool make_add(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_add(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const auto &x = problem.results[0], &part = problem.operands[1];
   const std::int64_t blocks = blocks_of(problem);
   const cpu::AddRows add{x.dtype,
@@ -80,19 +80,19 @@ bool make_add(const KernelProblem& problem, Kernel& kernel, std::string&) {
                          row_of(x),
                          problem.op.attributes.integer("from"),
                          blocks == 1 ? 0 : problem.op.attributes.integer("step")};
-  kernel.run = [add, bytes = static_cast<std::size_t>(x.bytes())](const KernelCall& call) {
+  kernel.run = [add, bytes = static_cast<std::size_t>(x.bytes())](const CpuCall& call) {
     if (call.operands[0] != call.results[0]) std::memcpy(call.results[0], call.operands[0], bytes);
     cpu::AddRows one = add;
     one.x = call.results[0];
     one.part = call.operands[1];
-    cpu::add_rows(call.pool, one);
+    cpu::add_rows(call.context.pool(), one);
   };
   return true;
 }
 
-const KernelRegistration take("take_rows", bind::only(make_take));
-const KernelRegistration join("join_rows", bind::only(make_join));
-const KernelRegistration add("add_rows", bind::only(make_add));
+const CpuKernels take("take_rows", bind::only(make_take));
+const CpuKernels join("join_rows", bind::only(make_join));
+const CpuKernels add("add_rows", bind::only(make_add));
 
 }  // namespace
 }  // namespace longhaul

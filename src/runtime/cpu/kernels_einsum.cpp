@@ -50,7 +50,7 @@ bool as_product(const Signature& signature, Product& product, std::string& refus
   return true;
 }
 
-std::int64_t extent(const KernelProblem& problem, const std::string& letters) {
+std::int64_t extent(const CpuProblem& problem, const std::string& letters) {
   std::int64_t size = 1;
   for (char letter : letters)
     for (std::size_t i = 0; i < 2; ++i) {
@@ -62,7 +62,7 @@ std::int64_t extent(const KernelProblem& problem, const std::string& letters) {
   return size;
 }
 
-bool make_matmul(const KernelProblem& problem, Kernel& kernel, std::string& refusal) {
+bool make_matmul(const CpuProblem& problem, CpuKernel& kernel, std::string& refusal) {
   Product product;
   if (!as_product(*problem.op.signature, product, refusal)) return false;
   cpu::MatmulProblem matmul{};
@@ -89,20 +89,21 @@ bool make_matmul(const KernelProblem& problem, Kernel& kernel, std::string& refu
     refusal = "operands of two dtypes";
     return false;
   }
-  auto plan = std::make_shared<cpu::Matmul>(matmul, problem.threads, "", problem.libraries);
+  auto plan = std::make_shared<cpu::Matmul>(matmul, problem.context.threads(), "", problem.context.libraries());
   kernel.name = plan->backend();
+  kernel.provisional = !problem.context.libraries();
   kernel.scratch_bytes = plan->scratch_bytes();
   const bool swap = product.swap;
   const std::size_t bytes = static_cast<std::size_t>(problem.results[0].bytes());
-  kernel.run = [plan, swap, adds, bytes](const KernelCall& call) {
+  kernel.run = [plan, swap, adds, bytes](const CpuCall& call) {
     if (adds && call.operands[2] != call.results[0]) std::memcpy(call.results[0], call.operands[2], bytes);
-    plan->run(call.pool, call.operands[swap ? 1 : 0], call.operands[swap ? 0 : 1], nullptr, call.results[0],
+    plan->run(call.context.pool(), call.operands[swap ? 1 : 0], call.operands[swap ? 0 : 1], nullptr, call.results[0],
               call.scratch);
   };
   return true;
 }
 
-bool make_reference(const KernelProblem& problem, Kernel& kernel, std::string& refusal) {
+bool make_reference(const CpuProblem& problem, CpuKernel& kernel, std::string& refusal) {
   if (problem.operands[0].dtype != problem.operands[1].dtype) {
     refusal = "operands of two dtypes";
     return false;
@@ -131,7 +132,7 @@ bool make_reference(const KernelProblem& problem, Kernel& kernel, std::string& r
   strides(signature.operands[0], einsum.a_stride);
   strides(signature.operands[1], einsum.b_stride);
   const bool adds = problem.operands.size() == 3;
-  kernel.run = [einsum, adds](const KernelCall& call) {
+  kernel.run = [einsum, adds](const CpuCall& call) {
     cpu::Einsum one = einsum;
     one.a = call.operands[0];
     one.b = call.operands[1];
@@ -142,8 +143,8 @@ bool make_reference(const KernelProblem& problem, Kernel& kernel, std::string& r
   return true;
 }
 
-const KernelRegistration einsum("einsum", {{"matmul", make_matmul}, {"reference", make_reference}});
-const KernelRegistration einsum_add("einsum_add", {{"matmul", make_matmul}, {"reference", make_reference}});
+const CpuKernels einsum("einsum", {{"matmul", make_matmul}, {"reference", make_reference}});
+const CpuKernels einsum_add("einsum_add", {{"matmul", make_matmul}, {"reference", make_reference}});
 
 }  // namespace
 }  // namespace longhaul

@@ -8,7 +8,7 @@ namespace longhaul {
 namespace {
 
 template <bool fast>
-bool make_add(const KernelProblem& problem, Kernel& kernel, std::string& refusal) {
+bool make_add(const CpuProblem& problem, CpuKernel& kernel, std::string& refusal) {
   const DType type = problem.results[0].dtype;
   for (const auto& operand : problem.operands)
     if (operand.dtype != type) {
@@ -16,12 +16,12 @@ bool make_add(const KernelProblem& problem, Kernel& kernel, std::string& refusal
       return false;
     }
   cpu::Add add{type, nullptr, static_cast<int>(problem.operands.size()), nullptr, problem.results[0].count()};
-  kernel.run = [add](const KernelCall& call) {
+  kernel.run = [add](const CpuCall& call) {
     cpu::Add one = add;
     one.inputs = call.operands;
     one.y = call.results[0];
     if constexpr (fast)
-      cpu::add(call.pool, one);
+      cpu::add(call.context.pool(), one);
     else
       cpu::reference::add(one);
   };
@@ -29,55 +29,55 @@ bool make_add(const KernelProblem& problem, Kernel& kernel, std::string& refusal
 }
 
 template <bool fast>
-bool make_scale(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_scale(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   cpu::Scale scale{problem.results[0].dtype,
                    nullptr,
                    nullptr,
                    problem.results[0].count(),
                    problem.op.attributes.number("factor", 1),
                    nullptr};
-  kernel.run = [scale](const KernelCall& call) {
+  kernel.run = [scale](const CpuCall& call) {
     cpu::Scale one = scale;
     one.x = call.operands[0];
     one.y = call.results[0];
     if constexpr (fast)
-      cpu::scale(call.pool, one);
+      cpu::scale(call.context.pool(), one);
     else
       cpu::reference::scale(one);
   };
   return true;
 }
 
-bool make_multiply(const KernelProblem& problem, Kernel& kernel, std::string& refusal) {
+bool make_multiply(const CpuProblem& problem, CpuKernel& kernel, std::string& refusal) {
   if (problem.operands[0].dtype != DType::float64) {
     refusal = "scalars are float64";
     return false;
   }
-  kernel.run = [](const KernelCall& call) {
+  kernel.run = [](const CpuCall& call) {
     *static_cast<double*>(call.results[0]) =
         *static_cast<const double*>(call.operands[0]) * *static_cast<const double*>(call.operands[1]);
   };
   return true;
 }
 
-bool make_constant(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_constant(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const double value = problem.op.attributes.number("value");
-  kernel.run = [value](const KernelCall& call) { *static_cast<double*>(call.results[0]) = value; };
+  kernel.run = [value](const CpuCall& call) { *static_cast<double*>(call.results[0]) = value; };
   return true;
 }
 
 template <bool fast>
-bool make_add_bias(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_add_bias(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const std::int64_t d = problem.operands[1].count();
   cpu::AddBias bias{problem.results[0].dtype,       nullptr, problem.operands[1].dtype, nullptr, nullptr,
                     problem.results[0].count() / d, d};
-  kernel.run = [bias](const KernelCall& call) {
+  kernel.run = [bias](const CpuCall& call) {
     cpu::AddBias one = bias;
     one.x = call.operands[0];
     one.bias = call.operands[1];
     one.y = call.results[0];
     if constexpr (fast)
-      cpu::add_bias(call.pool, one);
+      cpu::add_bias(call.context.pool(), one);
     else
       cpu::reference::add_bias(one);
   };
@@ -85,7 +85,7 @@ bool make_add_bias(const KernelProblem& problem, Kernel& kernel, std::string&) {
 }
 
 template <bool fast>
-bool make_sum_leading(const KernelProblem& problem, Kernel& kernel, std::string& refusal) {
+bool make_sum_leading(const CpuProblem& problem, CpuKernel& kernel, std::string& refusal) {
   const std::string &in = problem.op.signature->operands[0], &out = problem.op.signature->results[0];
   if (!in.ends_with(out)) {
     refusal = "sums over other than leading dimensions";
@@ -94,13 +94,13 @@ bool make_sum_leading(const KernelProblem& problem, Kernel& kernel, std::string&
   const std::int64_t d = problem.results[0].count(), rows = problem.operands[0].count() / d;
   cpu::SumRows sum{problem.operands[0].dtype, nullptr, problem.results[0].dtype, nullptr, rows, d, nullptr};
   if (fast) kernel.scratch_bytes = cpu::sum_rows_scratch_bytes(sum.type, rows, d);
-  kernel.run = [sum](const KernelCall& call) {
+  kernel.run = [sum](const CpuCall& call) {
     cpu::SumRows one = sum;
     one.x = call.operands[0];
     one.out = call.results[0];
     one.scratch = call.scratch;
     if constexpr (fast)
-      cpu::sum_rows(call.pool, one);
+      cpu::sum_rows(call.context.pool(), one);
     else
       cpu::reference::sum_rows(one);
   };
@@ -108,28 +108,27 @@ bool make_sum_leading(const KernelProblem& problem, Kernel& kernel, std::string&
 }
 
 template <bool fast>
-bool make_cast(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_cast(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   cpu::Cast cast{problem.operands[0].dtype, nullptr, problem.results[0].dtype, nullptr, problem.results[0].count()};
-  kernel.run = [cast](const KernelCall& call) {
+  kernel.run = [cast](const CpuCall& call) {
     cpu::Cast one = cast;
     one.x = call.operands[0];
     one.y = call.results[0];
     if constexpr (fast)
-      cpu::cast(call.pool, one);
+      cpu::cast(call.context.pool(), one);
     else
       cpu::reference::cast(one);
   };
   return true;
 }
 
-const KernelRegistration add("add", bind::fast_and_reference(make_add<true>, make_add<false>));
-const KernelRegistration scale("scale", bind::fast_and_reference(make_scale<true>, make_scale<false>));
-const KernelRegistration multiply("multiply", bind::only(make_multiply));
-const KernelRegistration constant("constant", bind::only(make_constant));
-const KernelRegistration add_bias("add_bias", bind::fast_and_reference(make_add_bias<true>, make_add_bias<false>));
-const KernelRegistration sum_leading("sum_leading",
-                                     bind::fast_and_reference(make_sum_leading<true>, make_sum_leading<false>));
-const KernelRegistration cast("cast", bind::fast_and_reference(make_cast<true>, make_cast<false>));
+const CpuKernels add("add", bind::fast_and_reference(make_add<true>, make_add<false>));
+const CpuKernels scale("scale", bind::fast_and_reference(make_scale<true>, make_scale<false>));
+const CpuKernels multiply("multiply", bind::only(make_multiply));
+const CpuKernels constant("constant", bind::only(make_constant));
+const CpuKernels add_bias("add_bias", bind::fast_and_reference(make_add_bias<true>, make_add_bias<false>));
+const CpuKernels sum_leading("sum_leading", bind::fast_and_reference(make_sum_leading<true>, make_sum_leading<false>));
+const CpuKernels cast("cast", bind::fast_and_reference(make_cast<true>, make_cast<false>));
 
 }  // namespace
 }  // namespace longhaul

@@ -11,17 +11,17 @@ namespace longhaul {
 namespace {
 
 template <bool fast>
-bool make_embedding(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_embedding(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const auto& table = problem.operands[1];
   cpu::Embedding embedding{table.dtype,    nullptr,       nullptr, nullptr, problem.operands[0].count(),
                            table.shape[0], table.shape[1]};
-  kernel.run = [embedding](const KernelCall& call) {
+  kernel.run = [embedding](const CpuCall& call) {
     cpu::Embedding one = embedding;
     one.tokens = static_cast<const std::int32_t*>(call.operands[0]);
     one.table = call.operands[1];
     one.y = call.results[0];
     if constexpr (fast)
-      cpu::embedding(call.pool, one);
+      cpu::embedding(call.context.pool(), one);
     else
       cpu::reference::embedding(one);
   };
@@ -29,14 +29,14 @@ bool make_embedding(const KernelProblem& problem, Kernel& kernel, std::string&) 
 }
 
 template <bool fast>
-bool make_embedding_gradient(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_embedding_gradient(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const auto& table = problem.results[0];
   cpu::EmbeddingGradient gradient{problem.operands[1].dtype,   nullptr,        nullptr,        table.dtype, nullptr,
                                   problem.operands[0].count(), table.shape[0], table.shape[1], nullptr};
   gradient.accumulate = problem.operands.size() == 3;
   const std::size_t bytes = static_cast<std::size_t>(table.bytes());
   if (fast) kernel.scratch_bytes = cpu::embedding_gradient_scratch_bytes(gradient.n, gradient.v);
-  kernel.run = [gradient, bytes](const KernelCall& call) {
+  kernel.run = [gradient, bytes](const CpuCall& call) {
     if (gradient.accumulate && call.operands[2] != call.results[0])
       std::memcpy(call.results[0], call.operands[2], bytes);
     cpu::EmbeddingGradient one = gradient;
@@ -45,7 +45,7 @@ bool make_embedding_gradient(const KernelProblem& problem, Kernel& kernel, std::
     one.dtable = call.results[0];
     one.scratch = call.scratch;
     if constexpr (fast)
-      cpu::embedding_gradient(call.pool, one);
+      cpu::embedding_gradient(call.context.pool(), one);
     else
       cpu::reference::embedding_gradient(one);
   };
@@ -53,7 +53,7 @@ bool make_embedding_gradient(const KernelProblem& problem, Kernel& kernel, std::
 }
 
 template <bool fast>
-bool make_rope_table(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_rope_table(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const std::vector<double> frequencies = problem.op.attributes.numbers("inverse_frequencies");
   cpu::RopeTable table{};
   table.scale = problem.op.attributes.number("scale", 1);
@@ -62,13 +62,13 @@ bool make_rope_table(const KernelProblem& problem, Kernel& kernel, std::string&)
   table.rotary_dim = problem.results[0].shape.back();
   LONGHAUL_CHECK(static_cast<std::int64_t>(frequencies.size()) * 2 == table.rotary_dim, "rope_table: {} frequencies",
                  frequencies.size());
-  kernel.run = [table, frequencies](const KernelCall& call) {
+  kernel.run = [table, frequencies](const CpuCall& call) {
     cpu::RopeTable one = table;
     one.inverse_frequency = frequencies.data();
     one.position = static_cast<const std::int32_t*>(call.operands[0]);
     one.table = call.results[0];
     if constexpr (fast)
-      cpu::rope_table(call.pool, one);
+      cpu::rope_table(call.context.pool(), one);
     else
       cpu::reference::rope_table(one);
   };
@@ -76,7 +76,7 @@ bool make_rope_table(const KernelProblem& problem, Kernel& kernel, std::string&)
 }
 
 template <bool fast>
-bool make_rope(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_rope(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const auto& x = problem.operands[0];
   cpu::Rope rope{};
   rope.type = x.dtype;
@@ -86,29 +86,27 @@ bool make_rope(const KernelProblem& problem, Kernel& kernel, std::string&) {
   rope.head_dim = x.shape[3];
   rope.rotary_dim = problem.operands[1].shape.back();
   rope.inverse = problem.op.attributes.integer("inverse") != 0;
-  kernel.run = [rope](const KernelCall& call) {
+  kernel.run = [rope](const CpuCall& call) {
     cpu::Rope one = rope;
     one.x = call.operands[0];
     one.table = call.operands[1];
     one.y = call.results[0];
     if constexpr (fast)
-      cpu::rope(call.pool, one);
+      cpu::rope(call.context.pool(), one);
     else
       cpu::reference::rope(one);
   };
   return true;
 }
 
-const KernelRegistration embedding("embedding", bind::fast_and_reference(make_embedding<true>, make_embedding<false>));
-const KernelRegistration embedding_gradient("embedding_gradient",
-                                            bind::fast_and_reference(make_embedding_gradient<true>,
-                                                                     make_embedding_gradient<false>));
-const KernelRegistration embedding_gradient_add("embedding_gradient_add",
-                                                bind::fast_and_reference(make_embedding_gradient<true>,
-                                                                         make_embedding_gradient<false>));
-const KernelRegistration rope_table("rope_table",
-                                    bind::fast_and_reference(make_rope_table<true>, make_rope_table<false>));
-const KernelRegistration rope("rope", bind::fast_and_reference(make_rope<true>, make_rope<false>));
+const CpuKernels embedding("embedding", bind::fast_and_reference(make_embedding<true>, make_embedding<false>));
+const CpuKernels embedding_gradient("embedding_gradient", bind::fast_and_reference(make_embedding_gradient<true>,
+                                                                                   make_embedding_gradient<false>));
+const CpuKernels embedding_gradient_add("embedding_gradient_add",
+                                        bind::fast_and_reference(make_embedding_gradient<true>,
+                                                                 make_embedding_gradient<false>));
+const CpuKernels rope_table("rope_table", bind::fast_and_reference(make_rope_table<true>, make_rope_table<false>));
+const CpuKernels rope("rope", bind::fast_and_reference(make_rope<true>, make_rope<false>));
 
 }  // namespace
 }  // namespace longhaul

@@ -15,15 +15,16 @@ cpu::LogitTransform transform_of(const Op& op) {
 }
 
 template <bool fast, bool gradient>
-bool make_cross_entropy(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_cross_entropy(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   cpu::CrossEntropy loss{};
   loss.type = problem.operands[0].dtype;
   loss.rows = bind::rows(problem.operands[0]);
   loss.v = bind::last(problem.operands[0]);
   loss.transform = transform_of(problem.op);
   if (gradient) loss.gradient_type = problem.results[0].dtype;
-  if (fast) kernel.scratch_bytes = cpu::cross_entropy_scratch_bytes(loss.type, loss.rows, loss.v, problem.threads);
-  kernel.run = [loss](const KernelCall& call) {
+  if (fast)
+    kernel.scratch_bytes = cpu::cross_entropy_scratch_bytes(loss.type, loss.rows, loss.v, problem.context.threads());
+  kernel.run = [loss](const CpuCall& call) {
     cpu::CrossEntropy one = loss;
     one.logits = call.operands[0];
     one.labels = static_cast<const std::int32_t*>(call.operands[1]);
@@ -35,23 +36,23 @@ bool make_cross_entropy(const KernelProblem& problem, Kernel& kernel, std::strin
       one.loss_sum = static_cast<double*>(call.results[0]);
     }
     if constexpr (fast)
-      cpu::cross_entropy(call.pool, one);
+      cpu::cross_entropy(call.context.pool(), one);
     else
       cpu::reference::cross_entropy(one);
   };
   return true;
 }
 
-bool make_count_valid(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_count_valid(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const std::int64_t count = problem.operands[0].count();
-  kernel.run = [count](const KernelCall& call) {
+  kernel.run = [count](const CpuCall& call) {
     cpu::count_valid(static_cast<const std::int32_t*>(call.operands[0]), count, static_cast<double*>(call.results[0]));
   };
   return true;
 }
 
 template <bool fast>
-bool make_loss_head(const KernelProblem& problem, Kernel& kernel, std::string& refusal) {
+bool make_loss_head(const CpuProblem& problem, CpuKernel& kernel, std::string& refusal) {
   const bool gradients = problem.results.size() == 3;
   cpu::LossHeadProblem head{};
   head.type = problem.operands[0].dtype;
@@ -73,10 +74,11 @@ bool make_loss_head(const KernelProblem& problem, Kernel& kernel, std::string& r
   }
   std::shared_ptr<cpu::LossHead> plan;
   if constexpr (fast) {
-    plan = std::make_shared<cpu::LossHead>(head, problem.threads, "", problem.libraries);
+    plan = std::make_shared<cpu::LossHead>(head, problem.context.threads(), "", problem.context.libraries());
     kernel.scratch_bytes = plan->scratch_bytes();
+    kernel.provisional = !problem.context.libraries();
   }
-  kernel.run = [plan, head, gradients](const KernelCall& call) {
+  kernel.run = [plan, head, gradients](const CpuCall& call) {
     cpu::LossHeadArguments arguments{};
     arguments.x = call.operands[0];
     arguments.w = call.operands[1];
@@ -89,22 +91,22 @@ bool make_loss_head(const KernelProblem& problem, Kernel& kernel, std::string& r
       arguments.dw = call.results[2];
     }
     if constexpr (fast)
-      plan->run(call.pool, arguments);
+      plan->run(call.context.pool(), arguments);
     else
       cpu::reference::loss_head(head, arguments);
   };
   return true;
 }
 
-const KernelRegistration cross_entropy("cross_entropy", bind::fast_and_reference(make_cross_entropy<true, false>,
-                                                                                 make_cross_entropy<false, false>));
-const KernelRegistration cross_entropy_gradient("cross_entropy_gradient",
-                                                bind::fast_and_reference(make_cross_entropy<true, true>,
-                                                                         make_cross_entropy<false, true>));
-const KernelRegistration count_valid("count_valid", bind::only(make_count_valid));
-const KernelRegistration loss_head("loss_head", bind::fast_and_reference(make_loss_head<true>, make_loss_head<false>));
-const KernelRegistration loss_head_evaluate("loss_head_evaluate",
-                                            bind::fast_and_reference(make_loss_head<true>, make_loss_head<false>));
+const CpuKernels cross_entropy("cross_entropy", bind::fast_and_reference(make_cross_entropy<true, false>,
+                                                                         make_cross_entropy<false, false>));
+const CpuKernels cross_entropy_gradient("cross_entropy_gradient",
+                                        bind::fast_and_reference(make_cross_entropy<true, true>,
+                                                                 make_cross_entropy<false, true>));
+const CpuKernels count_valid("count_valid", bind::only(make_count_valid));
+const CpuKernels loss_head("loss_head", bind::fast_and_reference(make_loss_head<true>, make_loss_head<false>));
+const CpuKernels loss_head_evaluate("loss_head_evaluate",
+                                    bind::fast_and_reference(make_loss_head<true>, make_loss_head<false>));
 
 }  // namespace
 }  // namespace longhaul

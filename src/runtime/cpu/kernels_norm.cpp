@@ -8,20 +8,20 @@ namespace longhaul {
 namespace {
 
 template <bool fast>
-bool make_rms_norm(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_rms_norm(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   cpu::RmsNorm norm{};
   norm.type = problem.results[0].dtype;
   norm.weight_type = problem.operands[1].dtype;
   norm.d = bind::last(problem.operands[0]);
   norm.rows = bind::rows(problem.operands[0]);
   norm.epsilon = problem.op.attributes.number("epsilon");
-  kernel.run = [norm](const KernelCall& call) {
+  kernel.run = [norm](const CpuCall& call) {
     cpu::RmsNorm one = norm;
     one.x = call.operands[0];
     one.weight = call.operands[1];
     one.y = call.results[0];
     if constexpr (fast)
-      cpu::rms_norm(call.pool, one);
+      cpu::rms_norm(call.context.pool(), one);
     else
       cpu::reference::rms_norm(one);
   };
@@ -29,7 +29,7 @@ bool make_rms_norm(const KernelProblem& problem, Kernel& kernel, std::string&) {
 }
 
 template <bool fast>
-bool make_rms_norm_gradient(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_rms_norm_gradient(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   cpu::RmsNormGradient norm{};
   norm.type = problem.results[0].dtype;
   norm.weight_type = problem.operands[1].dtype;
@@ -38,7 +38,7 @@ bool make_rms_norm_gradient(const KernelProblem& problem, Kernel& kernel, std::s
   norm.rows = bind::rows(problem.operands[0]);
   norm.epsilon = problem.op.attributes.number("epsilon");
   if (fast) kernel.scratch_bytes = cpu::rms_norm_gradient_scratch_bytes(norm.type, norm.rows, norm.d);
-  kernel.run = [norm](const KernelCall& call) {
+  kernel.run = [norm](const CpuCall& call) {
     cpu::RmsNormGradient one = norm;
     one.x = call.operands[0];
     one.weight = call.operands[1];
@@ -47,7 +47,7 @@ bool make_rms_norm_gradient(const KernelProblem& problem, Kernel& kernel, std::s
     one.dweight = call.results[1];
     one.scratch = call.scratch;
     if constexpr (fast)
-      cpu::rms_norm_gradient(call.pool, one);
+      cpu::rms_norm_gradient(call.context.pool(), one);
     else
       cpu::reference::rms_norm_gradient(one);
   };
@@ -55,21 +55,21 @@ bool make_rms_norm_gradient(const KernelProblem& problem, Kernel& kernel, std::s
 }
 
 template <bool fast>
-bool make_layer_norm(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_layer_norm(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   cpu::LayerNorm norm{};
   norm.type = problem.results[0].dtype;
   norm.weight_type = problem.operands[1].dtype;
   norm.d = bind::last(problem.operands[0]);
   norm.rows = bind::rows(problem.operands[0]);
   norm.epsilon = problem.op.attributes.number("epsilon");
-  kernel.run = [norm](const KernelCall& call) {
+  kernel.run = [norm](const CpuCall& call) {
     cpu::LayerNorm one = norm;
     one.x = call.operands[0];
     one.weight = call.operands[1];
     one.bias = call.operands[2];
     one.y = call.results[0];
     if constexpr (fast)
-      cpu::layer_norm(call.pool, one);
+      cpu::layer_norm(call.context.pool(), one);
     else
       cpu::reference::layer_norm(one);
   };
@@ -77,7 +77,7 @@ bool make_layer_norm(const KernelProblem& problem, Kernel& kernel, std::string&)
 }
 
 template <bool fast>
-bool make_layer_norm_gradient(const KernelProblem& problem, Kernel& kernel, std::string&) {
+bool make_layer_norm_gradient(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   cpu::LayerNormGradient norm{};
   norm.type = problem.results[0].dtype;
   norm.weight_type = problem.operands[1].dtype;
@@ -86,7 +86,7 @@ bool make_layer_norm_gradient(const KernelProblem& problem, Kernel& kernel, std:
   norm.rows = bind::rows(problem.operands[0]);
   norm.epsilon = problem.op.attributes.number("epsilon");
   if (fast) kernel.scratch_bytes = cpu::layer_norm_gradient_scratch_bytes(norm.type, norm.rows, norm.d);
-  kernel.run = [norm](const KernelCall& call) {
+  kernel.run = [norm](const CpuCall& call) {
     cpu::LayerNormGradient one = norm;
     one.x = call.operands[0];
     one.weight = call.operands[1];
@@ -96,20 +96,19 @@ bool make_layer_norm_gradient(const KernelProblem& problem, Kernel& kernel, std:
     one.dbias = call.results[2];
     one.scratch = call.scratch;
     if constexpr (fast)
-      cpu::layer_norm_gradient(call.pool, one);
+      cpu::layer_norm_gradient(call.context.pool(), one);
     else
       cpu::reference::layer_norm_gradient(one);
   };
   return true;
 }
 
-const KernelRegistration rms("rms_norm", bind::fast_and_reference(make_rms_norm<true>, make_rms_norm<false>));
-const KernelRegistration rms_gradient("rms_norm_gradient", bind::fast_and_reference(make_rms_norm_gradient<true>,
-                                                                                    make_rms_norm_gradient<false>));
-const KernelRegistration layer("layer_norm", bind::fast_and_reference(make_layer_norm<true>, make_layer_norm<false>));
-const KernelRegistration layer_gradient("layer_norm_gradient",
-                                        bind::fast_and_reference(make_layer_norm_gradient<true>,
-                                                                 make_layer_norm_gradient<false>));
+const CpuKernels rms("rms_norm", bind::fast_and_reference(make_rms_norm<true>, make_rms_norm<false>));
+const CpuKernels rms_gradient("rms_norm_gradient",
+                              bind::fast_and_reference(make_rms_norm_gradient<true>, make_rms_norm_gradient<false>));
+const CpuKernels layer("layer_norm", bind::fast_and_reference(make_layer_norm<true>, make_layer_norm<false>));
+const CpuKernels layer_gradient("layer_norm_gradient", bind::fast_and_reference(make_layer_norm_gradient<true>,
+                                                                                make_layer_norm_gradient<false>));
 
 }  // namespace
 }  // namespace longhaul
