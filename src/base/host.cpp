@@ -10,7 +10,7 @@
 namespace longhaul {
 
 std::string host_name() {
-  char name[64] = {};
+  char name[256] = {};
   return gethostname(name, sizeof name - 1) == 0 ? name : "";
 }
 

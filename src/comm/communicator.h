@@ -35,7 +35,7 @@ std::string_view name_of(Collective kind);
 /// size): all_to_all (n-1)·bytes_per_peer; all_gather (n-1)·bytes_per_rank; reduce_scatter (n-1)·chunk bytes;
 /// all_reduce 2·(n-1)·ceil(count/n)·element size; broadcast (n-1)·bytes at the root, 0 elsewhere; send_receive: bytes
 /// sent, 0 to itself. Barriers are not counted; agree() counts as what it issues (an all_gather of 8 bytes, and on
-/// failure a broadcast of the message). A group's calls count on the group, not on its parent.
+/// failure broadcasts of the message and its length). A group's calls count on the group, not on its parent.
 struct Traffic {
   struct Row {
     std::int64_t calls = 0;
@@ -101,11 +101,5 @@ class Communicator {
   }
   Traffic traffic_;
 };
-
-/// Every rank calls it with its own outcome at the end of a phase (load, compile, save, export): empty = success. When
-/// any rank failed, all ranks throw Error with the message of the lowest failing rank ("rank 3: ..."): an Error there,
-/// a PeerFailure on the others, so that a launch reports it once. Nothing is broken by it: ranks that catch it can go
-/// on.
-void agree(Communicator& communicator, const std::string& failure);
 
 }  // namespace longhaul

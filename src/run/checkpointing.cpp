@@ -1,35 +1,19 @@
 #include "run/checkpointing.h"
 
 #include <algorithm>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "comm/exchange.h"
 
 namespace longhaul {
 namespace {
 
 bool is_saved(Role role) {
   return role == Role::parameter || role == Role::first_moment || role == Role::second_moment;
-}
-
-// Every rank's text to rank 0; collective.
-std::vector<std::string> gather_texts(Communicator& world, const std::string& mine) {
-  std::int64_t length = static_cast<std::int64_t>(mine.size());
-  std::vector<std::int64_t> lengths(static_cast<std::size_t>(world.size()));
-  world.all_gather(&length, lengths.data(), sizeof length);
-  std::int64_t longest = 0;
-  for (std::int64_t one : lengths) longest = std::max(longest, one);
-  std::vector<char> padded(static_cast<std::size_t>(longest) + 1), all(padded.size() * lengths.size());
-  std::memcpy(padded.data(), mine.data(), mine.size());
-  world.all_gather(padded.data(), all.data(), padded.size());
-  std::vector<std::string> texts;
-  for (std::size_t rank = 0; rank < lengths.size(); ++rank)
-    texts.emplace_back(all.data() + rank * padded.size(), static_cast<std::size_t>(lengths[rank]));
-  return texts;
 }
 
 // A checkpoint of a larger model holds all that a smaller one asks for; it is another model's all the same.
@@ -43,31 +27,16 @@ void refuse_other_tensors(const Session& session, const Checkpoint& checkpoint) 
            checkpoint.path(), name, name_of(tensor.dtype), fmt::join(tensor.shape, ", "));
 }
 
-// Runs one rank's part of a phase and lets all ranks know how it went.
-template <typename Function>
-void agreed(Communicator& world, Function&& function) {
-  std::string failure;
-  try {
-    function();
-  } catch (const PeerFailure&) {
-    throw;
-  } catch (const std::exception& error) {
-    failure = error.what();
-    if (failure.empty()) failure = "unknown failure";
-  }
-  agree(world, failure);
-}
-
 }  // namespace
 
 void save_checkpoint(Session& session, CheckpointStore& store, const TrainerState& state) {
   Communicator& world = session.world();
   try {
-    agreed(world, [&] {
+    phase(world, [&] {
       if (world.rank() == 0) store.begin(state.step);
     });
     std::string fragment;
-    agreed(world, [&] {
+    phase(world, [&] {
       std::vector<ShardEntry> entries;
       for (const auto& tensor : session.state()) {
         // Of equal copies the first rank's is written.
@@ -80,7 +49,7 @@ void save_checkpoint(Session& session, CheckpointStore& store, const TrainerStat
       fragment = store.write_shard(state.step, world.rank(), entries);
     });
     const std::vector<std::string> fragments = gather_texts(world, fragment);
-    agreed(world, [&] {
+    phase(world, [&] {
       if (world.rank() != 0) return;
       nlohmann::ordered_json json;
       json["step"] = state.step;
@@ -108,7 +77,7 @@ std::string checkpoint_libraries(const Checkpoint& checkpoint) {
 
 TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint) {
   TrainerState state;
-  agreed(session.world(), [&] {
+  phase(session.world(), [&] {
     for (const auto& tensor : session.state())
       if (is_saved(tensor.role))
         checkpoint.read(tensor.name, tensor.dtype, tensor.shape, tensor.begin, tensor.end, tensor.data);
@@ -157,7 +126,7 @@ void refuse_other_model(const TrainerState& state, const TransformerSpec& spec, 
 
 std::int64_t newest_valid_step(Communicator& world, const std::string& folder, std::vector<std::string>& skipped) {
   std::vector<CheckpointLocation> found;
-  agreed(world, [&] { found = list_checkpoints(folder); });
+  phase(world, [&] { found = list_checkpoints(folder); });
   for (const auto& location : found) {
     std::string problem;
     try {

@@ -3,23 +3,15 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "comm/exchange.h"
 #include "ir/op_definition.h"
 #include "kernels/cpu/matmul_libraries.h"
-#include "run/source.h"
 #include "runtime/cpu/kernel.h"
 
 namespace longhaul {
 namespace {
 
 using cpu::MatmulLibraries;
-
-std::string broadcast_text(Communicator& world, std::string text) {
-  std::int64_t length = static_cast<std::int64_t>(text.size());
-  world.broadcast(&length, sizeof length, 0);
-  text.resize(static_cast<std::size_t>(length));
-  if (length) world.broadcast(text.data(), text.size(), 0);
-  return text;
-}
 
 MatmulLibraries::Table parse(const std::string& text) {
   if (text.empty()) return {};

@@ -1,13 +1,12 @@
 #include "run/setup.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "base/environment.h"
 #include "base/error.h"
 #include "base/host.h"
-#include "comm/communicator.h"
+#include "comm/exchange.h"
 #include "model/parameters.h"
 #include "plan/mesh.h"
 
@@ -67,14 +66,9 @@ Hosts Hosts::one(int ranks) {
 }
 
 Hosts find_hosts(Communicator& world) {
-  char mine[64] = {};
-  const std::string name = host_name();  // ranks without a name count as of one host
-  std::memcpy(mine, name.data(), name.size());
-  std::vector<char> all(sizeof mine * static_cast<std::size_t>(world.size()));
-  world.all_gather(mine, all.data(), sizeof mine);
+  const std::vector<std::string> names = gather_texts(world, host_name());  // ranks without a name: as of one host
   const auto same = [&](int a, int b) {
-    return std::memcmp(all.data() + static_cast<std::size_t>(a) * sizeof mine,
-                       all.data() + static_cast<std::size_t>(b) * sizeof mine, sizeof mine) == 0;
+    return names[static_cast<std::size_t>(a)] == names[static_cast<std::size_t>(b)];
   };
   Hosts hosts{0, world.size(), 0};
   for (int rank = 0; rank < world.size(); ++rank) hosts.ranks_here += same(rank, world.rank());
@@ -83,8 +77,7 @@ Hosts find_hosts(Communicator& world) {
     if (!same(rank, rank - 1)) hosts.neighbours = std::gcd(hosts.neighbours, rank);
   // All ranks compile the same: they count on what the poorest of them has.
   const std::int64_t memory = share_of_host(hosts.ranks_here);
-  std::vector<std::int64_t> shares(static_cast<std::size_t>(world.size()));
-  world.all_gather(&memory, shares.data(), sizeof memory);
+  const std::vector<std::int64_t> shares = all_gather(world, memory);
   hosts.memory = *std::min_element(shares.begin(), shares.end());
   return hosts;
 }

@@ -1,11 +1,9 @@
-// The token files of an experiment, checked by the ranks together and cut into samples; and how phases outside the step
-// end.
+// The token files of an experiment, checked by the ranks together and cut into samples.
 #pragma once
 #include <filesystem>
 #include <memory>
 #include <vector>
 
-#include "base/error.h"
 #include "comm/communicator.h"
 #include "data/dataset.h"
 #include "data/loader.h"
@@ -42,19 +40,5 @@ std::unique_ptr<SequenceLoader> make_loader(const Experiment& experiment, const 
 
 /// Where the parameters of the first step come from: model.weights, or the random initialisation of model.init_seed.
 ParameterSource first_parameters(const RunSetup& setup);
-
-/// Runs a part of a phase that may fail on one rank only, and ends it with all ranks agreeing that it did not.
-template <typename Function>
-void phase(Communicator& world, Function&& function) {
-  std::string failure;
-  try {
-    function();
-  } catch (const PeerFailure&) {
-    throw;
-  } catch (const std::exception& error) {
-    failure = *error.what() ? error.what() : "unknown failure";
-  }
-  agree(world, failure);
-}
 
 }  // namespace longhaul

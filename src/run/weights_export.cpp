@@ -1,13 +1,13 @@
 // export_model: parameter by parameter, piece by piece, to rank 0.
 #include <algorithm>
 #include <cstring>
-#include <functional>
 #include <map>
 #include <memory>
 #include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "comm/exchange.h"
 #include "io/file.h"
 #include "io/safetensors.h"
 #include "model/huggingface.h"
@@ -28,18 +28,6 @@ constexpr const char* step_key = "longhaul_step";
 
 // Elements of a piece: 4 MiB of float64 at most.
 constexpr std::int64_t piece_elements = 1 << 19;
-
-// Runs one rank's part of a phase; what a user can act on is kept for agree(), defects of ours go on.
-std::string failure_of(const std::function<void()>& part) {
-  try {
-    part();
-  } catch (const std::logic_error&) {
-    throw;
-  } catch (const std::exception& error) {
-    return *error.what() ? error.what() : "failed without a message";
-  }
-  return "";
-}
 
 void convert(const char* from, DType from_type, std::int64_t count, char* to, DType to_type) {
   dispatch_floating(from_type, [&](auto from_zero) {
@@ -110,12 +98,12 @@ class Exporter {
 
  private:
   void write() {
-    agree(world_, failure_of([&] { prepare(); }));
+    phase(world_, [&] { prepare(); });
     gather_ranges();
     for (std::size_t i = 0; i < tensors_.size(); ++i) agree(world_, export_parameter(i));
-    agree(world_, failure_of([&] {
-            if (world_.rank() == 0) finish();
-          }));
+    phase(world_, [&] {
+      if (world_.rank() == 0) finish();
+    });
   }
 
   // Every rank finds the same family and mappings; rank 0 makes the files, at their full size, so that a full disk is
@@ -149,13 +137,12 @@ class Exporter {
 
   void gather_ranges() {
     const auto size = static_cast<std::size_t>(world_.size());
-    std::vector<std::int64_t> mine, all;
+    std::vector<std::int64_t> mine;
     for (const StateTensor* tensor : tensors_) {
       mine.push_back(tensor->begin);
       mine.push_back(tensor->end);
     }
-    all.resize(mine.size() * size);
-    world_.all_gather(mine.data(), all.data(), mine.size() * sizeof(std::int64_t));
+    const std::vector<std::int64_t> all = all_gather(world_, mine);
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       std::vector<std::int64_t> ranges;
       for (std::size_t rank = 0; rank < size; ++rank)

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "comm/exchange.h"
 #include "ir/op_definition.h"
 #include "runtime/communication.h"
 
@@ -60,15 +61,10 @@ void check_collective_order(Communicator& world, const std::vector<const Program
   if (world.size() == 1) return;
   const std::vector<std::string> mine = collective_order(programs, world.rank());
   const std::uint64_t print = fingerprint(mine);
-  std::vector<std::uint64_t> prints(static_cast<std::size_t>(world.size()));
-  world.all_gather(&print, prints.data(), sizeof print);
+  const std::vector<std::uint64_t> prints = all_gather(world, print);
   if (std::all_of(prints.begin(), prints.end(), [&](std::uint64_t one) { return one == prints[0]; })) return;
 
-  std::string first = joined(mine);  // rank 0's
-  std::uint64_t length = first.size();
-  world.broadcast(&length, sizeof length, 0);
-  first.resize(length);
-  world.broadcast(first.data(), length, 0);
+  const std::string first = broadcast_text(world, joined(mine));  // rank 0's
   std::string failure;
   if (print != prints[0]) {
     const std::vector<std::string> wanted = split(first);

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "comm/exchange.h"
 #include "config/schedule.h"
 #include "data/dataset.h"
 #include "data/loader.h"
@@ -40,8 +41,7 @@ double median(std::vector<double> values) {
 }
 
 double sum_over_ranks(Communicator& world, double mine) {
-  std::vector<double> all(static_cast<std::size_t>(world.size()));
-  world.all_gather(&mine, all.data(), sizeof mine);
+  const std::vector<double> all = all_gather(world, mine);
   return std::accumulate(all.begin(), all.end(), 0.0);
 }
 

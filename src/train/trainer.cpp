@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "comm/exchange.h"
 #include "config/schedule.h"
 #include "data/dataset.h"
 #include "data/loader.h"

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "comm/exchange.h"
 #include "ir/op_definition.h"
 #include "ir/verifier.h"
 #include "verify/compare.h"
@@ -310,11 +311,7 @@ std::vector<std::string> locate_difference(
     const std::function<std::map<std::string, HostTensor>(std::int64_t)>& data_of) {
   Communicator& world = session.world();
   // Rank 0 knows what was found; all must take the same way.
-  const auto known_to_all = [&](const std::string& found) {
-    int flag = found.empty() ? 0 : 1;
-    world.broadcast(&flag, sizeof flag, 0);
-    return flag != 0;
-  };
+  const auto known_to_all = [&](const std::string& found) { return broadcast(world, !found.empty()); };
   std::vector<ProgramKind> done;
   const auto search = [&](ProgramKind kind,
                           const std::map<std::string, HostTensor>& data) -> std::optional<std::string> {

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "base/error.h"
 #include "model/initialise.h"
 #include "plan/shrink.h"
 

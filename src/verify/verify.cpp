@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/host.h"
 #include "base/log.h"
+#include "comm/exchange.h"
 #include "config/schedule.h"
 #include "model/flops.h"
 #include "model/parameters.h"
@@ -157,18 +158,6 @@ std::string check_traffic(Session& session, const CompiledModel& model, std::int
   return "";
 }
 
-// Every rank's sentence, on every rank.
-std::vector<std::string> gather_text(Communicator& world, const std::string& mine) {
-  std::array<char, 512> text{};
-  std::memcpy(text.data(), mine.data(), std::min(mine.size(), text.size() - 1));
-  std::vector<char> all(text.size() * static_cast<std::size_t>(world.size()));
-  world.all_gather(text.data(), all.data(), text.size());
-  std::vector<std::string> list;
-  for (int rank = 0; rank < world.size(); ++rank)
-    list.emplace_back(all.data() + static_cast<std::size_t>(rank) * text.size());
-  return list;
-}
-
 // State that several ranks hold, whole or the same part of it, must have the same bits on all of them, and so must the
 // results.
 std::vector<std::string> differing_replicas(Session& session, const Mesh& mesh, const StepResult& step) {
@@ -184,8 +173,7 @@ std::vector<std::string> differing_replicas(Session& session, const Mesh& mesh, 
         XXH64(tensor.data, static_cast<std::size_t>(tensor.end - tensor.begin) * size_of(tensor.dtype), 0));
   }
   Communicator& world = session.world();
-  std::vector<std::uint64_t> all(hashes.size() * static_cast<std::size_t>(world.size()));
-  world.all_gather(hashes.data(), all.data(), hashes.size() * sizeof(std::uint64_t));
+  const std::vector<std::uint64_t> all = all_gather(world, hashes);
   std::vector<std::string> problems;
   for (std::size_t i = 0; i < names.size(); ++i)
     for (int rank = 1; rank < world.size(); ++rank) {
@@ -334,7 +322,7 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
   std::string mine = check_traffic(session, model, micro_batches);
   if (mine.empty() && static_cast<std::int64_t>(session.executor().arena_bytes()) != model.arena_bytes)
     mine = fmt::format("{} bytes are allocated, {} were planned", session.executor().arena_bytes(), model.arena_bytes);
-  const auto all = gather_text(world, mine);
+  const auto all = gather_texts(world, mine);
   for (std::size_t rank = 0; rank < all.size(); ++rank)
     if (!all[rank].empty()) report.problems.push_back(fmt::format("rank {}: {}", rank, all[rank]));
 
@@ -351,9 +339,7 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
     report.differs = !report.problems.empty() ||
                      std::any_of(report.rows.begin(), report.rows.end(), [](const auto& row) { return !row.holds(); });
   }
-  int differs = report.differs ? 1 : 0;
-  world.broadcast(&differs, sizeof differs, 0);
-  report.differs = differs != 0;
+  report.differs = broadcast(world, report.differs);
   if (report.differs && options.locate) {
     session.set_parameters(parameters);
     report.location = locate_difference(

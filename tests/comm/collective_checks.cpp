@@ -7,6 +7,7 @@
 
 #include "allocation_count.h"
 #include "base/error.h"
+#include "comm/exchange.h"
 
 namespace longhaul {
 namespace {
@@ -312,6 +313,47 @@ void check_traffic(Communicator& communicator) {
   communicator.reset_traffic();
   for (const auto& row : communicator.traffic().rows)
     if (row.calls != 0 || row.bytes_sent != 0) fail("reset_traffic leaves counts");
+}
+
+void check_exchange(Communicator& communicator) {
+  const int rank = communicator.rank(), size = communicator.size();
+  // Rank r's text has r · length characters, all bytes among them; that of rank 0 is empty.
+  const auto text_of = [](int of, std::size_t length) {
+    std::string text(static_cast<std::size_t>(of) * length, '\0');
+    for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(mix(i + static_cast<std::size_t>(of)));
+    return text;
+  };
+  for (const std::size_t length : {0u, 1u, 511u, 512u, 4096u, 100000u}) {
+    const auto texts = gather_texts(communicator, text_of(rank, length));
+    if (texts.size() != static_cast<std::size_t>(size)) fail("{} texts of {} ranks", texts.size(), size);
+    for (int of = 0; of < size; ++of) {
+      const std::string wanted = text_of(of, length);
+      if (texts[static_cast<std::size_t>(of)] != wanted) fail("gather_texts: rank {}'s of {} bytes", of, wanted.size());
+      if (broadcast_text(communicator, text_of(rank, length), of) != wanted)
+        fail("broadcast_text: rank {}'s of {} bytes", of, wanted.size());
+    }
+    std::string longest(static_cast<std::size_t>(size) * length, ' ');
+    for (std::size_t i = 0; i < longest.size(); ++i) longest[i] = static_cast<char>('a' + i % 26);
+    std::string told;
+    try {
+      phase(communicator, [&] {
+        if (rank == size - 1) fail("{}", "too long: " + longest);
+      });
+    } catch (const Error& error) {
+      told = error.what();
+    }
+    if (told != fmt::format("rank {}: too long: {}", size - 1, longest))
+      fail("phase: a message of {} bytes came as one of {}", longest.size(), told.size());
+  }
+  const auto squares = all_gather(communicator, rank * rank);
+  const auto pairs = all_gather(communicator, std::vector<double>{0.5 * rank, -1.0});
+  for (int of = 0; of < size; ++of) {
+    const auto place = static_cast<std::size_t>(of);
+    if (squares[place] != of * of || pairs[2 * place] != 0.5 * of || pairs[2 * place + 1] != -1.0)
+      fail("all_gather: the values of rank {}", of);
+    if (broadcast(communicator, rank == of, of) != true) fail("broadcast of rank {}", of);
+  }
+  if (!all_gather(communicator, std::vector<char>()).empty()) fail("all_gather makes something of nothing");
 }
 
 std::vector<std::uint8_t> reduction_bits(Communicator& communicator) {

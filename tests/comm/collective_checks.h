@@ -23,4 +23,8 @@ void check_traffic(Communicator& communicator);
 /// The bits of a fixed list of reductions, whose sums depend on the order of addition. Collective.
 std::vector<std::uint8_t> reduction_bits(Communicator& communicator);
 
+/// Texts and values of every rank on every rank: empty texts, of all bytes, and longer than any message was allowed to
+/// be before. Collective.
+void check_exchange(Communicator& communicator);
+
 }  // namespace longhaul

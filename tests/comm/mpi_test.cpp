@@ -18,6 +18,7 @@
 
 #include "base/error.h"
 #include "collective_checks.h"
+#include "comm/exchange.h"
 #include "comm/launch.h"
 #include "comm/mpi/mpi_communicator.h"
 
@@ -76,6 +77,7 @@ TEST_CASE("mpi child collectives", "[.mpi-child]") {
           if (communicator.transport() != "mpi") fail("wrong transport");
           check_collectives(communicator, communicator.size() == 3);
           check_traffic(communicator);
+          check_exchange(communicator);
           // Messages cut into pieces of five bytes.
           MpiCommunicator cut(MPI_COMM_WORLD, false, 5);
           check_collectives(cut, false);

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "collective_checks.h"
+#include "comm/exchange.h"
 #include "comm/launch.h"
 
 using namespace longhaul;
@@ -51,6 +52,7 @@ TEST_CASE("one rank: every collective is a copy") {
   REQUIRE_NOTHROW(run_threads(1, [](Communicator& communicator) {
     check_collectives(communicator, true);
     check_traffic(communicator);
+    check_exchange(communicator);
     return 0;
   }));
   CHECK(Communicator::reduction_scratch_bytes(1, 1000, DType::float32) == 0);
@@ -63,6 +65,7 @@ TEST_CASE("threads: every collective equals the oracle", "[threads]") {
       if (communicator.size() != ranks || communicator.transport() != "threads") fail("wrong world");
       check_collectives(communicator, ranks == 3);
       check_traffic(communicator);
+      check_exchange(communicator);
       return 0;
     }));
   }

@@ -6,11 +6,12 @@
 #include <functional>
 #include <numeric>
 
+#include "base/error.h"
 #include "comm/launch.h"
-#include "small_experiment.h"
-#include "small_models.h"
 #include "run/setup.h"
 #include "run/source.h"
+#include "small_experiment.h"
+#include "small_models.h"
 #include "verify/verify.h"
 
 using namespace longhaul;
