@@ -67,8 +67,7 @@ std::vector<ValueId> Builder::emit(std::string_view name, std::vector<ValueId> o
 ValueId Builder::reshard(ValueId value, const Layout& layout) {
   const bool place = place_;
   place_ = false;
-  const ValueId result = one("reshard", {value}, {},
-                             {.signature = "", .result_shapes = {}, .result_types = {}, .name = graph_[value].name});
+  const ValueId result = one("reshard", {value}, {}, {.name = graph_[value].name});
   place_ = place;
   graph_[result].layout = layout;
   graph_[result].dtype = graph_[value].dtype;

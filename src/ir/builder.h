@@ -33,8 +33,11 @@ class Builder {
     return emit(op, std::move(operands), std::move(attributes), options).front();
   }
   ValueId einsum(std::string_view signature, ValueId a, ValueId b, std::string name = "") {
-    return one("einsum", {a, b}, {},
-               {.signature = std::string(signature), .result_shapes = {}, .result_types = {}, .name = std::move(name)});
+    return one("einsum", {a, b}, {}, {.signature = std::string(signature), .name = std::move(name)});
+  }
+  /// `value` in another dtype.
+  ValueId cast(ValueId value, DType type, Attributes attributes = {}) {
+    return one("cast", {value}, std::move(attributes), {.result_types = {type}});
   }
   /// A copy of `value` in another layout.
   ValueId reshard(ValueId value, const Layout& layout);

@@ -150,33 +150,9 @@ std::vector<std::vector<std::int32_t>> uses(const Graph& graph) {
   return use;
 }
 
-int remove_dead_ops(Graph& graph) {
-  std::vector<char> live(graph.values.size(), 0);
-  for (const auto& output : graph.outputs) live[static_cast<std::size_t>(output.value)] = 1;
-  std::vector<char> keep(graph.ops.size(), 0);
-  for (std::size_t i = graph.ops.size(); i-- > 0;) {
-    for (ValueId result : graph.ops[i].results) keep[i] |= live[static_cast<std::size_t>(result)];
-    if (keep[i])
-      for (ValueId operand : graph.ops[i].operands) live[static_cast<std::size_t>(operand)] = 1;
-  }
-  std::vector<Op> kept;
-  kept.reserve(graph.ops.size());
-  for (std::size_t i = 0; i < graph.ops.size(); ++i)
-    if (keep[i]) kept.push_back(std::move(graph.ops[i]));
-  const int removed = static_cast<int>(graph.ops.size() - kept.size());
-  graph.ops = std::move(kept);
-  return removed;
-}
-
-void substitute(Graph& graph, std::vector<ValueId>& substitution) {
-  substitution.resize(graph.values.size(), no_value);
-  const auto follow = [&](ValueId& value) {
-    while (substitution[static_cast<std::size_t>(value)] != no_value)
-      value = substitution[static_cast<std::size_t>(value)];
-  };
-  for (auto& op : graph.ops)
-    for (ValueId& operand : op.operands) follow(operand);
-  for (auto& output : graph.outputs) follow(output.value);
+std::int64_t local_bytes(const Graph& graph, ValueId id) {
+  const Value& value = graph[id];
+  return static_cast<std::int64_t>(size_of(value.dtype)) * local_count(value.shape, value.layout, graph.mesh);
 }
 
 std::string print_dot(const Graph& graph) {

@@ -123,11 +123,8 @@ struct Graph {
 std::vector<std::int32_t> definitions(const Graph& graph);
 /// For every value, the indices of the ops that use it, in order.
 std::vector<std::vector<std::int32_t>> uses(const Graph& graph);
-/// Drops ops none of whose results is used or an output, unless they keep a state alive.
-int remove_dead_ops(Graph& graph);
-/// Replaces uses of values in operands and outputs: substitution[v] for v where it is not no_value. Chains are
-/// followed.
-void substitute(Graph& graph, std::vector<ValueId>& substitution);
+/// What one rank stores of a value, in bytes.
+std::int64_t local_bytes(const Graph& graph, ValueId id);
 
 // ---- text form (docs/ir.md): one line an op; parse(print(g)) equals g
 std::string print(const Graph& graph);

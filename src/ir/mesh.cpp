@@ -87,6 +87,13 @@ std::vector<int> Mesh::group(const AxisList& axes, int rank) const {
   return ranks;
 }
 
+AxisList Mesh::axes(const std::vector<std::string>& names) const {
+  AxisList list;
+  for (const auto& name : names)
+    if (const int axis = find(name); axis >= 0 && size(axis) > 1) list.push_back(axis);
+  return list;
+}
+
 AxisList Mesh::live(const AxisList& axes) const {
   AxisList list;
   for (int i = 0; i < axes.size(); ++i)

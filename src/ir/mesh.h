@@ -72,6 +72,9 @@ class Mesh {
   int index(const AxisList& axes, int rank) const;
   /// The ranks that differ from `rank` only on these axes, ordered by index(axes, ·).
   std::vector<int> group(const AxisList& axes, int rank) const;
+  /// The axes of these names that have more than one rank, in this order; names that the mesh does not know are left
+  /// out.
+  AxisList axes(const std::vector<std::string>& names) const;
   /// Those of the axes that have more than one rank, in order.
   AxisList live(const AxisList& axes) const;
   /// All axes with more than one rank, in mesh order.

@@ -8,7 +8,7 @@
 // A low-precision run reads compute copies: state of their own, made from the masters by the update, so that ZeRO
 // shards masters with the moments and gathers only the small copies.
 #include "base/error.h"
-#include "ir/builder.h"
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 
 namespace longhaul::passes {
@@ -51,35 +51,6 @@ void read_compute_copies(Graph& graph, const CompileOptions& options) {
   std::erase_if(graph.inputs, [&](const Binding& input) { return is_parameter(graph, input.value); });
 }
 
-// Behind each value that is marked, what `make` gives for it; all that read the value read that instead.
-template <typename Make>
-void insert_behind(Graph& graph, const std::vector<char>& marked, Make&& make) {
-  std::vector<Op> ops;
-  ops.swap(graph.ops);
-  Builder builder(graph, "assign_precision");
-  std::vector<ValueId> instead(marked.size(), no_value);
-  const auto follow = [&](ValueId& value) {
-    const auto i = static_cast<std::size_t>(value);
-    if (i < instead.size() && instead[i] != no_value) value = instead[i];
-  };
-  for (Op& op : ops) {
-    for (ValueId& operand : op.operands) follow(operand);
-    builder.at(op);
-    const std::vector<ValueId> results = op.results;
-    graph.ops.push_back(std::move(op));
-    for (ValueId result : results) {
-      const auto i = static_cast<std::size_t>(result);
-      if (i < marked.size() && marked[i]) instead[i] = make(builder, result);
-    }
-  }
-  for (auto& output : graph.outputs) follow(output.value);
-}
-
-ValueId cast(Builder& builder, ValueId value, DType type, Attributes attributes) {
-  return builder.one("cast", {value}, std::move(attributes),
-                     {.signature = "", .result_shapes = {}, .result_types = {type}, .name = ""});
-}
-
 // The micro-batch's gradient that an output is, or adds to an accumulator.
 ValueId gradient_of(const Graph& graph, const std::vector<std::int32_t>& definition, ValueId output) {
   const Op& op = graph.ops[static_cast<std::size_t>(definition[static_cast<std::size_t>(output)])];
@@ -92,12 +63,15 @@ void round_for_accumulation(Graph& graph, const CompileOptions& options) {
   const auto definition = definitions(graph);
   for (const auto& output : graph.outputs)
     if (output.name != "loss") marked[static_cast<std::size_t>(gradient_of(graph, definition, output.value))] = 1;
-  insert_behind(graph, marked, [&](Builder& builder, ValueId wide) {
-    const ValueId narrow = cast(builder, wide, options.gradient_dtype, {{"for_accumulation", std::int64_t{1}}});
-    graph[narrow].name = graph[wide].name;
-    graph[narrow].primal = graph[wide].primal;
-    return narrow;
-  });
+  Builder builder(graph, "assign_precision");
+  insert_behind(
+      builder, [&](const Op&, ValueId result) { return marked[static_cast<std::size_t>(result)]; },
+      [&](ValueId wide) {
+        const ValueId narrow = builder.cast(wide, options.gradient_dtype, {{"for_accumulation", std::int64_t{1}}});
+        graph[narrow].name = graph[wide].name;
+        graph[narrow].primal = graph[wide].primal;
+        return narrow;
+      });
 }
 
 // gradient -> cast to the reduction's dtype -> (reduction) -> cast back, right after the gradient is defined.
@@ -119,17 +93,20 @@ void round_for_reduction(Graph& graph, const PassContext& context) {
     if (every_micro_batch) crosses[gradient] = axes.replicas.empty() ? whole : in_group;
     if (!every_micro_batch || (hands_over && !axes.replicas.empty())) crosses[sum] = whole;
   }
-  insert_behind(graph, crosses, [&](Builder& builder, ValueId gradient) {
-    Attributes attributes{{"for_reduction", std::int64_t{1}}}, back;
-    if (crosses[static_cast<std::size_t>(gradient)] == in_group) {
-      attributes.set("in_group", std::int64_t{1});
-      // Accumulators are partial sums over the groups; a narrower gradient_dtype rounds what joins them.
-      if (size_of(options.gradient_dtype) < size_of(options.gradient_reduce_dtype))
-        back.set("for_accumulation", std::int64_t{1});
-    }
-    return cast(builder, cast(builder, gradient, options.gradient_reduce_dtype, std::move(attributes)),
-                options.gradient_dtype, std::move(back));
-  });
+  Builder builder(graph, "assign_precision");
+  insert_behind(
+      builder, [&](const Op&, ValueId result) { return crosses[static_cast<std::size_t>(result)] != no; },
+      [&](ValueId gradient) {
+        Attributes attributes{{"for_reduction", std::int64_t{1}}}, back;
+        if (crosses[static_cast<std::size_t>(gradient)] == in_group) {
+          attributes.set("in_group", std::int64_t{1});
+          // Accumulators are partial sums over the groups; a narrower gradient_dtype rounds what joins them.
+          if (size_of(options.gradient_dtype) < size_of(options.gradient_reduce_dtype))
+            back.set("for_accumulation", std::int64_t{1});
+        }
+        const ValueId reduced = builder.cast(gradient, options.gradient_reduce_dtype, std::move(attributes));
+        return builder.cast(reduced, options.gradient_dtype, std::move(back));
+      });
 }
 
 void update_compute_copies(Graph& graph, const CompileOptions& options) {
@@ -137,9 +114,7 @@ void update_compute_copies(Graph& graph, const CompileOptions& options) {
   builder.at(Phase::update, -1);
   for (const auto& parameter : options.parameters) {
     const ValueId value = graph.output(parameter.name);
-    const ValueId copy = builder.one(
-        "cast", {value}, {}, {.signature = "", .result_shapes = {}, .result_types = {options.dtype}, .name = ""});
-    graph.outputs.push_back({"compute." + parameter.name, copy});
+    graph.outputs.push_back({"compute." + parameter.name, builder.cast(value, options.dtype)});
   }
 }
 

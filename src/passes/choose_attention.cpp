@@ -16,7 +16,7 @@
 #include <map>
 
 #include "base/error.h"
-#include "ir/builder.h"
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 #include "passes/token_order.h"
 
@@ -50,9 +50,10 @@ class Choice {
  private:
   Split make(std::int64_t keys, std::int64_t window) const {
     Split split;
-    for (const auto& name : options_.sequence_axes) {
-      const int axis = mesh_.find(name);
-      if (axis < 0 || mesh_.size(axis) == 1) continue;
+    const AxisList axes = mesh_.axes(options_.sequence_axes);
+    for (int i = 0; i < axes.size(); ++i) {
+      const int axis = axes[i];
+      const std::string& name = mesh_.axes()[static_cast<std::size_t>(axis)].name;
       const auto other = window > 0 ? options_.window_axes.find(name) : options_.window_axes.end();
       const std::string& strategy = other == options_.window_axes.end() ? name : other->second;
       if (strategy == "ulysses") split.heads.push_back(axis);
@@ -77,21 +78,13 @@ class Choice {
 
 void choose_attention(Graph& graph, const PassContext& context) {
   Choice choice(graph, context.options);
-  std::vector<Op> ops;
-  ops.swap(graph.ops);
   Builder builder(graph, "choose_attention");
   std::vector<ValueId> expanded(graph.values.size(), no_value);
-  for (Op& op : ops) {
+  rewrite(builder, [&](Op& op) {
     const bool backward = op.is("attention_gradient");
-    if (!backward && !op.is("attention")) {
-      graph.ops.push_back(std::move(op));
-      continue;
-    }
+    if (!backward && !op.is("attention")) return graph.ops.push_back(std::move(op));
     const Split& split = choice.of(graph[op.operands[1]].shape[1], op.attributes.integer("window"));
-    if (split.heads.empty() && split.queries.empty()) {
-      graph.ops.push_back(std::move(op));
-      continue;
-    }
+    if (split.heads.empty() && split.queries.empty()) return graph.ops.push_back(std::move(op));
     const std::int64_t ranks = graph.mesh.count(split.heads), heads = graph[op.operands[0]].shape[2],
                        kv_heads = graph[op.operands[1]].shape[2];
     if (heads % ranks)
@@ -105,7 +98,6 @@ void choose_attention(Graph& graph, const PassContext& context) {
     if (!split.keys.empty()) op.attributes.set("key_axes", split.keys);
     if (split.keeps) op.attributes.set("keeps_keys", std::int64_t{1});
     op.made_by = "choose_attention";
-    builder.at(op);
     const std::int64_t copies = copies_needed(heads, kv_heads, ranks);
     std::vector<std::pair<ValueId, ValueId>> reductions;  // gradient of the copies, gradient of the KV heads
     if (copies > 1)
@@ -114,8 +106,7 @@ void choose_attention(Graph& graph, const PassContext& context) {
         Shape shape = graph[op.operands[i]].shape;
         shape[2] = kv_heads * copies;
         if (expanded[kv] == no_value)
-          expanded[kv] = builder.one("expand_heads", {op.operands[i]}, {},
-                                     {.signature = "", .result_shapes = {shape}, .result_types = {}, .name = ""});
+          expanded[kv] = builder.one("expand_heads", {op.operands[i]}, {}, {.result_shapes = {shape}});
         op.operands[i] = expanded[kv];
         if (backward) {
           const ValueId gradient = op.results[i];
@@ -137,19 +128,15 @@ void choose_attention(Graph& graph, const PassContext& context) {
       }
     graph.ops.push_back(std::move(op));
     for (const auto& [wide, narrow] : rounded) {
-      builder.one("cast", {wide}, {},
-                  {.signature = "", .result_shapes = {}, .result_types = {graph[narrow].dtype}, .name = ""});
+      builder.cast(wide, graph[narrow].dtype);
       graph.ops.back().results = {narrow};
     }
     for (const auto& [copy_gradient, gradient] : reductions) {
       builder.one("reduce_heads", {copy_gradient}, {},
-                  {.signature = "",
-                   .result_shapes = {graph[gradient].shape},
-                   .result_types = {graph[gradient].dtype},
-                   .name = ""});
+                  {.result_shapes = {graph[gradient].shape}, .result_types = {graph[gradient].dtype}});
       graph.ops.back().results = {gradient};
     }
-  }
+  });
 }
 
 }  // namespace longhaul::passes

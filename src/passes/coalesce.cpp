@@ -11,7 +11,7 @@
 #include <map>
 #include <tuple>
 
-#include "ir/op_definition.h"
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 
 namespace longhaul::passes {
@@ -42,11 +42,7 @@ Key key_of(const Graph& graph, const Op& op) {
 
 // Bytes on a rank of the less sharded side.
 std::int64_t unsharded_bytes(const Graph& graph, const Op& op) {
-  const auto bytes = [&](ValueId id) {
-    const Value& value = graph[id];
-    return static_cast<std::int64_t>(size_of(value.dtype)) * local_count(value.shape, value.layout, graph.mesh);
-  };
-  return std::max(bytes(op.operands[0]), bytes(op.results[0]));
+  return std::max(local_bytes(graph, op.operands[0]), local_bytes(graph, op.results[0]));
 }
 
 std::vector<char> inputs_of(const Graph& graph) {
@@ -81,14 +77,13 @@ void gather_with_the_first(Graph& graph, std::int64_t bucket_size) {
     behind[group->second.first].push_back(i);
     moved[i] = 1;
   }
-  std::vector<Op> ops;
-  ops.reserve(graph.ops.size());
+  std::vector<std::size_t> order;
   for (std::size_t i = 0; i < graph.ops.size(); ++i) {
     if (moved[i]) continue;
-    ops.push_back(std::move(graph.ops[i]));
-    for (const std::size_t k : behind[i]) ops.push_back(std::move(graph.ops[k]));
+    order.push_back(i);
+    order.insert(order.end(), behind[i].begin(), behind[i].end());
   }
-  graph.ops = std::move(ops);
+  select_ops(graph, order);
 }
 
 // One walk over the program. Collectives wait in open buckets; what uses their results makes them go, except for
@@ -99,10 +94,7 @@ class Coalescing {
       : graph_(graph), bucket_size_(bucket_size), is_input_(inputs_of(graph)), owner_(graph.values.size(), none) {}
 
   void run() {
-    std::vector<Op> ops;
-    ops.swap(graph_.ops);
-    graph_.ops.reserve(ops.size());
-    for (Op& op : ops) {
+    rewrite(graph_, [&](Op& op) {
       const std::vector<std::size_t> needed = owners(op);
       if (is_collective(op) && (along_dimension(op) || unsharded_bytes(graph_, op) <= bucket_size_))
         join(op, needed);
@@ -110,7 +102,7 @@ class Coalescing {
         wait_behind(op, needed[0]);
       else
         pass(op, needed);
-    }
+    });
     while (!open_.empty()) go(open_.front());
   }
 

@@ -1,7 +1,7 @@
 // cse: equal ops of one phase and layer become one, so that a tensor is gathered or exchanged once; then dead ops go.
 #include <unordered_map>
 
-#include "ir/op_definition.h"
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 
 namespace longhaul::passes {
@@ -34,16 +34,14 @@ bool equal(const Graph& graph, const Op& a, const Op& b) {
 void common_subexpressions(Graph& graph, const PassContext&) {
   std::unordered_multimap<std::size_t, std::size_t> seen;
   std::vector<ValueId> same(graph.values.size(), no_value);
-  std::vector<Op> ops;
-  ops.reserve(graph.ops.size());
-  for (Op& op : graph.ops) {
+  rewrite(graph, [&](Op& op) {
     for (ValueId& operand : op.operands)
       if (same[static_cast<std::size_t>(operand)] != no_value) operand = same[static_cast<std::size_t>(operand)];
     const std::size_t key = hash(op);
     const auto [begin, end] = seen.equal_range(key);
     bool found = false;
     for (auto it = begin; it != end && !found; ++it) {
-      const Op& first = ops[it->second];
+      const Op& first = graph.ops[it->second];
       if (!equal(graph, first, op)) continue;
       found = true;
       for (std::size_t i = 0; i < op.results.size(); ++i) {
@@ -51,11 +49,10 @@ void common_subexpressions(Graph& graph, const PassContext&) {
         if (graph[op.results[i]].pinned) graph[first.results[i]].pinned = graph[op.results[i]].pinned;
       }
     }
-    if (found) continue;
-    seen.insert({key, ops.size()});
-    ops.push_back(std::move(op));
-  }
-  graph.ops = std::move(ops);
+    if (found) return;
+    seen.insert({key, graph.ops.size()});
+    graph.ops.push_back(std::move(op));
+  });
   for (auto& output : graph.outputs)
     if (same[static_cast<std::size_t>(output.value)] != no_value)
       output.value = same[static_cast<std::size_t>(output.value)];

@@ -1,7 +1,7 @@
 // differentiate: appends the backward pass, op by op in reverse, on the single-device graph. It knows nothing of
 // layouts; a contraction over a split dimension later makes every gradient collective by itself.
 #include "base/error.h"
-#include "ir/builder.h"
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 
 namespace longhaul::passes {

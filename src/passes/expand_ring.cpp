@@ -5,7 +5,7 @@
 #include <map>
 
 #include "base/error.h"
-#include "ir/builder.h"
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 
 namespace longhaul::passes {
@@ -16,20 +16,15 @@ class RingExpansion {
   explicit RingExpansion(Graph& graph) : graph_(graph), builder_(graph, "expand_ring") { builder_.place_results(true); }
 
   void run() {
-    std::vector<Op> ops;
-    ops.swap(graph_.ops);
-    for (Op& op : ops) {
+    rewrite(builder_, [&](Op& op) {
       const bool forward = op.is("attention");
-      if ((!forward && !op.is("attention_gradient")) || op.attributes.axes("key_axes").empty()) {
+      if ((!forward && !op.is("attention_gradient")) || op.attributes.axes("key_axes").empty())
         graph_.ops.push_back(std::move(op));
-        continue;
-      }
-      builder_.at(op);
-      if (forward)
+      else if (forward)
         expand_forward(op);
       else
         expand_backward(op);
-    }
+    });
   }
 
  private:
@@ -70,8 +65,7 @@ class RingExpansion {
   // The op's own result values are defined by a cast, or by renaming, so that users need not change.
   void finish(ValueId result, ValueId value) {
     if (graph_[result].dtype != graph_[value].dtype) {
-      builder_.one("cast", {value}, {},
-                   {.signature = "", .result_shapes = {}, .result_types = {graph_[result].dtype}, .name = ""});
+      builder_.cast(value, graph_[result].dtype);
       LONGHAUL_CHECK(graph_[graph_.ops.back().results[0]].layout == graph_[result].layout,
                      "expand_ring changed a layout");
       graph_.ops.back().results = {result};

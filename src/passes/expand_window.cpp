@@ -6,7 +6,7 @@
 #include <map>
 
 #include "base/error.h"
-#include "ir/builder.h"
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 #include "passes/token_order.h"
 
@@ -24,21 +24,16 @@ class WindowExpansion {
   }
 
   void run() {
-    std::vector<Op> ops;
-    ops.swap(graph_.ops);
-    for (Op& op : ops) {
+    rewrite(builder_, [&](Op& op) {
       const bool forward = op.is("attention");
       const auto* parts = forward || op.is("attention_gradient") ? parts_of(op) : nullptr;
-      if (!parts) {
+      if (!parts)
         graph_.ops.push_back(std::move(op));
-        continue;
-      }
-      builder_.at(op);
-      if (forward)
+      else if (forward)
         expand_forward(op, *parts);
       else
         expand_backward(op, *parts);
-    }
+    });
   }
 
  private:
@@ -70,7 +65,6 @@ class WindowExpansion {
     return builder_.one("take_rows", {value}, {{"from", from}, {"blocks", std::int64_t{blocks}}},
                         {.signature = letters(value, 't') + "->" + letters(value, 'u'),
                          .result_shapes = {with_rows(value, rows * blocks)},
-                         .result_types = {},
                          .name = graph_[value].name});
   }
 
@@ -112,7 +106,6 @@ class WindowExpansion {
           {{"steps", std::vector<double>(steps.begin(), steps.begin() + n)}, {"blocks", std::int64_t{blocks}}},
           {.signature = signature + "->" + letters(own, row_letters[static_cast<std::size_t>(n)]),
            .result_shapes = {with_rows(own, rows)},
-           .result_types = {},
            .name = graph_[own].name});
       pieces.erase(pieces.begin(), pieces.begin() + n);
       steps.erase(steps.begin(), steps.begin() + n);
@@ -152,10 +145,7 @@ class WindowExpansion {
   void expand_forward(const Op& op, const std::vector<BlockRows>& parts) {
     const auto operands = operands_of(op, parts);
     builder_.emit("attention_block", operands, attributes_of(op),
-                  {.signature = "",
-                   .result_shapes = {},
-                   .result_types = {graph_[op.results[0]].dtype, graph_[op.results[1]].dtype},
-                   .name = ""});
+                  {.result_types = {graph_[op.results[0]].dtype, graph_[op.results[1]].dtype}});
     define(0, op.results[0]);
     define(1, op.results[1]);
   }
@@ -163,9 +153,8 @@ class WindowExpansion {
   void expand_backward(const Op& op, const std::vector<BlockRows>& parts) {
     const auto operands = operands_of(op, parts);
     const DType narrow = graph_[op.results[1]].dtype, wide = parts.empty() ? narrow : master_dtype(narrow);
-    const auto gradients = builder_.emit(
-        "attention_block_gradient", operands, attributes_of(op),
-        {.signature = "", .result_shapes = {}, .result_types = {graph_[op.results[0]].dtype, wide, wide}, .name = ""});
+    const auto gradients = builder_.emit("attention_block_gradient", operands, attributes_of(op),
+                                         {.result_types = {graph_[op.results[0]].dtype, wide, wide}});
     define(0, op.results[0]);
     if (parts.empty()) {
       define(1, op.results[1]);
@@ -190,12 +179,8 @@ class WindowExpansion {
           "add_rows", {sum, home[i]},
           {{"from", parts[i].from}, {"step", std::int64_t{blocks - parts[i].step}}, {"blocks", std::int64_t{blocks}}},
           {.signature = letters(sum, 't') + "," + letters(sum, 'u') + "->" + letters(sum, 't'),
-           .result_shapes = {},
-           .result_types = {},
            .name = graph_[result].name});
-    if (graph_[sum].dtype != graph_[result].dtype)
-      builder_.one("cast", {sum}, {},
-                   {.signature = "", .result_shapes = {}, .result_types = {graph_[result].dtype}, .name = ""});
+    if (graph_[sum].dtype != graph_[result].dtype) builder_.cast(sum, graph_[result].dtype);
     define(0, result);
   }
 

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "ir/builder.h"
 #include "ir/memory_plan.h"
+#include "ir/rewrite.h"
 
 namespace longhaul {
 namespace {

@@ -1,7 +1,7 @@
 // fuse: an accumulator or residual is added by the op that makes the other addend: add(a, einsum(x, y)) ->
 // einsum_add(x, y, a); likewise what an embedding's gradient is added to. Never
 // into a partial result: the addend would count once a rank.
-#include "ir/op_definition.h"
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 
 namespace longhaul::passes {
@@ -63,11 +63,10 @@ void fuse(Graph& graph, const PassContext&) {
       break;
     }
   }
-  std::vector<Op> ops;
-  ops.reserve(graph.ops.size());
+  std::vector<std::size_t> kept;
   for (std::size_t i = 0; i < graph.ops.size(); ++i)
-    if (!gone[i]) ops.push_back(std::move(graph.ops[i]));
-  graph.ops = std::move(ops);
+    if (!gone[i]) kept.push_back(i);
+  select_ops(graph, kept);
 }
 
 }  // namespace longhaul::passes

@@ -4,6 +4,7 @@
 // gathered to the others, as state under the name "gathered.PARAMETER".
 #include <map>
 
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 
 namespace longhaul::passes {
@@ -30,13 +31,8 @@ void keep_gathered(Graph& graph, const PassContext& context) {
 
   std::map<ValueId, ValueId> whole;  // by parameter
   std::vector<ValueId> substitution(graph.values.size(), no_value);
-  std::vector<Op> ops;
-  ops.reserve(graph.ops.size());
-  for (Op& op : graph.ops) {
-    if (!gathers_a_parameter(graph, op)) {
-      ops.push_back(std::move(op));
-      continue;
-    }
+  rewrite(graph, [&](Op& op) {
+    if (!gathers_a_parameter(graph, op)) return graph.ops.push_back(std::move(op));
     const ValueId parameter = op.operands[0], result = op.results[0];
     if (const auto known = whole.find(parameter); known != whole.end()) {
       substitution[static_cast<std::size_t>(result)] = known->second;
@@ -49,10 +45,9 @@ void keep_gathered(Graph& graph, const PassContext& context) {
     } else {
       whole[parameter] = result;
       if (gives) graph.outputs.push_back({names.at(parameter), result});
-      ops.push_back(std::move(op));
+      graph.ops.push_back(std::move(op));
     }
-  }
-  graph.ops = std::move(ops);
+  });
   substitute(graph, substitution);
 }
 

@@ -2,7 +2,7 @@
 // valid tokens; the count is taken over the whole step before the first backward pass, so gradients are summed over
 // micro-batches and ranks, never averaged.
 #include "base/error.h"
-#include "ir/builder.h"
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 
 namespace longhaul::passes {

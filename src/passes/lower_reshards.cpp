@@ -1,20 +1,14 @@
 // lower_reshards: each reshard becomes the collectives that lead from its operand's layout to its result's, usually
 // one.
-#include "ir/builder.h"
 #include "ir/layout_change.h"
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 
 namespace longhaul::passes {
 
 void lower_reshards(Graph& graph, const PassContext&) {
-  std::vector<Op> ops;
-  ops.swap(graph.ops);
-  graph.ops.reserve(ops.size() + ops.size() / 4);
-  for (Op& op : ops) {
-    if (!op.is("reshard")) {
-      graph.ops.push_back(std::move(op));
-      continue;
-    }
+  rewrite(graph, [&](Op& op) {
+    if (!op.is("reshard")) return graph.ops.push_back(std::move(op));
     const ValueId target = op.results[0];
     const Layout to = graph[target].layout;
     ValueId current = op.operands[0];
@@ -36,7 +30,7 @@ void lower_reshards(Graph& graph, const PassContext&) {
       collective.results = {current};
       graph.ops.push_back(std::move(collective));
     }
-  }
+  });
 }
 
 }  // namespace longhaul::passes

@@ -2,7 +2,7 @@
 // update program clips them by their true global norm and takes the AdamW step. All of it ordinary ops: where the state
 // lives is decided later.
 #include "base/error.h"
-#include "ir/builder.h"
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 
 namespace longhaul::passes {
@@ -33,17 +33,15 @@ void accumulate(Graph& graph, const PassContext& context) {
   if (!adds) return;
 
   // The sum comes right after its gradient, so that no gradient outlives its layer.
-  std::vector<Op> ops;
-  ops.swap(graph.ops);
   Builder builder(graph, "optimizer");
-  for (Op& op : ops) {
+  rewrite(graph, [&](Op& op) {
     const std::vector<ValueId> results = op.results;
     builder.at(Phase::backward, op.layer);
     graph.ops.push_back(std::move(op));
     for (ValueId result : results)
       for (const Sum& sum : sums[static_cast<std::size_t>(result)])
         graph.outputs[sum.output].value = builder.one("add", {sum.accumulator, result});
-  }
+  });
 }
 
 void update(Graph& graph, const PassContext& context) {

@@ -5,18 +5,11 @@
 #include <map>
 
 #include "base/error.h"
-#include "ir/builder.h"
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 
 namespace longhaul::passes {
 namespace {
-
-AxisList live_axes(const Mesh& mesh, const std::vector<std::string>& names) {
-  AxisList axes;
-  for (const auto& name : names)
-    if (const int axis = mesh.find(name); axis >= 0 && mesh.size(axis) > 1) axes.push_back(axis);
-  return axes;
-}
 
 class Partition {
  public:
@@ -25,10 +18,8 @@ class Partition {
 
   void run() {
     place_inputs();
-    std::vector<Op> ops;
-    ops.swap(graph_.ops);
     home_.resize(graph_.values.size(), no_value);
-    for (Op& op : ops) place(op);
+    rewrite(builder_, [&](Op& op) { place(op); });
     for (auto& output : graph_.outputs) output.value = home_[static_cast<std::size_t>(output.value)];
     for (auto& output : graph_.outputs)
       if (const auto pinned = original_pin_.find(output.value); pinned != original_pin_.end())
@@ -44,8 +35,8 @@ class Partition {
   };
 
   void place_inputs() {
-    const AxisList batch = live_axes(graph_.mesh, context_.options.batch_axes);
-    const AxisList sequence = live_axes(graph_.mesh, context_.options.sequence_axes);
+    const AxisList batch = graph_.mesh.axes(context_.options.batch_axes);
+    const AxisList sequence = graph_.mesh.axes(context_.options.sequence_axes);
     home_.resize(graph_.values.size(), no_value);
     for (const auto& input : graph_.inputs) {
       Value& value = graph_[input.value];
@@ -75,7 +66,6 @@ class Partition {
     for (const Copy& copy : copies_[value])
       if (copy.layout == layout && (!local || (copy.phase == user.phase && copy.layer == user.layer)))
         return copy.value;
-    builder_.at(user);
     const ValueId copy = builder_.reshard(home, layout);
     copies_[value].push_back({layout, user.phase, user.layer, copy});
     return copy;
@@ -112,7 +102,6 @@ class Partition {
       graph_[id].pinned.reset();
       if (want && !(*want == rule.results[i])) {
         copies_[id].push_back({rule.results[i], placed.phase, placed.layer, id});
-        builder_.at(placed);
         const ValueId moved = builder_.reshard(id, *want);
         home_[static_cast<std::size_t>(id)] = moved;
         home_.resize(graph_.values.size(), no_value);

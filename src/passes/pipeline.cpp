@@ -16,9 +16,7 @@ std::string_view name_of(TokenOrder order) {
 }
 
 StateAxes state_axes(const Mesh& mesh, const CompileOptions& options) {
-  AxisSet copies = 0;
-  for (const auto& name : options.replica_axes)
-    if (const int axis = mesh.find(name); axis >= 0) copies |= AxisSet{1} << axis;
+  const AxisSet copies = mesh.axes(options.replica_axes).set();
   return {mesh.live().without(copies), mesh.live().only(copies)};
 }
 

@@ -4,7 +4,7 @@
 // Sums (reduce_scatter, all_reduce) are never passed: a partial sum is not to be rounded.
 #include <vector>
 
-#include "ir/op_definition.h"
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 
 namespace longhaul::passes {
@@ -23,7 +23,6 @@ class CastPlacement {
   }
 
   void run() {
-    gone_.assign(graph_.ops.size(), 0);
     for (std::int32_t i = 0; i < static_cast<std::int32_t>(graph_.ops.size()); ++i) {
       const Op& cast = op(i);
       if (!cast.is("cast") || cast.attributes.integer("for_reduction")) continue;
@@ -98,32 +97,33 @@ class CastPlacement {
 
   // The cast, now from `operand` to `result`, is to stand before op `place`.
   void place(std::int32_t cast, std::int32_t place, ValueId operand, ValueId result) {
-    Op moved = op(cast);
-    moved.operands = {operand};
-    moved.results = {result};
-    placed_.push_back({place, std::move(moved)});
-    gone_[at(cast)] = 1;
+    op(cast).operands = {operand};
+    op(cast).results = {result};
+    placed_.push_back({place, cast});
   }
 
   void emit() {
     if (placed_.empty()) return;
-    std::vector<std::vector<std::size_t>> standing_before(graph_.ops.size() + 1);
-    for (std::size_t k = 0; k < placed_.size(); ++k) standing_before[at(placed_[k].first)].push_back(k);
-    std::vector<Op> ops;
-    ops.reserve(graph_.ops.size());
-    for (std::size_t i = 0; i <= graph_.ops.size(); ++i) {
-      for (const std::size_t k : standing_before[i]) ops.push_back(std::move(placed_[k].second));
-      if (i < graph_.ops.size() && !gone_[i]) ops.push_back(std::move(graph_.ops[i]));
+    const std::size_t n = graph_.ops.size();
+    std::vector<std::vector<std::size_t>> standing_before(n + 1);
+    std::vector<char> gone(n, 0);  // casts that stand elsewhere now
+    for (const auto& [place, cast] : placed_) {
+      standing_before[at(place)].push_back(at(cast));
+      gone[at(cast)] = 1;
     }
-    graph_.ops = std::move(ops);
+    std::vector<std::size_t> order;
+    for (std::size_t i = 0; i <= n; ++i) {
+      order.insert(order.end(), standing_before[i].begin(), standing_before[i].end());
+      if (i < n && !gone[i]) order.push_back(i);
+    }
+    select_ops(graph_, order);
   }
 
   Graph& graph_;
   const std::vector<std::vector<std::int32_t>> use_;
   const std::vector<std::int32_t> definition_;
   std::vector<char> is_output_;
-  std::vector<char> gone_;                           // casts that stand elsewhere now
-  std::vector<std::pair<std::int32_t, Op>> placed_;  // before which op, and the cast
+  std::vector<std::pair<std::int32_t, std::int32_t>> placed_;  // before which op, and the cast
 };
 
 }  // namespace

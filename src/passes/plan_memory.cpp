@@ -22,11 +22,6 @@ std::int64_t aligned(std::int64_t bytes) {
   return (bytes + alignment - 1) / alignment * alignment;
 }
 
-std::int64_t bytes_of(const Graph& graph, ValueId id) {
-  const Value& value = graph[id];
-  return static_cast<std::int64_t>(size_of(value.dtype)) * local_count(value.shape, value.layout, graph.mesh);
-}
-
 MemoryCategory category_of(std::string_view name, Role role) {
   if (role == Role::parameter || role == Role::compute_parameter || name.starts_with("compute.") ||
       name.starts_with("gathered."))
@@ -149,7 +144,7 @@ class Planner {
   bool in_place(const Op& op, ValueId result, ValueId operand) const {
     int uses_of_operand = 0;
     for (ValueId value : op.operands) uses_of_operand += value == operand;
-    if (uses_of_operand != 1 || bytes_of(graph_, result) != bytes_of(graph_, operand)) return false;
+    if (uses_of_operand != 1 || local_bytes(graph_, result) != local_bytes(graph_, operand)) return false;
     for (const auto& [r, o] : op.definition->in_place)
       if (op.results[static_cast<std::size_t>(r)] == result && op.operands[static_cast<std::size_t>(o)] == operand)
         return true;
@@ -199,7 +194,7 @@ class Planner {
         placed = true;
       }
       if (placed) continue;
-      const std::int64_t bytes = aligned(std::max<std::int64_t>(1, bytes_of(graph_, result)));
+      const std::int64_t bytes = aligned(std::max<std::int64_t>(1, local_bytes(graph_, result)));
       const std::int64_t offset = free_.allocate(bytes);
       plan_.value_offset[at(result)] = named_.bytes + offset;
       transient_[result] = {offset, bytes};
@@ -249,7 +244,7 @@ class Planner {
     for (const auto& output : graph_.outputs) {
       const auto& slot = named_.slots.at(output.name);
       const std::int64_t from = plan_.value_offset[at(output.value)];
-      if (from != slot.offset) copies.push_back({from, slot.offset, bytes_of(graph_, output.value)});
+      if (from != slot.offset) copies.push_back({from, slot.offset, local_bytes(graph_, output.value)});
     }
     // Where one copy overwrites what another reads (outputs that are inputs of other names), the reader goes first.
     while (!copies.empty()) {
@@ -282,7 +277,7 @@ NamedBuffers plan_named_buffers(const std::vector<const Graph*>& programs) {
   NamedBuffers named;
   const auto note = [&](const Graph& graph, const std::string& name, ValueId id) {
     auto& slot = named.slots[name];
-    slot.bytes = std::max(slot.bytes, aligned(std::max<std::int64_t>(1, bytes_of(graph, id))));
+    slot.bytes = std::max(slot.bytes, aligned(std::max<std::int64_t>(1, local_bytes(graph, id))));
     slot.category = category_of(name, graph[id].role);
   };
   for (const Graph* graph : programs) {

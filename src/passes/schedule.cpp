@@ -2,7 +2,7 @@
 // before its first use; all else keeps the order of the joint graph, which already frees activations last-in first-out.
 #include <algorithm>
 
-#include "ir/op_definition.h"
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 
 namespace longhaul::passes {
@@ -11,10 +11,6 @@ void schedule(Graph& graph, const PassContext&) {
   const auto use = uses(graph);
   std::vector<char> is_output(graph.values.size(), 0);
   for (const auto& output : graph.outputs) is_output[static_cast<std::size_t>(output.value)] = 1;
-  const auto bytes = [&](ValueId id) {
-    const Value& value = graph[id];
-    return static_cast<std::int64_t>(size_of(value.dtype)) * local_count(value.shape, value.layout, graph.mesh);
-  };
 
   const std::size_t n = graph.ops.size();
   std::vector<std::size_t> place(n);  // where op i runs: just before the op of this index that does not wait
@@ -26,7 +22,7 @@ void schedule(Graph& graph, const PassContext&) {
     std::int64_t made = 0, freed = 0;
     bool leaves = false;
     for (ValueId result : op.results) {
-      made += bytes(result);
+      made += local_bytes(graph, result);
       leaves |= is_output[static_cast<std::size_t>(result)] != 0;
       for (std::int32_t user : use[static_cast<std::size_t>(result)])
         first = std::min(first, place[static_cast<std::size_t>(user)]);
@@ -34,19 +30,18 @@ void schedule(Graph& graph, const PassContext&) {
     for (ValueId operand : op.operands)
       if (!is_state(graph[operand].role) && graph[operand].role != Role::data &&
           use[static_cast<std::size_t>(operand)].back() == static_cast<std::int32_t>(i))
-        freed += bytes(operand);
+        freed += local_bytes(graph, operand);
     if (leaves || first == n || first <= i + 1 || made <= freed) continue;
     place[i] = first;
     before[first].push_back(i);
   }
-  std::vector<Op> ops;
-  ops.reserve(n);
+  std::vector<std::size_t> order;
   for (std::size_t i = 0; i < n; ++i) {
     if (place[i] != i) continue;
-    for (std::size_t k = before[i].size(); k-- > 0;) ops.push_back(std::move(graph.ops[before[i][k]]));
-    ops.push_back(std::move(graph.ops[i]));
+    order.insert(order.end(), before[i].rbegin(), before[i].rend());
+    order.push_back(i);
   }
-  graph.ops = std::move(ops);
+  select_ops(graph, order);
 }
 
 }  // namespace longhaul::passes

@@ -1,7 +1,9 @@
 // tile_loss_head: output projection, cross entropy and their gradients become one op that works through its own rows in
 // tiles; the loss needs only 1/count, never itself, so its gradient is known while the logits of a tile are in cache.
 // Before partition: nothing here knows of shards.
-#include "ir/builder.h"
+#include <algorithm>
+
+#include "ir/rewrite.h"
 #include "passes/pass.h"
 
 namespace longhaul::passes {
@@ -84,27 +86,24 @@ void tile_loss_head(Graph& graph, const PassContext&) {
   head.signature = graph.signature(head.definition->signature, head.operands);
 
   // The head stands where its last operand is known; forward ops that read the loss sum move behind it.
-  std::vector<Op> ops, waiting;
   std::vector<char> late(graph.values.size(), 0);
   for (ValueId result : head.results) late[static_cast<std::size_t>(result)] = 1;
+  graph.ops[place] = std::move(head);
+  std::vector<std::size_t> order, waiting;
   for (std::size_t i = 0; i < graph.ops.size(); ++i) {
-    Op& op = graph.ops[i];
-    bool waits = false;
-    for (ValueId operand : op.operands) waits |= late[static_cast<std::size_t>(operand)] != 0;
     if (i == place) {
-      ops.push_back(head);
-      for (Op& one : waiting) ops.push_back(std::move(one));
-      waiting.clear();
+      order.push_back(i);
+      order.insert(order.end(), waiting.begin(), waiting.end());
     }
     if (gone[i]) continue;
-    if (i < place && waits) {
-      for (ValueId result : op.results) late[static_cast<std::size_t>(result)] = 1;
-      waiting.push_back(std::move(op));
-    } else {
-      ops.push_back(std::move(op));
-    }
+    const Op& op = graph.ops[i];
+    const bool waits = i < place && std::any_of(op.operands.begin(), op.operands.end(), [&](ValueId operand) {
+                         return late[static_cast<std::size_t>(operand)] != 0;
+                       });
+    for (ValueId result : op.results) late[static_cast<std::size_t>(result)] |= waits;
+    (waits ? waiting : order).push_back(i);
   }
-  graph.ops = std::move(ops);
+  select_ops(graph, order);
 }
 
 }  // namespace longhaul::passes

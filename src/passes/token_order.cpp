@@ -7,10 +7,7 @@
 namespace longhaul {
 
 int order_ranks(const Mesh& mesh, const CompileOptions& options) {
-  AxisList axes;
-  for (const auto& name : options.sequence_axes)
-    if (const int axis = mesh.find(name); axis >= 0 && name != "ulysses") axes.push_back(axis);
-  return mesh.count(axes);
+  return mesh.count(mesh.axes(options.sequence_axes).without(mesh.axes({"ulysses"}).set()));
 }
 
 std::vector<TokenRun> token_runs(TokenOrder order, int ranks, std::int64_t padded, std::int64_t first,

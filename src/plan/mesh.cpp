@@ -92,9 +92,7 @@ std::string describe(const ResolvedParallelism& parallel) {
 }
 
 std::vector<std::int32_t> token_order(const Mesh& mesh, const CompileOptions& options, std::int64_t padded, int rank) {
-  AxisList sequence;
-  for (const auto& name : options.sequence_axes)
-    if (const int axis = mesh.find(name); axis >= 0) sequence.push_back(axis);
+  const AxisList sequence = mesh.axes(options.sequence_axes);
   const std::int64_t slots = padded / mesh.count(sequence);
   return indices(mesh, options, padded, mesh.index(sequence, rank) * slots, slots);
 }

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "passes/token_order.h"
 #include "plan/mesh.h"
 
 namespace longhaul {
@@ -82,12 +83,10 @@ void improve(const std::vector<double>& work, std::vector<std::int32_t>& owner, 
 
 TokenPlacement::TokenPlacement(const Mesh& mesh, const CompileOptions& options, std::int64_t padded,
                                const std::vector<AttentionLayer>& layers)
-    : mesh_(mesh), permuted_(options.token_order == TokenOrder::permuted) {
-  for (const auto& name : options.sequence_axes)
-    if (const int axis = mesh.find(name); axis >= 0) {
-      axes_.push_back(axis);
-      if (name != "ulysses") holders_ *= mesh.size(axis);
-    }
+    : mesh_(mesh),
+      axes_(mesh.axes(options.sequence_axes)),
+      holders_(order_ranks(mesh, options)),
+      permuted_(options.token_order == TokenOrder::permuted) {
   const bool whole =
       std::any_of(layers.begin(), layers.end(), [](const AttentionLayer& layer) { return layer.window == 0; });
   for (const AttentionLayer& layer : layers) {

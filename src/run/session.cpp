@@ -13,13 +13,6 @@
 namespace longhaul {
 namespace {
 
-AxisList live_axes(const Mesh& mesh, const std::vector<std::string>& names) {
-  AxisList axes;
-  for (const auto& name : names)
-    if (const int axis = mesh.find(name); axis >= 0 && mesh.size(axis) > 1) axes.push_back(axis);
-  return axes;
-}
-
 // Before anything collective is made of them.
 std::vector<const Program*> agreed(Communicator& world, const CompiledModel& model) {
   const auto programs = model.all();
@@ -37,8 +30,7 @@ Session::Session(Communicator& world, const CompileRequest& request, const Compi
                 {.threads = request.threads, .reference_only = request.reference_only, .libraries = request.libraries}),
       placement_(request.mesh, request.options, request.sequence, attention_layers(request.spec)) {
   const Mesh& mesh = request.mesh;
-  const AxisList batch = live_axes(mesh, request.options.batch_axes),
-                 sequence = live_axes(mesh, request.options.sequence_axes);
+  const AxisList batch = mesh.axes(request.options.batch_axes), sequence = mesh.axes(request.options.sequence_axes);
   data_ranks_ = mesh.count(batch);
   data_rank_ = mesh.index(batch, world.rank());
   rows_ = request.batch / data_ranks_;
