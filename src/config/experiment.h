@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/choices.h"
 #include "base/dtype.h"
 
 namespace longhaul {
@@ -21,8 +22,6 @@ enum class ResumeMode : std::uint8_t { automatic, off };
 enum class MatmulLibrary : std::uint8_t { automatic, onednn, openblas };
 enum class DeviceType : std::uint8_t { cpu, cuda };
 enum class PackingMode : std::uint8_t { documents };
-enum class SequenceOrder : std::uint8_t { contiguous, zigzag, balanced };
-enum class KeepGathered : std::uint8_t { never, backward, step };
 
 /// How many ways each strategy splits a sequence; they multiply. docs/parallelism.md says what each does.
 struct SequenceSplit {
@@ -92,7 +91,7 @@ struct Experiment {
     std::optional<std::int64_t> data, zero_stage;  ///< none: auto
     std::optional<SequenceSplit> sequence;         ///< none: auto
     std::optional<SequenceSplit> window_layers;    ///< of layers with a window; none: as sequence
-    std::optional<SequenceOrder> token_order;      ///< none: auto
+    std::optional<TokenOrder> token_order;         ///< none: auto
     std::optional<std::int64_t> shard_group;       ///< ranks that zero_stage shards over; none: auto, all
     std::optional<KeepGathered> keep_gathered;     ///< none: auto
     std::int64_t bucket_size = 0;                  ///< bytes, unsharded; 0: no buckets

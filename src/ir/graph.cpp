@@ -9,12 +9,6 @@
 
 namespace longhaul {
 
-std::string_view name_of(Role role) {
-  static constexpr std::string_view names[] = {"intermediate",      "data",         "scalar",        "parameter",
-                                               "compute_parameter", "first_moment", "second_moment", "accumulator"};
-  return names[static_cast<std::size_t>(role)];
-}
-
 std::string_view name_of(Phase phase) {
   return phase == Phase::forward ? "forward" : phase == Phase::backward ? "backward" : "update";
 }
@@ -113,9 +107,17 @@ ValueId Graph::add_value(std::string value_name, Shape shape, DType dtype) {
 }
 
 ValueId Graph::add_input(const std::string& input_name, Shape shape, DType dtype, Role role) {
+  LONGHAUL_CHECK(!is_state(role), "input {} of role {} has no parameter", input_name, name_of(role));
   const ValueId id = add_value(input_name, std::move(shape), dtype);
   (*this)[id].role = role;
   inputs.push_back({input_name, id});
+  return id;
+}
+
+ValueId Graph::add_input(const StateKey& key, Shape shape, DType dtype) {
+  const ValueId id = add_value(name_of(key), std::move(shape), dtype);
+  (*this)[id].role = key.role;
+  inputs.push_back({key, id});
   return id;
 }
 

@@ -13,6 +13,7 @@
 #include "ir/layout.h"
 #include "ir/mesh.h"
 #include "ir/signature.h"
+#include "ir/state.h"
 
 namespace longhaul {
 
@@ -20,23 +21,6 @@ struct OpDefinition;
 
 using ValueId = std::int32_t;
 inline constexpr ValueId no_value = -1;
-
-/// What a graph input is; `intermediate` for everything an op produces.
-enum class Role : std::uint8_t {
-  intermediate,
-  data,               // of one micro-batch: tokens, labels, index, key_start, position
-  scalar,             // step, learning rate, 1/count
-  parameter,          // master copy, what checkpoints hold
-  compute_parameter,  // low-precision copy that the forward reads; made from the master after every update
-  first_moment,
-  second_moment,
-  accumulator,  // gradient of the step so far
-};
-std::string_view name_of(Role role);
-/// Values that outlive a program run: parameters, their copies, moments and accumulators.
-constexpr bool is_state(Role role) {
-  return role >= Role::parameter;
-}
 
 enum class Phase : std::uint8_t { forward, backward, update };
 std::string_view name_of(Phase phase);
@@ -90,9 +74,15 @@ struct Op {
   bool is(std::string_view name) const;
 };
 
+/// An input or output of a program. Its name is that of its buffer: one buffer in all programs of a run.
 struct Binding {
+  Binding(std::string buffer, ValueId bound) : name(std::move(buffer)), value(bound) {}
+  Binding(StateKey key, ValueId bound) : name(name_of(key)), value(bound), state(std::move(key)) {}
+  bool is(Role role) const { return state && state->role == role; }
+
   std::string name;
   ValueId value = no_value;
+  std::optional<StateKey> state;  // none: data, a scalar, or a number that the program reports
 };
 
 struct Graph {
@@ -107,7 +97,9 @@ struct Graph {
   const Value& operator[](ValueId id) const { return values[static_cast<std::size_t>(id)]; }
 
   ValueId add_value(std::string name, Shape shape, DType dtype);
+  /// Data or a scalar.
   ValueId add_input(const std::string& name, Shape shape, DType dtype, Role role);
+  ValueId add_input(const StateKey& key, Shape shape, DType dtype);
   /// The bound value, or no_value.
   ValueId input(std::string_view name) const;
   ValueId output(std::string_view name) const;

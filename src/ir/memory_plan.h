@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,7 @@ struct NamedBuffers {
     std::int64_t offset = 0;
     std::int64_t bytes = 0;
     MemoryCategory category = MemoryCategory::data;
+    std::optional<StateKey> state = {};  // of state: what it is (Binding::state)
   };
   std::map<std::string, Slot, std::less<>> slots;
   std::int64_t bytes = 0;

@@ -49,6 +49,8 @@ struct OpDefinition {
   std::function<double(const Graph&, const Op&, const Mesh&)> flops = nullptr;
   /// (result, operand) pairs that may share one buffer when the operand is used no more.
   std::vector<std::pair<int, int>> in_place = {};
+  /// Results that a run of low precision keeps in the dtype of its masters (master_dtype): statistics, tables, state.
+  std::vector<int> master_results = {};
 };
 
 /// The definition of that name; null when there is none.

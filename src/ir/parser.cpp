@@ -1,5 +1,6 @@
 #include <cctype>
 #include <charconv>
+#include <optional>
 #include <stdexcept>
 
 #include "base/error.h"
@@ -186,6 +187,15 @@ class Parser {
     return id;
   }
 
+  std::optional<Role> role(Line& line) {
+    if (!std::isalpha(static_cast<unsigned char>(line.peek()))) return std::nullopt;
+    for (int number = 0; number < roles; ++number) {
+      const auto role = static_cast<Role>(number);
+      if (line.accept(std::string(name_of(role)) + " ")) return role;
+    }
+    return std::nullopt;
+  }
+
   ValueId value(Line& line) {
     const ValueId id = reference(line);
     defined_.resize(graph_.values.size(), 0);
@@ -204,11 +214,7 @@ class Parser {
     line.expect("@");
     value.layout = layout(line);
     if (value.layout.dimensions.size() != value.shape.size()) line.complain("layout and shape differ in dimensions");
-    for (int role = 0; role <= static_cast<int>(Role::accumulator); ++role) {
-      const std::string name(name_of(static_cast<Role>(role)));
-      if (std::isalpha(static_cast<unsigned char>(line.peek())) && line.accept(name + " "))
-        value.role = static_cast<Role>(role);
-    }
+    value.role = role(line).value_or(Role::intermediate);
     if (line.peek() == '"') value.name = line.quoted();
     if (line.accept("primal=")) value.primal = reference(line);
     if (line.accept("pinned=@")) value.pinned = layout(line);
@@ -216,16 +222,25 @@ class Parser {
     return id;
   }
 
+  StateKey key(const Line& line, Role role, const std::string& parameter) {
+    if (parameter.empty()) line.complain(fmt::format("{} without the name of its parameter", name_of(role)));
+    return {role, parameter};
+  }
+
   void input(Line& line) {
     const ValueId id = value(line);
-    graph_.inputs.push_back({graph_[id].name, id});
+    Value& value = graph_[id];
+    graph_.inputs.push_back(is_state(value.role) ? Binding(key(line, value.role, value.name), id)
+                                                 : Binding(value.name, id));
+    value.name = graph_.inputs.back().name;
   }
 
   void output(Line& line) {
-    Binding binding;
-    binding.name = line.quoted();
-    binding.value = use(line);
-    graph_.outputs.push_back(binding);
+    const auto role = this->role(line);
+    const std::string name = line.quoted();
+    if (role && !is_state(*role)) line.complain(fmt::format("an output of role {}", name_of(*role)));
+    const ValueId id = use(line);
+    graph_.outputs.push_back(role ? Binding(key(line, *role, name), id) : Binding(name, id));
   }
 
   Attribute attribute(Line& line) {

@@ -36,13 +36,14 @@ std::string attribute_text(const Attribute& attribute, const Mesh& mesh) {
   return list + "]";
 }
 
-std::string value_text(const Graph& graph, ValueId id) {
+// `name`: what stands for the value's own.
+std::string value_text(const Graph& graph, ValueId id, const std::string& name) {
   const Value& value = graph[id];
   std::string text = fmt::format("%{} : {}[", id, name_of(value.dtype));
   for (std::size_t i = 0; i < value.shape.size(); ++i) text += fmt::format("{}{}", i ? ", " : "", value.shape[i]);
   text += "] @" + value.layout.text(graph.mesh);
   if (value.role != Role::intermediate) text += fmt::format(" {}", name_of(value.role));
-  if (!value.name.empty()) text += " " + quote(value.name);
+  if (!name.empty()) text += " " + quote(name);
   if (value.primal != no_value) text += fmt::format(" primal=%{}", value.primal);
   if (value.pinned) text += " pinned=@" + value.pinned->text(graph.mesh);
   return text;
@@ -52,7 +53,7 @@ std::string value_text(const Graph& graph, ValueId id) {
 
 std::string print(const Graph& graph, const Op& op) {
   std::string text;
-  for (ValueId result : op.results) text += (text.empty() ? "" : ", ") + value_text(graph, result);
+  for (ValueId result : op.results) text += (text.empty() ? "" : ", ") + value_text(graph, result, graph[result].name);
   text += " = " + op.definition->name;
   if (op.definition->signature.empty()) text += " " + quote(op.signature->text);
   text += "(";
@@ -83,10 +84,13 @@ std::string print(const Graph& graph) {
   text += ")\n";
   for (const auto& input : graph.inputs) {
     LONGHAUL_CHECK(graph[input.value].name == input.name, "input {} is called {}", input.name, graph[input.value].name);
-    text += "input " + value_text(graph, input.value) + "\n";
+    text += "input " + value_text(graph, input.value, input.state ? input.state->parameter : input.name) + "\n";
   }
   for (const auto& op : graph.ops) text += print(graph, op) + "\n";
-  for (const auto& output : graph.outputs) text += fmt::format("output {} %{}\n", quote(output.name), output.value);
+  for (const auto& output : graph.outputs)
+    text += output.state ? fmt::format("output {} {} %{}\n", name_of(output.state->role),
+                                       quote(output.state->parameter), output.value)
+                         : fmt::format("output {} %{}\n", quote(output.name), output.value);
   return text;
 }
 

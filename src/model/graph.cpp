@@ -32,7 +32,7 @@ class ForwardBuilder {
     for (const char* name : {"tokens", "labels", "index", "key_start", "position"})
       graph_.add_input(name, {batch, sequence}, DType::int32, Role::data);
     for (const auto& parameter : parameters(spec_))
-      graph_.add_input(parameter.name, parameter.shape, DType::float64, Role::parameter);
+      graph_.add_input(StateKey{Role::parameter, parameter.name}, parameter.shape, DType::float64);
     ValueId x = builder_.one("embedding", {graph_.input("tokens"), parameter("embedding.tokens")});
     if (spec_.embedding_multiplier != 1) x = builder_.one("scale", {x}, {{"factor", spec_.embedding_multiplier}});
     if (spec_.learned_positions)
@@ -164,7 +164,7 @@ Graph parameter_graph(const TransformerSpec& spec, const Mesh& mesh) {
   Graph graph;
   graph.mesh = mesh;
   for (const auto& parameter : parameters(spec))
-    graph.add_input(parameter.name, parameter.shape, DType::float64, Role::parameter);
+    graph.add_input(StateKey{Role::parameter, parameter.name}, parameter.shape, DType::float64);
   return graph;
 }
 

@@ -15,7 +15,8 @@ const OpRegistration adamw({.name = "adamw",
                             .signature = "*,*,*,*,,,->*,*,*",
                             .pointwise = true,
                             .result_types = types,
-                            .in_place = {{0, 0}, {1, 1}, {2, 2}}});
+                            .in_place = {{0, 0}, {1, 1}, {2, 2}},
+                            .master_results = {0, 1, 2}});
 
 }  // namespace
 }  // namespace longhaul

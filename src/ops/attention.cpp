@@ -56,7 +56,8 @@ const OpRegistration attention({.name = "attention",
                                 .result_types = forward_types,
                                 .factors = factors,
                                 .gradient = gradient,
-                                .flops = forward_flops});
+                                .flops = forward_flops,
+                                .master_results = {1}});
 // the six operands, output, log_sum_exp, gradient of the output -> dq, dk, dv
 const OpRegistration attention_gradient({.name = "attention_gradient",
                                          .signature = "bshd,btgd,btgd,bs,bt,bs,bshd,bhs,bshd->bshd,btgd,btgd",

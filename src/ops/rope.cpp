@@ -19,7 +19,7 @@ std::vector<DType> table_type(const Graph&, const Op&) {
 // position [b, s] int32 -> [b, s, r]: r/2 cosines, then r/2 sines, times `scale`. Attributes inverse_frequencies (r/2
 // numbers), scale. Every layer of one kind shares a table.
 const OpRegistration rope_table(
-    {.name = "rope_table", .signature = "bs->bsr", .whole = "r", .result_types = table_type});
+    {.name = "rope_table", .signature = "bs->bsr", .whole = "r", .result_types = table_type, .master_results = {0}});
 // x [b, s, h, d], table [b, s, r] -> [b, s, h, d]; attribute inverse (0 or 1)
 const OpRegistration rope(
     {.name = "rope", .signature = "bshd,bsr->bshd", .whole = "dr", .gradient = gradient, .in_place = {{0, 0}}});

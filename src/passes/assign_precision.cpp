@@ -7,7 +7,10 @@
 //   gradient_reduce_dtype only on their way through a reduction
 // A low-precision run reads compute copies: state of their own, made from the masters by the update, so that ZeRO
 // shards masters with the moments and gathers only the small copies.
+#include <algorithm>
+
 #include "base/error.h"
+#include "ir/op_definition.h"
 #include "ir/rewrite.h"
 #include "passes/pass.h"
 
@@ -18,28 +21,34 @@ bool is_parameter(const Graph& graph, ValueId value) {
   return value != no_value && graph[value].role == Role::parameter;
 }
 
-DType type_of_input(const Value& value, const CompileOptions& options) {
+bool keeps_master(const Op& op, std::size_t result) {
+  const auto& list = op.definition->master_results;
+  return std::find(list.begin(), list.end(), static_cast<int>(result)) != list.end();
+}
+
+DType type_of_input(const Value& value, const Precision& precision) {
   switch (value.role) {
     case Role::parameter:
     case Role::first_moment:
     case Role::second_moment:
-      return master_dtype(options.dtype);
+      return precision.master();
     case Role::accumulator:
-      return options.gradient_dtype;
+    case Role::gradient:
+      return precision.gradient;
     default:
       return value.dtype;
   }
 }
 
 // The compute copies: parameter inputs of the forward and backward pass are replaced by inputs of their own.
-void read_compute_copies(Graph& graph, const CompileOptions& options) {
+void read_compute_copies(Graph& graph, const Precision& precision) {
   std::vector<ValueId> copies;
   for (std::size_t i = 0, n = graph.inputs.size(); i < n; ++i) {
     const Binding input = graph.inputs[i];
     if (!is_parameter(graph, input.value)) continue;
     copies.resize(graph.values.size(), no_value);
-    copies[static_cast<std::size_t>(input.value)] =
-        graph.add_input("compute." + input.name, graph[input.value].shape, options.dtype, Role::compute_parameter);
+    copies[static_cast<std::size_t>(input.value)] = graph.add_input(
+        StateKey{Role::compute_parameter, input.state->parameter}, graph[input.value].shape, precision.dtype);
   }
   copies.resize(graph.values.size(), no_value);
   for (auto& op : graph.ops)
@@ -54,20 +63,20 @@ void read_compute_copies(Graph& graph, const CompileOptions& options) {
 // The micro-batch's gradient that an output is, or adds to an accumulator.
 ValueId gradient_of(const Graph& graph, const std::vector<std::int32_t>& definition, ValueId output) {
   const Op& op = graph.ops[static_cast<std::size_t>(definition[static_cast<std::size_t>(output)])];
-  return op.is("add") && op.made_by == "optimizer" ? op.operands[1] : output;
+  return is_accumulation(graph, op) ? op.operands[1] : output;
 }
 
 // Ops give gradients in the dtype that they accumulate in; a narrower gradient_dtype rounds them.
-void round_for_accumulation(Graph& graph, const CompileOptions& options) {
+void round_for_accumulation(Graph& graph, const Precision& precision) {
   std::vector<char> marked(graph.values.size(), 0);
   const auto definition = definitions(graph);
   for (const auto& output : graph.outputs)
-    if (output.name != "loss") marked[static_cast<std::size_t>(gradient_of(graph, definition, output.value))] = 1;
+    if (output.state) marked[static_cast<std::size_t>(gradient_of(graph, definition, output.value))] = 1;
   Builder builder(graph, "assign_precision");
   insert_behind(
       builder, [&](const Op&, ValueId result) { return marked[static_cast<std::size_t>(result)]; },
       [&](ValueId wide) {
-        const ValueId narrow = builder.cast(wide, options.gradient_dtype, {{"for_accumulation", std::int64_t{1}}});
+        const ValueId narrow = builder.cast(wide, precision.gradient, {{"for_accumulation", std::int64_t{1}}});
         graph[narrow].name = graph[wide].name;
         graph[narrow].primal = graph[wide].primal;
         return narrow;
@@ -76,9 +85,10 @@ void round_for_accumulation(Graph& graph, const CompileOptions& options) {
 
 // gradient -> cast to the reduction's dtype -> (reduction) -> cast back, right after the gradient is defined.
 void round_for_reduction(Graph& graph, const PassContext& context) {
-  const CompileOptions& options = context.options;
-  const StateAxes axes = state_axes(graph.mesh, options);
-  const bool every_micro_batch = options.zero_stage >= 2 && !axes.shards.empty();
+  const Precision& precision = context.options.precision;
+  const Placement& placement = context.options.placement;
+  const StateAxes axes = state_axes(graph.mesh, placement);
+  const bool every_micro_batch = placement.sharded.accumulators && !axes.shards.empty();
   const bool hands_over = context.kind == ProgramKind::accumulate_only || context.kind == ProgramKind::accumulate_last;
   if (!every_micro_batch && !hands_over) return;
   // The value that crosses the reduction: the micro-batch's gradient when accumulators are sharded, else the finished
@@ -87,7 +97,7 @@ void round_for_reduction(Graph& graph, const PassContext& context) {
   std::vector<char> crosses(graph.values.size(), no);
   const auto definition = definitions(graph);
   for (const auto& output : graph.outputs) {
-    if (output.name == "loss") continue;
+    if (!output.state) continue;  // the loss
     const auto sum = static_cast<std::size_t>(output.value),
                gradient = static_cast<std::size_t>(gradient_of(graph, definition, output.value));
     if (every_micro_batch) crosses[gradient] = axes.replicas.empty() ? whole : in_group;
@@ -101,52 +111,49 @@ void round_for_reduction(Graph& graph, const PassContext& context) {
         if (crosses[static_cast<std::size_t>(gradient)] == in_group) {
           attributes.set("in_group", std::int64_t{1});
           // Accumulators are partial sums over the groups; a narrower gradient_dtype rounds what joins them.
-          if (size_of(options.gradient_dtype) < size_of(options.gradient_reduce_dtype))
+          if (size_of(precision.gradient) < size_of(precision.gradient_reduce))
             back.set("for_accumulation", std::int64_t{1});
         }
-        const ValueId reduced = builder.cast(gradient, options.gradient_reduce_dtype, std::move(attributes));
-        return builder.cast(reduced, options.gradient_dtype, std::move(back));
+        const ValueId reduced = builder.cast(gradient, precision.gradient_reduce, std::move(attributes));
+        return builder.cast(reduced, precision.gradient, std::move(back));
       });
 }
 
 void update_compute_copies(Graph& graph, const CompileOptions& options) {
   Builder builder(graph, "assign_precision");
   builder.at(Phase::update, -1);
-  for (const auto& parameter : options.parameters) {
+  for (const auto& parameter : options.meaning.parameters) {
     const ValueId value = graph.output(parameter.name);
-    graph.outputs.push_back({"compute." + parameter.name, builder.cast(value, options.dtype)});
+    graph.outputs.push_back(
+        {StateKey{Role::compute_parameter, parameter.name}, builder.cast(value, options.precision.dtype)});
   }
 }
 
 }  // namespace
 
 void assign_precision(Graph& graph, const PassContext& context) {
-  const CompileOptions& options = context.options;
-  const bool rounds = options.gradient_dtype != master_dtype(options.dtype);
-  for (const auto& input : graph.inputs) graph[input.value].dtype = type_of_input(graph[input.value], options);
+  const Precision& precision = context.options.precision;
+  const bool rounds = precision.gradient != precision.master();
+  for (const auto& input : graph.inputs) graph[input.value].dtype = type_of_input(graph[input.value], precision);
   for (const auto& op : graph.ops)
     for (std::size_t i = 0; i < op.results.size(); ++i) {
       Value& value = graph[op.results[i]];
       if (!is_floating(value.dtype) || value.shape.empty()) continue;  // integers and scalars stay
-      if (op.is("adamw"))
-        value.dtype = master_dtype(options.dtype);
-      else if (op.is("rope_table") || (op.is("attention") && i == 1))
-        value.dtype = master_dtype(options.dtype);
-      else if (op.is("add") && op.made_by == "optimizer")
-        value.dtype = options.gradient_dtype;
-      else if (is_parameter(graph, value.primal))
-        value.dtype = master_dtype(options.dtype);
+      if (is_accumulation(graph, op))
+        value.dtype = precision.gradient;
+      else if (keeps_master(op, i) || is_parameter(graph, value.primal))
+        value.dtype = precision.master();
       else
-        value.dtype = options.dtype;
+        value.dtype = precision.dtype;
     }
-  if (options.dtype != master_dtype(options.dtype)) {
+  if (precision.copies()) {
     if (context.kind == ProgramKind::update)
-      update_compute_copies(graph, options);
+      update_compute_copies(graph, context.options);
     else
-      read_compute_copies(graph, options);
+      read_compute_copies(graph, precision);
   }
-  if (is_accumulate(context.kind) && rounds) round_for_accumulation(graph, options);
-  if (is_accumulate(context.kind) && options.gradient_reduce_dtype != options.gradient_dtype && graph.mesh.world() > 1)
+  if (is_accumulate(context.kind) && rounds) round_for_accumulation(graph, precision);
+  if (is_accumulate(context.kind) && precision.gradient_reduce != precision.gradient && graph.mesh.world() > 1)
     round_for_reduction(graph, context);
 }
 

@@ -1,5 +1,5 @@
 // choose_attention: how each attention op gets whole key sequences when the sequence is split. The mesh names the
-// strategies; ops with a window may use its axes as those of other names (CompileOptions::window_axes):
+// strategies; ops with a window may use its axes as those of other names (Placement::window_axes):
 //
 //   ulysses (arXiv 2309.14509): heads are independent; q, k, v are exchanged from split-by-sequence to split-by-head,
 //   the output back.
@@ -38,7 +38,7 @@ struct Split {
 
 class Choice {
  public:
-  Choice(const Graph& graph, const CompileOptions& options) : mesh_(graph.mesh), options_(options) {}
+  Choice(const Graph& graph, const Placement& placement) : mesh_(graph.mesh), placement_(placement) {}
 
   /// For attention of `keys` keys with this window (0: none).
   const Split& of(std::int64_t keys, std::int64_t window) {
@@ -50,19 +50,20 @@ class Choice {
  private:
   Split make(std::int64_t keys, std::int64_t window) const {
     Split split;
-    const AxisList axes = mesh_.axes(options_.sequence_axes);
+    const AxisList axes = mesh_.axes(placement_.sequence_axes);
     for (int i = 0; i < axes.size(); ++i) {
       const int axis = axes[i];
       const std::string& name = mesh_.axes()[static_cast<std::size_t>(axis)].name;
-      const auto other = window > 0 ? options_.window_axes.find(name) : options_.window_axes.end();
-      const std::string& strategy = other == options_.window_axes.end() ? name : other->second;
+      const auto other = window > 0 ? placement_.window_axes.find(name) : placement_.window_axes.end();
+      const std::string& strategy = other == placement_.window_axes.end() ? name : other->second;
       if (strategy == "ulysses") split.heads.push_back(axis);
       if (strategy == "gather" || strategy == "ring") split.queries.push_back(axis);
       if (strategy == "ring") split.keys.push_back(axis);
     }
     LONGHAUL_CHECK(split.keys.empty() || split.keys == split.queries, "ring and gather of one attention");
     if (window > 0 && !split.queries.empty() && split.keys.empty() &&
-        reached_rows(options_.token_order, order_ranks(mesh_, options_), keys, mesh_.count(split.queries), window)) {
+        reached_rows(placement_.token_order, order_ranks(mesh_, placement_), keys, mesh_.count(split.queries),
+                     window)) {
       split.keys = split.queries;
       split.keeps = true;
     }
@@ -70,14 +71,14 @@ class Choice {
   }
 
   const Mesh& mesh_;
-  const CompileOptions& options_;
+  const Placement& placement_;
   std::map<std::pair<std::int64_t, std::int64_t>, Split> splits_;
 };
 
 }  // namespace
 
 void choose_attention(Graph& graph, const PassContext& context) {
-  Choice choice(graph, context.options);
+  Choice choice(graph, context.options.placement);
   Builder builder(graph, "choose_attention");
   std::vector<ValueId> expanded(graph.values.size(), no_value);
   rewrite(builder, [&](Op& op) {
@@ -91,7 +92,8 @@ void choose_attention(Graph& graph, const PassContext& context) {
       fail(
           "parallelism.{}: layer {} has {} query heads, which do not divide over {} ranks; use a number that divides "
           "them",
-          op.attributes.integer("window") > 0 && !context.options.window_axes.empty() ? "window_layers" : "sequence",
+          op.attributes.integer("window") > 0 && !context.options.placement.window_axes.empty() ? "window_layers"
+                                                                                                : "sequence",
           op.layer, heads, ranks);
     if (!split.heads.empty()) op.attributes.set("head_axes", split.heads);
     if (!split.queries.empty()) op.attributes.set("query_axes", split.queries);

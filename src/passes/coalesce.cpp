@@ -2,7 +2,7 @@
 // the same pass, none of which needs another's result. Two uses of one mechanism:
 //   what moves along a dimension (q, k, v of a layer, a block of keys and values on a ring): neighbours in the program,
 //   of any size, since they live at the same time anyway;
-//   state (gradients to be summed, shards to be gathered): in buckets of up to options.bucket_size bytes, counted
+//   state (gradients to be summed, shards to be gathered): in buckets of up to bucket_size bytes, counted
 //   unsharded. A gather or sum waits for the bucket until its result is needed or the bucket is full; shards that are
 //   there from the start are gathered with the first of their layer. A bucket never holds more than its size, so what
 //   lives longer than before is bounded by it. A tensor larger than a bucket travels alone and is not copied.
@@ -221,7 +221,7 @@ class Coalescing {
 }  // namespace
 
 void coalesce(Graph& graph, const PassContext& context) {
-  const std::int64_t bucket_size = context.options.bucket_size;
+  const std::int64_t bucket_size = context.options.schedule.bucket_size;
   if (bucket_size > 0) gather_with_the_first(graph, bucket_size);
   Coalescing(graph, bucket_size).run();
 }

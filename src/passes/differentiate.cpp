@@ -46,14 +46,14 @@ void differentiate(Graph& graph, const PassContext& context) {
     for (std::size_t k = 0; k < gradients.size(); ++k)
       if (gradients[k] != no_value) contribute(op.operands[k], gradients[k]);
   }
-  for (const auto& parameter : context.options.parameters) {
+  for (const auto& parameter : context.options.meaning.parameters) {
     const ValueId value = graph.input(parameter.name);
     LONGHAUL_CHECK(value != no_value, "graph {} has no parameter {}", graph.name, parameter.name);
     builder.at(Phase::backward, -1);
     const ValueId gradient = close(value);
     LONGHAUL_CHECK(gradient != no_value, "no gradient reaches parameter {}", parameter.name);
-    if (graph[gradient].name.empty()) graph[gradient].name = "gradient." + parameter.name;
-    graph.outputs.push_back({"gradient." + parameter.name, gradient});
+    graph.outputs.push_back({StateKey{Role::gradient, parameter.name}, gradient});
+    if (graph[gradient].name.empty()) graph[gradient].name = graph.outputs.back().name;
   }
   remove_dead_ops(graph);
 }

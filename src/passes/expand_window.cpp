@@ -45,8 +45,8 @@ class WindowExpansion {
     if (window == 0 || op.attributes.axes("key_axes").empty()) return nullptr;
     const auto [found, added] = parts_.try_emplace({keys, window, blocks(op)});
     if (added)
-      found->second = reached_rows(context_.options.token_order, order_ranks(graph_.mesh, context_.options), keys,
-                                   blocks(op), window);
+      found->second = reached_rows(context_.options.placement.token_order,
+                                   order_ranks(graph_.mesh, context_.options.placement), keys, blocks(op), window);
     return found->second ? &*found->second : nullptr;
   }
 

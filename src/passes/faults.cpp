@@ -85,7 +85,7 @@ bool norm_without_a_parameter(Graph& graph, const PassContext& context) {
 
 bool rounds_an_activation(Graph& graph, const PassContext& context) {
   if (!is_accumulate(context.kind)) return false;
-  const DType high = context.options.dtype, low = high == DType::float64 ? DType::float32 : DType::bfloat16;
+  const DType high = context.options.precision.dtype, low = high == DType::float64 ? DType::float32 : DType::bfloat16;
   if (high == low) return false;
   return insert_behind(
       graph, [](const Op& op) { return op.is("einsum") && op.phase == Phase::forward; },
@@ -217,11 +217,12 @@ bool loses_an_addend(Graph& graph, const PassContext&) {
 bool exchanges_kept_parameters(Graph& graph, const PassContext&) {
   std::vector<Binding*> kept;
   for (auto& input : graph.inputs)
-    if (input.name.starts_with("gathered.")) kept.push_back(&input);
+    if (input.is(Role::gathered)) kept.push_back(&input);
   for (std::size_t j = 0; j < kept.size(); ++j)
     for (std::size_t i = 0; i < j; ++i)
       if (same_type(graph[kept[i]->value], graph[kept[j]->value])) {
         std::swap(kept[i]->name, kept[j]->name);
+        std::swap(kept[i]->state, kept[j]->state);
         return true;
       }
   return false;
@@ -263,7 +264,7 @@ bool norm_of_own_shard(Graph& graph, const PassContext& context) {
 
 bool rounds_what_moves(Graph& graph, const PassContext& context) {
   if (!is_accumulate(context.kind)) return false;
-  const DType high = context.options.dtype, low = high == DType::float64 ? DType::float32 : DType::bfloat16;
+  const DType high = context.options.precision.dtype, low = high == DType::float64 ? DType::float32 : DType::bfloat16;
   if (high == low) return false;
   return insert_behind(
       graph, [&](const Op& op) { return op.is("all_to_all") && graph[op.results[0]].dtype == high; },

@@ -22,8 +22,9 @@ void loss(Graph& graph, const PassContext& context) {
   const ValueId logits = graph.output("logits");
   LONGHAUL_CHECK(logits != no_value, "graph {} has no logits", graph.name);
   Attributes attributes;
-  if (context.options.logits_scale != 1) attributes.set("logits_scale", context.options.logits_scale);
-  if (context.options.logits_soft_cap != 0) attributes.set("soft_cap", context.options.logits_soft_cap);
+  const Meaning& meaning = context.options.meaning;
+  if (meaning.logits_scale != 1) attributes.set("logits_scale", meaning.logits_scale);
+  if (meaning.logits_soft_cap != 0) attributes.set("soft_cap", meaning.logits_soft_cap);
   const ValueId sum = builder.one("cross_entropy", {logits, labels}, attributes);
   if (context.kind == ProgramKind::evaluate) {
     graph.outputs = {{"loss_sum", sum}, {"valid_tokens", builder.one("count_valid", {labels})}};

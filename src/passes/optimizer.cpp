@@ -20,15 +20,13 @@ void accumulate(Graph& graph, const PassContext& context) {
   std::vector<std::vector<Sum>> sums(graph.values.size());
   for (std::size_t i = 0; i < graph.outputs.size(); ++i) {
     Binding& output = graph.outputs[i];
-    if (!output.name.starts_with("gradient.")) continue;
-    const std::string parameter = output.name.substr(9);
+    if (!output.is(Role::gradient)) continue;
+    const StateKey key{Role::accumulator, output.state->parameter};
     if (adds) {
-      const Shape shape = graph[output.value].shape;
-      const ValueId accumulator =
-          graph.add_input("accumulator." + parameter, shape, graph[output.value].dtype, Role::accumulator);
-      sums[static_cast<std::size_t>(output.value)].push_back({i, accumulator});
+      const Value gradient = graph[output.value];
+      sums[static_cast<std::size_t>(output.value)].push_back({i, graph.add_input(key, gradient.shape, gradient.dtype)});
     }
-    if (!hands_over) output.name = "accumulator." + parameter;
+    if (!hands_over) output = {key, output.value};
   }
   if (!adds) return;
 
@@ -45,35 +43,34 @@ void accumulate(Graph& graph, const PassContext& context) {
 }
 
 void update(Graph& graph, const PassContext& context) {
-  const CompileOptions& options = context.options;
+  const auto& parameters = context.options.meaning.parameters;
+  const OptimizerSettings& settings = context.options.meaning.optimizer;
   Builder builder(graph, "optimizer");
   builder.at(Phase::update, -1);
   const ValueId step = graph.add_input("step", {}, DType::float64, Role::scalar);
   const ValueId rate = graph.add_input("learning_rate", {}, DType::float64, Role::scalar);
   std::vector<ValueId> gradients, squares;
-  for (const auto& parameter : options.parameters) {
-    gradients.push_back(
-        graph.add_input("gradient." + parameter.name, parameter.shape, DType::float64, Role::accumulator));
+  for (const auto& parameter : parameters) {
+    gradients.push_back(graph.add_input(StateKey{Role::gradient, parameter.name}, parameter.shape, DType::float64));
     squares.push_back(builder.one("sum_squares", {gradients.back()}));
   }
-  const auto clip = builder.emit("clip_coefficient", {builder.one("add", squares)}, {{"max_norm", options.max_norm}});
+  const auto clip = builder.emit("clip_coefficient", {builder.one("add", squares)}, {{"max_norm", settings.max_norm}});
   graph.outputs.push_back({"grad_norm", clip[1]});
-  for (std::size_t i = 0; i < options.parameters.size(); ++i) {
-    const auto& parameter = options.parameters[i];
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const auto& parameter = parameters[i];
     const ValueId value = graph.input(parameter.name);
     LONGHAUL_CHECK(value != no_value, "graph {} has no parameter {}", graph.name, parameter.name);
-    const ValueId first =
-        graph.add_input("first_moment." + parameter.name, parameter.shape, DType::float64, Role::first_moment);
-    const ValueId second =
-        graph.add_input("second_moment." + parameter.name, parameter.shape, DType::float64, Role::second_moment);
+    const StateKey first_moment{Role::first_moment, parameter.name}, second_moment{Role::second_moment, parameter.name};
+    const ValueId first = graph.add_input(first_moment, parameter.shape, DType::float64);
+    const ValueId second = graph.add_input(second_moment, parameter.shape, DType::float64);
     const auto results = builder.emit("adamw", {first, second, value, gradients[i], clip[0], rate, step},
-                                      {{"beta1", options.beta1},
-                                       {"beta2", options.beta2},
-                                       {"epsilon", options.epsilon},
-                                       {"weight_decay", parameter.decays ? options.weight_decay : 0.0}});
-    graph.outputs.push_back({"first_moment." + parameter.name, results[0]});
-    graph.outputs.push_back({"second_moment." + parameter.name, results[1]});
-    graph.outputs.push_back({parameter.name, results[2]});
+                                      {{"beta1", settings.beta1},
+                                       {"beta2", settings.beta2},
+                                       {"epsilon", settings.epsilon},
+                                       {"weight_decay", parameter.decays ? settings.weight_decay : 0.0}});
+    graph.outputs.push_back({first_moment, results[0]});
+    graph.outputs.push_back({second_moment, results[1]});
+    graph.outputs.push_back({StateKey{Role::parameter, parameter.name}, results[2]});
   }
 }
 

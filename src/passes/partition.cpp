@@ -35,8 +35,8 @@ class Partition {
   };
 
   void place_inputs() {
-    const AxisList batch = graph_.mesh.axes(context_.options.batch_axes);
-    const AxisList sequence = graph_.mesh.axes(context_.options.sequence_axes);
+    const AxisList batch = graph_.mesh.axes(context_.options.placement.batch_axes);
+    const AxisList sequence = graph_.mesh.axes(context_.options.placement.sequence_axes);
     home_.resize(graph_.values.size(), no_value);
     for (const auto& input : graph_.inputs) {
       Value& value = graph_[input.value];
@@ -55,9 +55,7 @@ class Partition {
 
   // A gathered parameter serves the ops of one phase and layer: kept longer, the forward's copy would live until the
   // backward.
-  bool shared_within_layer(ValueId value) const {
-    return graph_[value].role == Role::parameter || graph_[value].role == Role::compute_parameter;
-  }
+  bool shared_within_layer(ValueId value) const { return holds_parameter(graph_[value].role); }
 
   ValueId in_layout(ValueId value, const Layout& layout, const Op& user) {
     const ValueId home = home_[static_cast<std::size_t>(value)];

@@ -3,13 +3,12 @@
 #pragma once
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "base/dtype.h"
 #include "ir/graph.h"
+#include "passes/options.h"
 
 namespace longhaul {
 
@@ -33,64 +32,15 @@ constexpr bool is_accumulate(ProgramKind kind) {
   return kind >= ProgramKind::accumulate_only && kind <= ProgramKind::accumulate_last;
 }
 
-struct ParameterInfo {
-  std::string name;
-  Shape shape;
-  bool decays = true;  // weight decay applies
-};
-
-/// Where the tokens of a padded sequence lie in the buffers: in order; in 2·n chunks of which rank i of n holds chunks
-/// i and 2·n − 1 − i, so that causal attention costs every rank the same; or by any permutation.
-enum class TokenOrder : std::uint8_t { contiguous, zigzag, permuted };
-std::string_view name_of(TokenOrder order);
-
-/// How long a parameter that ZeRO-3 shards stays whole once it is gathered: until the layer's forward or backward pass
-/// is done, from forward to backward, or for all micro-batches of a step.
-enum class GatherLifetime : std::uint8_t { phase, backward, step };
-
-/// Everything that passes may decide by. Meaning (loss, optimizer) comes first, then placement.
-struct CompileOptions {
-  // meaning
-  double logits_scale = 1;
-  double logits_soft_cap = 0;
-  std::vector<ParameterInfo> parameters;
-  double max_norm = 1;
-  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.1;
-  // precision
-  DType dtype = DType::float32;           // activations and compute
-  DType gradient_dtype = DType::float32;  // accumulators
-  DType gradient_reduce_dtype = DType::float32;
-  // placement
-  int zero_stage = 1;
-  /// Mesh axes over which batch and sequence are split, by name, major first.
-  std::vector<std::string> batch_axes = {"dp"};
-  std::vector<std::string> sequence_axes = {"ring", "gather", "ulysses"};
-  TokenOrder token_order = TokenOrder::contiguous;
-  /// Mesh axes, by name, whose ranks hold copies of the state that zero_stage shards over all other axes.
-  std::vector<std::string> replica_axes = {};
-  GatherLifetime gather_lifetime = GatherLifetime::phase;
-  /// Gradients and parameters travel together up to so many bytes, counted unsharded; 0: each alone.
-  std::int64_t bucket_size = 4 << 20;
-  /// Layers with a window use the sequence axis of one name as one of another; axes that are left out as their own.
-  std::map<std::string, std::string> window_axes;
-  std::string fault;  // test hook: a planted fault (LONGHAUL_FAULT)
-};
-
-/// float32 for bfloat16 and float32 training, float64 for float64: parameters, moments, statistics.
-constexpr DType master_dtype(DType dtype) {
-  return dtype == DType::float64 ? DType::float64 : DType::float32;
-}
-
-/// The live axes of a mesh that state is sharded over (with a zero_stage that shards it), and those that replicate it.
-struct StateAxes {
-  AxisList shards, replicas;
-};
-StateAxes state_axes(const Mesh& mesh, const CompileOptions& options);
-
 struct PassContext {
   const CompileOptions& options;
   ProgramKind kind;
 };
+
+/// Adds a micro-batch's gradient, operand 1, to what the step has so far.
+inline bool is_accumulation(const Graph& graph, const Op& op) {
+  return op.is("add") && graph[op.operands[0]].role == Role::accumulator;
+}
 
 struct Pass {
   std::string_view name;

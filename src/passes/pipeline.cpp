@@ -11,15 +11,6 @@ std::string_view name_of(ProgramKind kind) {
   return names[static_cast<std::size_t>(kind)];
 }
 
-std::string_view name_of(TokenOrder order) {
-  return order == TokenOrder::contiguous ? "contiguous" : order == TokenOrder::zigzag ? "zigzag" : "permuted";
-}
-
-StateAxes state_axes(const Mesh& mesh, const CompileOptions& options) {
-  const AxisSet copies = mesh.axes(options.replica_axes).set();
-  return {mesh.live().without(copies), mesh.live().only(copies)};
-}
-
 const std::vector<Pass>& pipeline() {
   static const std::vector<Pass> table = {
       // the specification

@@ -22,13 +22,10 @@ std::int64_t aligned(std::int64_t bytes) {
   return (bytes + alignment - 1) / alignment * alignment;
 }
 
-MemoryCategory category_of(std::string_view name, Role role) {
-  if (role == Role::parameter || role == Role::compute_parameter || name.starts_with("compute.") ||
-      name.starts_with("gathered."))
-    return MemoryCategory::parameters;
-  if (role == Role::first_moment || role == Role::second_moment) return MemoryCategory::optimizer;
-  if (name.starts_with("gradient.") || name.starts_with("accumulator.")) return MemoryCategory::gradients;
-  return MemoryCategory::data;
+MemoryCategory category_of(Role role) {
+  return holds_parameter(role) ? MemoryCategory::parameters
+         : is_moment(role)     ? MemoryCategory::optimizer
+                               : MemoryCategory::gradients;
 }
 
 // Free ranges of one growing space; allocation is best fit, or at the end.
@@ -154,10 +151,7 @@ class Planner {
   // A program's own copies and gradients of parameters, and what waits for the backward pass, count as such whatever op
   // makes them, a collective or not.
   MemoryCategory category(const Op& op, ValueId result) const {
-    const auto of_parameter = [&](ValueId value) {
-      return value != no_value &&
-             (graph_[value].role == Role::parameter || graph_[value].role == Role::compute_parameter);
-    };
+    const auto of_parameter = [&](ValueId value) { return value != no_value && holds_parameter(graph_[value].role); };
     const std::int32_t last = last_use_[at(result)];
     const bool saved = op.phase == Phase::forward && last >= 0 && last < static_cast<std::int32_t>(graph_.ops.size()) &&
                        graph_.ops[static_cast<std::size_t>(last)].phase == Phase::backward;
@@ -275,19 +269,19 @@ class Planner {
 
 NamedBuffers plan_named_buffers(const std::vector<const Graph*>& programs) {
   NamedBuffers named;
-  const auto note = [&](const Graph& graph, const std::string& name, ValueId id) {
-    auto& slot = named.slots[name];
-    slot.bytes = std::max(slot.bytes, aligned(std::max<std::int64_t>(1, local_bytes(graph, id))));
-    slot.category = category_of(name, graph[id].role);
-  };
-  for (const Graph* graph : programs) {
-    for (const auto& output : graph->outputs) note(*graph, output.name, output.value);
-    for (const auto& input : graph->inputs) note(*graph, input.name, input.value);
-  }
+  for (const Graph* graph : programs)
+    for (const auto* bindings : {&graph->inputs, &graph->outputs})
+      for (const auto& binding : *bindings) {
+        auto& slot = named.slots[binding.name];
+        slot.bytes = std::max(slot.bytes, aligned(std::max<std::int64_t>(1, local_bytes(*graph, binding.value))));
+        if (!binding.state) continue;
+        slot.state = binding.state;
+        slot.category = category_of(binding.state->role);
+      }
   for (auto& [name, slot] : named.slots) {
-    if (name.starts_with("gradient.")) {
+    if (slot.state && slot.state->role == Role::gradient) {
       // A reduced gradient may take the place of its accumulator: the last micro-batch turns one into the other.
-      const auto accumulator = named.slots.find("accumulator." + name.substr(9));
+      const auto accumulator = named.slots.find(name_of(StateKey{Role::accumulator, slot.state->parameter}));
       if (accumulator != named.slots.end() && accumulator->second.bytes == slot.bytes) {
         slot.offset = accumulator->second.offset;  // "accumulator" sorts before "gradient"
         continue;

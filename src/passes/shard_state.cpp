@@ -14,47 +14,45 @@
 namespace longhaul::passes {
 
 void shard_state(Graph& graph, const PassContext& context) {
-  const CompileOptions& options = context.options;
-  const int stage = options.zero_stage;
-  const StateAxes axes = state_axes(graph.mesh, options);
-  const bool copies = options.dtype != master_dtype(options.dtype);
+  const StatePlacement& sharded = context.options.placement.sharded;
+  const StateAxes axes = state_axes(graph.mesh, context.options.placement);
+  const bool masters = context.options.precision.copies() ? sharded.moments : sharded.parameters;
 
-  const auto layout_of = [&](ValueId id, bool sharded) {
+  const auto layout_of = [&](ValueId id, bool flat) {
     Layout layout = Layout::whole(graph[id].shape.size());
-    if (sharded && !graph[id].shape.empty()) layout.flat = axes.shards;
+    if (flat && !graph[id].shape.empty()) layout.flat = axes.shards;
     return layout;
   };
   const auto accumulated = [&](ValueId id) {
-    Layout layout = layout_of(id, stage >= 2);
-    layout.partial = stage >= 2 ? axes.replicas.set() : graph.mesh.live().set();
+    Layout layout = layout_of(id, sharded.accumulators);
+    layout.partial = sharded.accumulators ? axes.replicas.set() : graph.mesh.live().set();
     return layout;
   };
-  const auto pin = [&](const std::string& name, ValueId id) {
-    Value& value = graph[id];
-    if (name.starts_with("gradient."))
-      value.pinned = layout_of(id, stage >= 1);
-    else if (name.starts_with("accumulator."))
-      value.pinned = accumulated(id);
-    else if (name.starts_with("first_moment.") || name.starts_with("second_moment."))
-      value.pinned = layout_of(id, stage >= 1);
-    else if (name.starts_with("compute."))
-      value.pinned = layout_of(id, stage >= 3);
-    else if (value.shape.empty())
-      value.pinned = layout_of(id, false);
-    else
-      value.pinned = layout_of(id, stage >= (copies ? 1 : 3));  // a parameter
+  const auto layout_of_state = [&](Role role, ValueId id) {
+    switch (role) {
+      case Role::accumulator:
+        return accumulated(id);
+      case Role::gradient:
+        return layout_of(id, sharded.gradients);
+      case Role::parameter:
+        return layout_of(id, masters);
+      case Role::compute_parameter:
+        return layout_of(id, sharded.parameters);
+      default:
+        return layout_of(id, is_moment(role) && sharded.moments);
+    }
   };
-  for (const auto& input : graph.inputs)
-    if (graph[input.value].role != Role::data) pin(input.name, input.value);
-  for (const auto& output : graph.outputs) pin(output.name, output.value);
+  for (const auto* bindings : {&graph.inputs, &graph.outputs})
+    for (const auto& binding : *bindings)
+      if (Value& value = graph[binding.value]; value.role != Role::data)
+        value.pinned = layout_of_state(binding.state ? binding.state->role : value.role, binding.value);
   for (const auto& op : graph.ops) {
     // A gradient that is rounded for its reduction is reduced right there, before it is widened again.
     if (op.is("cast") && op.attributes.integer("for_reduction"))
       graph[op.results[0]].pinned =
-          op.attributes.integer("in_group") ? accumulated(op.results[0]) : layout_of(op.results[0], stage >= 1);
+          op.attributes.integer("in_group") ? accumulated(op.results[0]) : layout_of(op.results[0], sharded.gradients);
     // What joins a sharded accumulator is reduced inside the group only.
-    if (stage >= 2 && !axes.replicas.empty() && op.is("add") && op.made_by == "optimizer" &&
-        is_accumulate(context.kind))
+    if (sharded.accumulators && !axes.replicas.empty() && is_accumulation(graph, op))
       graph[op.operands[1]].pinned = accumulated(op.operands[1]);
   }
 }

@@ -6,13 +6,13 @@
 
 namespace longhaul {
 
-int order_ranks(const Mesh& mesh, const CompileOptions& options) {
-  return mesh.count(mesh.axes(options.sequence_axes).without(mesh.axes({"ulysses"}).set()));
+int order_ranks(const Mesh& mesh, const Placement& placement) {
+  return mesh.count(mesh.axes(placement.sequence_axes).without(mesh.axes({"ulysses"}).set()));
 }
 
 std::vector<TokenRun> token_runs(TokenOrder order, int ranks, std::int64_t padded, std::int64_t first,
                                  std::int64_t slots) {
-  LONGHAUL_CHECK(order != TokenOrder::permuted, "a permuted order comes from the loader");
+  LONGHAUL_CHECK(order != TokenOrder::balanced, "a permuted order comes from the loader");
   if (order == TokenOrder::contiguous || ranks == 1) return {{first, first, slots}};
   // Rank i of n holds chunks i and 2n − 1 − i; ranks that share what it holds have consecutive slots of it.
   const std::int64_t chunk = padded / (2 * ranks);
@@ -34,7 +34,7 @@ std::vector<TokenRun> token_runs(TokenOrder order, int ranks, std::int64_t padde
 std::optional<std::vector<BlockRows>> reached_rows(TokenOrder order, int ranks, std::int64_t padded, int blocks,
                                                    std::int64_t window) {
   LONGHAUL_CHECK(window >= 1 && padded % blocks == 0, "a window of {} over {} blocks of {}", window, blocks, padded);
-  if (order == TokenOrder::permuted) return std::nullopt;
+  if (order == TokenOrder::balanced) return std::nullopt;
   const std::int64_t block = padded / blocks;
   std::vector<std::vector<TokenRun>> held;
   for (int i = 0; i < blocks; ++i) held.push_back(token_runs(order, ranks, padded, i * block, block));

@@ -13,9 +13,8 @@
 namespace longhaul {
 
 /// The mesh of data x ring x gather x ulysses ranks, the last next to each other; data is two axes where a shard group
-/// takes in a part of it. Sets the placement fields of `options`: zero_stage, batch_axes, sequence_axes, token_order,
-/// replica_axes, window_axes.
-Mesh place_ranks(const ResolvedParallelism& parallel, CompileOptions& options);
+/// takes in a part of it. Sets all of `placement`.
+Mesh place_ranks(const ResolvedParallelism& parallel, Placement& placement);
 
 /// `sequence` rounded up so that it divides over the ranks that share one: into equal chunks, for each ring or gather
 /// rank two under zigzag and permuted_chunks under balanced.
@@ -25,10 +24,10 @@ std::int64_t padded_sequence(const ResolvedParallelism& parallel, std::int64_t s
 std::string describe(const ResolvedParallelism& parallel);
 
 /// The global indices of a rank's slots in the padded sequence (`padded` tokens, a length from padded_sequence), by
-/// options.token_order, which must not be `permuted`:
+/// placement.token_order, which must not be `balanced`:
 /// that is TokenPlacement's.
-std::vector<std::int32_t> token_order(const Mesh& mesh, const CompileOptions& options, std::int64_t padded, int rank);
+std::vector<std::int32_t> token_order(const Mesh& mesh, const Placement& placement, std::int64_t padded, int rank);
 /// The same of all ranks that share a sequence, laid together as the ranks' layouts do.
-std::vector<std::int32_t> whole_token_order(const Mesh& mesh, const CompileOptions& options, std::int64_t padded);
+std::vector<std::int32_t> whole_token_order(const Mesh& mesh, const Placement& placement, std::int64_t padded);
 
 }  // namespace longhaul

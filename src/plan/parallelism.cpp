@@ -188,16 +188,16 @@ ResolvedParallelism resolve_parallelism(const Experiment& e, std::int64_t world,
   if (resolved.outer() > 1) {
     if (parallelism.token_order) {
       resolved.token_order = *parallelism.token_order;
-      if (resolved.token_order == SequenceOrder::balanced && !windowed.empty())
+      if (resolved.token_order == TokenOrder::balanced && !windowed.empty())
         resolved.decisions.push_back(
             "parallelism.token_order balanced: what a window sees may lie on any rank, so layers with one move all "
             "blocks");
     } else if (e.data.packing && windowed.empty()) {
-      resolved.token_order = SequenceOrder::balanced;
+      resolved.token_order = TokenOrder::balanced;
       resolved.decisions.push_back(
           "parallelism.token_order auto: balanced, which shares the attention of packed documents evenly");
     } else if (!whole.empty()) {
-      resolved.token_order = SequenceOrder::zigzag;
+      resolved.token_order = TokenOrder::zigzag;
       resolved.decisions.push_back("parallelism.token_order auto: zigzag, which shares causal attention evenly");
     } else {
       resolved.decisions.push_back("parallelism.token_order auto: contiguous, as every layer has a window");

@@ -21,7 +21,7 @@ struct ResolvedParallelism {
   std::int64_t data = 1, ulysses = 1, ring = 1, gather = 1, zero_stage = 1;
   std::int64_t shard_group = 0;                ///< neighbouring ranks that zero_stage shards over; 0: all
   std::optional<SequenceSplit> window_layers;  ///< how layers with a window are split, where not as the others
-  SequenceOrder token_order = SequenceOrder::contiguous;
+  TokenOrder token_order = TokenOrder::contiguous;
   std::int64_t global_batch_size = 1;   ///< sequences per optimizer step
   std::int64_t accumulation_steps = 1;  ///< micro-batches per optimizer step
   std::vector<std::string> decisions;   ///< what `auto` became and why, for the log

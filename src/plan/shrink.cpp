@@ -21,10 +21,7 @@ SequenceSplit window_split(const ResolvedParallelism& parallel) {
 /// Tokens that lie together for a layer with a window: what a rank holds of a sequence at its ends.
 std::int64_t piece(const ResolvedParallelism& parallel, std::int64_t sequence) {
   const SequenceSplit split = window_split(parallel);
-  const std::int64_t pieces = split.ring * split.gather_kv *
-                              (parallel.token_order == SequenceOrder::balanced ? permuted_chunks
-                               : parallel.token_order == SequenceOrder::zigzag ? 2
-                                                                               : 1);
+  const std::int64_t pieces = split.ring * split.gather_kv * chunks_of(parallel.token_order);
   return padded_sequence(parallel, sequence) / pieces;
 }
 

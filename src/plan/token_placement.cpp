@@ -81,17 +81,17 @@ void improve(const std::vector<double>& work, std::vector<std::int32_t>& owner, 
 
 }  // namespace
 
-TokenPlacement::TokenPlacement(const Mesh& mesh, const CompileOptions& options, std::int64_t padded,
+TokenPlacement::TokenPlacement(const Mesh& mesh, const Placement& placement, std::int64_t padded,
                                const std::vector<AttentionLayer>& layers)
     : mesh_(mesh),
-      axes_(mesh.axes(options.sequence_axes)),
-      holders_(order_ranks(mesh, options)),
-      permuted_(options.token_order == TokenOrder::permuted) {
+      axes_(mesh.axes(placement.sequence_axes)),
+      holders_(order_ranks(mesh, placement)),
+      permuted_(placement.token_order == TokenOrder::balanced) {
   const bool whole =
       std::any_of(layers.begin(), layers.end(), [](const AttentionLayer& layer) { return layer.window == 0; });
   for (const AttentionLayer& layer : layers) {
     // Split among other ranks than the holders are.
-    if (!options.window_axes.empty() && layer.window > 0 && whole) continue;
+    if (!placement.window_axes.empty() && layer.window > 0 && whole) continue;
     const double weight = static_cast<double>(layer.heads * layer.head_dim);
     const auto known =
         std::find_if(kinds_.begin(), kinds_.end(), [&](const Kind& kind) { return kind.window == layer.window; });
@@ -117,8 +117,8 @@ TokenPlacement::TokenPlacement(const Mesh& mesh, const CompileOptions& options, 
     count_.resize(static_cast<std::size_t>(holders_));
     whole_.resize(static_cast<std::size_t>(padded));
   } else {
-    CompileOptions fixed = options;
-    if (options.token_order == TokenOrder::permuted) fixed.token_order = TokenOrder::contiguous;
+    Placement fixed = placement;
+    if (placement.token_order == TokenOrder::balanced) fixed.token_order = TokenOrder::contiguous;
     whole_ = whole_token_order(mesh, fixed, padded);
   }
 }

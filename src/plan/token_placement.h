@@ -16,6 +16,11 @@ namespace longhaul {
 /// attention kernels.
 inline constexpr std::int64_t permuted_chunks = 8;
 
+/// Chunks of a sequence that each rank holds which keeps its queries.
+constexpr std::int64_t chunks_of(TokenOrder order) {
+  return order == TokenOrder::balanced ? permuted_chunks : order == TokenOrder::zigzag ? 2 : 1;
+}
+
 /// What attention costs the ranks among which it is shared out, in visible (query, key) pairs, summed over layers, each
 /// weighted with its heads x head_dim.
 struct AttentionShares {
@@ -31,7 +36,7 @@ struct AttentionShares {
   double path() const;
 };
 
-/// The places of tokens by CompileOptions::token_order. A permuted order is made here, for one sequence at a time: it
+/// The places of tokens by Placement::token_order. A permuted order is made here, for one sequence at a time: it
 /// is cut into permuted_chunks chunks of equal length for each rank along the sequence axes outside ulysses, and each
 /// rank gets as many. Several dealings are tried: chunks, pairs and fours of neighbouring chunks, the largest first to
 /// the rank with the least so far, then exchanges with the busiest while they help; zigzag; contiguous. The one with
@@ -45,7 +50,7 @@ class TokenPlacement {
  public:
   /// For sequences of `padded` tokens, a length from padded_sequence. `layers`: every attention layer of the model;
   /// those with a window that are split another way do not count, unless there are no others.
-  TokenPlacement(const Mesh& mesh, const CompileOptions& options, std::int64_t padded,
+  TokenPlacement(const Mesh& mesh, const Placement& placement, std::int64_t padded,
                  const std::vector<AttentionLayer>& layers);
 
   /// The global indices of a rank's slots in the padded sequence. Valid until the next call.

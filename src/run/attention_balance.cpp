@@ -29,15 +29,13 @@ std::string describe_imbalance(const RunSetup& setup, SequenceLoader& loader, st
   AttentionImbalance own;
   std::string own_name;
   bool steps = false;
-  for (const auto& [order, name] :
-       {std::pair{SequenceOrder::balanced, "balanced"}, std::pair{SequenceOrder::zigzag, "zigzag"},
-        std::pair{SequenceOrder::contiguous, "contiguous"}}) {
+  for (const TokenOrder order : {TokenOrder::balanced, TokenOrder::zigzag, TokenOrder::contiguous}) {
+    const std::string_view name = name_of(order);
     ResolvedParallelism parallel = setup.parallel;
     parallel.token_order = order;
-    CompileOptions options;
-    const Mesh mesh = place_ranks(parallel, options);
-    TokenPlacement placement(mesh, options, padded_sequence(parallel, setup.sequence),
-                             attention_layers(setup.model.spec));
+    Placement axes;
+    const Mesh mesh = place_ranks(parallel, axes);
+    TokenPlacement placement(mesh, axes, padded_sequence(parallel, setup.sequence), attention_layers(setup.model.spec));
     if (placement.holders() == 1) return "";
     const auto imbalance = attention_imbalance(placement, loader, samples, setup.experiment.training.micro_batch_size);
     steps |= imbalance.path > imbalance.work * (1 + 1e-9);

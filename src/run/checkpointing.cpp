@@ -13,14 +13,14 @@ namespace longhaul {
 namespace {
 
 bool is_saved(Role role) {
-  return role == Role::parameter || role == Role::first_moment || role == Role::second_moment;
+  return role == Role::parameter || is_moment(role);
 }
 
 // A checkpoint of a larger model holds all that a smaller one asks for; it is another model's all the same.
 void refuse_other_tensors(const Session& session, const Checkpoint& checkpoint) {
   std::set<std::string_view> ours;
   for (const auto& tensor : session.state())
-    if (is_saved(tensor.role)) ours.insert(tensor.name);
+    if (is_saved(tensor.key.role)) ours.insert(tensor.name);
   for (const auto& [name, tensor] : checkpoint.tensors())
     if (!ours.contains(name))
       fail("checkpoint {}: tensor '{}', {} [{}], is none of this run's model; resume with the model that wrote it",
@@ -40,7 +40,7 @@ void save_checkpoint(Session& session, CheckpointStore& store, const TrainerStat
       std::vector<ShardEntry> entries;
       for (const auto& tensor : session.state()) {
         // Of equal copies the first rank's is written.
-        if (!is_saved(tensor.role) || tensor.begin == tensor.end || tensor.copy != 0) continue;
+        if (!is_saved(tensor.key.role) || tensor.begin == tensor.end || tensor.copy != 0) continue;
         if (tensor.whole)
           entries.push_back(ShardEntry::whole(tensor.name, tensor.dtype, tensor.shape, tensor.data));
         else
@@ -79,7 +79,7 @@ TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint) {
   TrainerState state;
   phase(session.world(), [&] {
     for (const auto& tensor : session.state())
-      if (is_saved(tensor.role))
+      if (is_saved(tensor.key.role))
         checkpoint.read(tensor.name, tensor.dtype, tensor.shape, tensor.begin, tensor.end, tensor.data);
     refuse_other_tensors(session, checkpoint);
     session.refresh_compute_copies(

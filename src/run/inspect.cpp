@@ -87,11 +87,11 @@ std::array<std::int64_t, memory_categories> state_bytes(const TransformerSpec& s
   request.spec = spec;
   request.batch = ranks;
   request.sequence = 1;
-  request.options.dtype = dtype;
+  request.options.precision.dtype = dtype;
   for (const auto& parameter : parameters(spec))
-    request.options.parameters.push_back({parameter.name, parameter.shape});
+    request.options.meaning.parameters.push_back({parameter.name, parameter.shape});
   const ResolvedParallelism parallel = data_parallel(ranks, stage);
-  request.mesh = place_ranks(parallel, request.options);
+  request.mesh = place_ranks(parallel, request.options.placement);
   std::vector<Graph> graphs;
   for (const ProgramKind kind : {ProgramKind::accumulate_first, ProgramKind::accumulate_last, ProgramKind::update}) {
     graphs.push_back(initial_graph(request, kind));

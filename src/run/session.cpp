@@ -28,9 +28,10 @@ Session::Session(Communicator& world, const CompileRequest& request, const Compi
       model_(model),
       executor_(world, agreed(world, model), model.named,
                 {.threads = request.threads, .reference_only = request.reference_only, .libraries = request.libraries}),
-      placement_(request.mesh, request.options, request.sequence, attention_layers(request.spec)) {
+      placement_(request.mesh, request.options.placement, request.sequence, attention_layers(request.spec)) {
   const Mesh& mesh = request.mesh;
-  const AxisList batch = mesh.axes(request.options.batch_axes), sequence = mesh.axes(request.options.sequence_axes);
+  const AxisList batch = mesh.axes(request.options.placement.batch_axes),
+                 sequence = mesh.axes(request.options.placement.sequence_axes);
   data_ranks_ = mesh.count(batch);
   data_rank_ = mesh.index(batch, world.rank());
   rows_ = request.batch / data_ranks_;
@@ -44,19 +45,15 @@ void Session::find_state() {
     for (const auto* bindings : {&program->graph.inputs, &program->graph.outputs})
       for (const auto& binding : *bindings) {
         const Value& value = program->graph[binding.value];
-        Role role = value.role;
-        if (binding.name.starts_with("gradient.")) role = Role::accumulator;
-        // Accumulators and gathered parameters live within a step.
-        if (!is_state(role) || binding.name.starts_with("accumulator.") || binding.name.starts_with("gathered."))
-          continue;
+        if (!binding.state || lives_within_a_step(binding.state->role)) continue;
         const auto known = std::find_if(state_.begin(), state_.end(),
                                         [&](const StateTensor& tensor) { return tensor.name == binding.name; });
         if (known != state_.end()) continue;
         StateTensor tensor;
+        tensor.key = *binding.state;
         tensor.name = binding.name;
         tensor.shape = value.shape;
         tensor.dtype = value.dtype;
-        tensor.role = role;
         tensor.shards = value.layout.flat;
         tensor.whole = tensor.shards.empty();
         tensor.copy = mesh.index(mesh.live().without(tensor.shards.set()), world_.rank());
@@ -82,8 +79,8 @@ const StateTensor& Session::state(std::string_view name) const {
 
 void Session::set_parameters(const ParameterSource& source) {
   for (const auto& tensor : state_) {
-    if (tensor.role == Role::parameter) source(tensor.name, tensor.begin, tensor.end, tensor.dtype, tensor.data);
-    if (tensor.role == Role::first_moment || tensor.role == Role::second_moment)
+    if (tensor.key.role == Role::parameter) source(tensor.name, tensor.begin, tensor.end, tensor.dtype, tensor.data);
+    if (is_moment(tensor.key.role))
       std::memset(tensor.data, 0, static_cast<std::size_t>(tensor.end - tensor.begin) * size_of(tensor.dtype));
   }
   refresh_compute_copies(source);
@@ -92,14 +89,14 @@ void Session::set_parameters(const ParameterSource& source) {
 void Session::refresh_compute_copies(const ParameterSource& source) {
   std::vector<char> master;
   for (const auto& tensor : state_) {
-    if (tensor.role != Role::compute_parameter) continue;
-    const DType dtype = master_dtype(request_.options.dtype);
+    if (tensor.key.role != Role::compute_parameter) continue;
+    const DType dtype = request_.options.precision.master();
     // In pieces: a whole copy in the master dtype would double the memory of the largest tensor.
     constexpr std::int64_t piece = 1 << 20;
     for (std::int64_t begin = tensor.begin; begin < tensor.end; begin += piece) {
       const std::int64_t end = std::min(tensor.end, begin + piece);
       master.resize(static_cast<std::size_t>(end - begin) * size_of(dtype));
-      source(tensor.name.substr(8), begin, end, dtype, master.data());  // without "compute."
+      source(tensor.key.parameter, begin, end, dtype, master.data());
       dispatch_floating(tensor.dtype, [&](auto zero) {
         using T = decltype(zero);
         T* target = static_cast<T*>(tensor.data) + (begin - tensor.begin);

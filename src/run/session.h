@@ -17,10 +17,10 @@ namespace longhaul {
 
 /// A state tensor and the part of it that this rank holds.
 struct StateTensor {
-  std::string name;
-  Shape shape;  // of the whole tensor
+  StateKey key;
+  std::string name;  // of its buffer
+  Shape shape;       // of the whole tensor
   DType dtype = DType::float32;
-  Role role = Role::parameter;
   std::int64_t begin = 0, end = 0;  // flat elements of the whole tensor held here
   bool whole = true;                // every rank holds all of it
   AxisList shards;                  // the mesh axes that it is split over; none when it is whole

@@ -30,6 +30,27 @@ std::int64_t share_of_host(int ranks) {
   return host_memory() / 4 * 3 / std::max(1, ranks);
 }
 
+Meaning meaning_of(const Experiment& experiment, const TransformerSpec& spec) {
+  Meaning meaning;
+  meaning.logits_scale = spec.logits_scale;
+  meaning.logits_soft_cap = spec.logits_soft_cap;
+  for (const auto& parameter : parameters(spec))
+    meaning.parameters.push_back({parameter.name, parameter.shape, decays(experiment, parameter.name)});
+  const auto& optimizer = experiment.optimizer;
+  meaning.optimizer = {.max_norm = experiment.training.max_norm,
+                       .beta1 = optimizer.betas[0],
+                       .beta2 = optimizer.betas[1],
+                       .epsilon = optimizer.eps,
+                       .weight_decay = optimizer.weight_decay};
+  return meaning;
+}
+
+Precision precision_of(const Experiment& experiment) {
+  return {.dtype = experiment.training.dtype,
+          .gradient = gradient_dtype_of(experiment),
+          .gradient_reduce = gradient_reduce_dtype_of(experiment)};
+}
+
 // What keep_gathered becomes, and the limit on the plan.
 void resolve_memory(RunSetup& setup, const Hosts& hosts) {
   const Experiment& experiment = setup.experiment;
@@ -37,20 +58,18 @@ void resolve_memory(RunSetup& setup, const Hosts& hosts) {
   constexpr double gib = 1 << 30;
   if (experiment.device.memory) request.memory_limit = static_cast<std::int64_t>(*experiment.device.memory * gib);
   if (const auto asked = experiment.parallelism.keep_gathered) {
-    request.options.gather_lifetime = *asked == KeepGathered::never      ? GatherLifetime::phase
-                                      : *asked == KeepGathered::backward ? GatherLifetime::backward
-                                                                         : GatherLifetime::step;
+    request.options.schedule.keep_gathered = *asked;
     return;
   }
   if (!setup.parallel.can_share_gathers()) return;
   const std::int64_t limit = request.memory_limit ? request.memory_limit : hosts.memory;
   CompileRequest kept = request;
-  kept.options.gather_lifetime = GatherLifetime::step;
+  kept.options.schedule.keep_gathered = KeepGathered::step;
   kept.options.fault.clear();
   kept.memory_limit = 0;
   kept.dump.clear();
   const std::int64_t bytes = compile_model(kept).arena_bytes;
-  if (bytes <= limit) request.options.gather_lifetime = GatherLifetime::step;
+  if (bytes <= limit) request.options.schedule.keep_gathered = KeepGathered::step;
   setup.decisions.push_back(fmt::format(
       "parallelism.keep_gathered auto: {}; gathering parameters once a step takes {:.3f} GiB a rank, {} the {:.3f} GiB "
       "of {}",
@@ -106,7 +125,7 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
 
   CompileRequest& request = setup.request;
   request.spec = spec;
-  request.mesh = place_ranks(setup.parallel, request.options);
+  request.mesh = place_ranks(setup.parallel, request.options.placement);
   request.batch = experiment.training.micro_batch_size * setup.parallel.data;
   setup.sequence = experiment.training.seq_len;
   request.sequence = padded_sequence(setup.parallel, setup.sequence);
@@ -116,19 +135,9 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
   request.dump = environment("LONGHAUL_DUMP");
 
   CompileOptions& options = request.options;
-  options.logits_scale = spec.logits_scale;
-  options.logits_soft_cap = spec.logits_soft_cap;
-  for (const auto& parameter : parameters(spec))
-    options.parameters.push_back({parameter.name, parameter.shape, decays(experiment, parameter.name)});
-  options.max_norm = experiment.training.max_norm;
-  options.beta1 = experiment.optimizer.betas[0];
-  options.beta2 = experiment.optimizer.betas[1];
-  options.epsilon = experiment.optimizer.eps;
-  options.weight_decay = experiment.optimizer.weight_decay;
-  options.dtype = experiment.training.dtype;
-  options.gradient_dtype = gradient_dtype_of(experiment);
-  options.gradient_reduce_dtype = gradient_reduce_dtype_of(experiment);
-  options.bucket_size = experiment.parallelism.bucket_size;
+  options.meaning = meaning_of(experiment, spec);
+  options.precision = precision_of(experiment);
+  options.schedule.bucket_size = experiment.parallelism.bucket_size;
   options.fault = environment("LONGHAUL_FAULT");
 
   if (spec.learned_positions && setup.sequence > spec.max_positions)

@@ -73,7 +73,7 @@ class Exporter {
       : session_(session), world_(session.world()), spec_(spec), folder_(std::move(folder)), options_(options) {
     for (const Parameter& parameter : parameters(spec)) {
       const StateTensor& tensor = session.state(parameter.name);
-      LONGHAUL_CHECK(tensor.shape == parameter.shape && tensor.role == Role::parameter,
+      LONGHAUL_CHECK(tensor.shape == parameter.shape && tensor.key.role == Role::parameter,
                      "the session's {} is not the spec's", parameter.name);
       tensors_.push_back(&tensor);
     }

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "ir/state.h"
 
 namespace longhaul {
 
@@ -52,7 +53,7 @@ std::map<std::string, double> parameter_errors(const Tensors& parameters, const 
   Tensors rest = parameters;
   std::map<std::string, double> absolute;
   for (const auto& [name, b] : reference) {
-    const auto gradient = gradients.find("gradient." + name);
+    const auto gradient = gradients.find(name_of(StateKey{Role::gradient, name}));
     const auto found = rest.find(name);
     if (gradient == gradients.end() || found == rest.end()) continue;
     LONGHAUL_CHECK(gradient->second.size() == b.size() && found->second.size() == b.size(), "sizes of {}", name);

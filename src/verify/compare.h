@@ -36,7 +36,7 @@ using Tensors = std::map<std::string, std::vector<double>>;
 /// tensor's: some gradients are zero by symmetry, and rounding in them must not count as an error without bound. NaN
 /// counts as infinite.
 std::map<std::string, double> tensor_errors(const Tensors& tensors, const Tensors& reference);
-/// The same of parameters after an update, by the reference gradients before it ("gradient." and the parameter's name).
+/// The same of parameters after an update, by the reference gradients before it (under their buffers' names).
 /// Adam divides a gradient by its own size: where that is zero by symmetry the step is rounding over rounding. So
 /// elements whose gradient is below `zero_gradient` count by their absolute difference; the larger of the two is the
 /// error.

@@ -43,20 +43,21 @@ double relative_error(const Values& a, const Values& b, double floor) {
 
 // Gradients that are zero by symmetry are compared on the scale of all gradients (see tensor_errors): the least norm of
 // a tensor of n elements is this times √n.
-double gradient_scale(const std::map<std::string, Values>& outputs) {
+double gradient_scale(const Graph& graph, const std::map<std::string, Values>& outputs) {
   double squares = 0, count = 0;
-  for (const auto& [name, values] : outputs)
-    if (name.starts_with("gradient.") || name.starts_with("accumulator.")) {
+  for (const auto& output : graph.outputs)
+    if (output.is(Role::gradient) || output.is(Role::accumulator)) {
+      const Values& values = outputs.at(output.name);
       squares += norm(values) * norm(values);
       count += static_cast<double>(values.size());
     }
   return count > 0 ? 1e-3 * std::sqrt(squares / count) : 0;
 }
 
-double limit_for(const CompileOptions& options, DType dtype) {
-  if (options.dtype == DType::float64) return tolerance::float64;
-  double roundoff = std::max({unit_roundoff(options.dtype), unit_roundoff(options.gradient_dtype),
-                              unit_roundoff(options.gradient_reduce_dtype)});
+double limit_for(const Precision& precision, DType dtype) {
+  if (precision.dtype == DType::float64) return tolerance::float64;
+  double roundoff = std::max(
+      {unit_roundoff(precision.dtype), unit_roundoff(precision.gradient), unit_roundoff(precision.gradient_reduce)});
   if (is_floating(dtype)) roundoff = std::max(roundoff, unit_roundoff(dtype));
   return tolerance::locate_roundoffs * roundoff;
 }
@@ -124,7 +125,7 @@ class Location {
           return fmt::format("{}: after pass {} the graph is illegal: {}", name_of(kind_), pass->name, problem);
         if (i < right.size()) wanted = outputs(right[i]);
         const std::map<std::string, Values> have = outputs(stage);
-        const double scale = gradient_scale(wanted);
+        const double scale = gradient_scale(right[std::min(i, right.size() - 1)], wanted);
         std::string worst;
         double largest = 0;
         for (const auto& [name, values] : wanted) {
@@ -137,7 +138,7 @@ class Location {
             worst = name;
           }
         }
-        if (largest > limit_for(request_.options, request_.options.dtype))
+        if (largest > limit_for(request_.options.precision, request_.options.precision.dtype))
           return fmt::format(
               "{}: pass {} moved the meaning: on one device, the graph before it gives the specification's outputs and "
               "the graph after it does not (worst: {}, error {:.3g})",
@@ -165,7 +166,7 @@ class Location {
                        }});
       std::map<std::string, Values> result;
       for (const auto& [name, tensor] : one.run(graph_, given)) result[name] = values_of(tensor);
-      scale = gradient_scale(result);
+      scale = gradient_scale(graph_, result);
     }
     std::string found;
     Interpreter ranks(
@@ -182,7 +183,7 @@ class Location {
              const double floor =
                  op.phase == Phase::forward ? 0 : scale * std::sqrt(static_cast<double>(wanted.size()));
              const double error = relative_error(have, wanted, graph_[id].shape.empty() ? 0 : floor);
-             if (error > limit_for(request_.options, graph_[id].dtype) || replicas_differ)
+             if (error > limit_for(request_.options.precision, graph_[id].dtype) || replicas_differ)
                found = fmt::format(
                    "{}op #{} is the first whose result on the ranks differs from one device: {}\n    made by {}; error "
                    "{:.3g}{}",
@@ -208,11 +209,11 @@ class Location {
     }
     std::map<std::string, Values> right;
     for (const auto& [name, pair] : both) right[name] = pair.second;
-    const double scale = gradient_scale(right);
+    const double scale = gradient_scale(graph_, right);
     for (const auto& [name, pair] : both) {
       const double floor = pair.second.size() == 1 ? 0 : scale * std::sqrt(static_cast<double>(pair.second.size()));
       const double error = relative_error(pair.first, pair.second, floor);
-      if (first() && found.empty() && error > limit_for(request_.options, request_.options.dtype))
+      if (first() && found.empty() && error > limit_for(request_.options.precision, request_.options.precision.dtype))
         found = fmt::format(
             "{}: every op agrees when it runs with buffers of its own, but the program gives another {} (error "
             "{:.3g}): the memory plan or the executor is at fault",
@@ -227,7 +228,8 @@ class Location {
   HostTensor whole(const std::string& name, const Value& value) const {
     // The specification reads the masters where a run of lower precision reads their copies.
     auto known = whole_.find(name);
-    if (known == whole_.end()) known = whole_.find("compute." + name);
+    if (known == whole_.end() && value.role == Role::parameter)
+      known = whole_.find(name_of(StateKey{Role::compute_parameter, name}));
     LONGHAUL_CHECK(known != whole_.end(), "no input {}", name);
     return tensor_of(value.shape, value.dtype, known->second);
   }

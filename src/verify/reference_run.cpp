@@ -25,8 +25,12 @@ HostTensor integers(const Shape& shape, const std::vector<std::int32_t>& values)
 
 }  // namespace
 
-ReferenceRun::ReferenceRun(const CompileRequest& request, std::int64_t sequence) : request_(request), interpreter_({}) {
-  request_.mesh = Mesh();
+ReferenceRun::ReferenceRun(const TransformerSpec& spec, const Meaning& meaning, std::int64_t batch,
+                           std::int64_t sequence)
+    : interpreter_({}) {
+  request_.spec = spec;
+  request_.options.meaning = meaning;
+  request_.batch = batch;
   request_.sequence = sequence;
 }
 
@@ -36,17 +40,15 @@ const Graph& ReferenceRun::graph(ProgramKind kind) {
   return entry->second;
 }
 
-void ReferenceRun::set_parameters(const ParameterSource& source) {
-  // Both runs start from the numbers that the masters hold: float32 unless the run is in float64.
-  const DType dtype = master_dtype(request_.options.dtype);
+void ReferenceRun::set_parameters(const ParameterSource& source, DType dtype) {
   for (const auto& parameter : parameters(request_.spec)) {
-    HostTensor master(TensorType{parameter.shape, dtype}), tensor(TensorType{parameter.shape, DType::float64});
-    source(parameter.name, 0, parameter.elements(), dtype, master.data());
-    for (std::int64_t i = 0; i < parameter.elements(); ++i) tensor.set(i, master.at(i));
+    HostTensor rounded(TensorType{parameter.shape, dtype}), tensor(TensorType{parameter.shape, DType::float64});
+    source(parameter.name, 0, parameter.elements(), dtype, rounded.data());
+    for (std::int64_t i = 0; i < parameter.elements(); ++i) tensor.set(i, rounded.at(i));
     state_[parameter.name] = tensor;
     HostTensor zero(TensorType{parameter.shape, DType::float64});
-    state_["first_moment." + parameter.name] = zero;
-    state_["second_moment." + parameter.name] = zero;
+    state_[name_of(StateKey{Role::first_moment, parameter.name})] = zero;
+    state_[name_of(StateKey{Role::second_moment, parameter.name})] = zero;
   }
 }
 

@@ -18,11 +18,11 @@ struct GlobalBatch {
 
 class ReferenceRun {
  public:
-  /// Of the request only the spec, the meaning part of the options and the batch are used; `sequence` is the unpadded
-  /// length.
-  ReferenceRun(const CompileRequest& request, std::int64_t sequence);
+  /// For micro-batches of `batch` sequences, of `sequence` tokens without padding.
+  ReferenceRun(const TransformerSpec& spec, const Meaning& meaning, std::int64_t batch, std::int64_t sequence);
 
-  void set_parameters(const ParameterSource& source);
+  /// Starts from the numbers that a run's masters hold, which are of `dtype` (Precision::master()), moments from zero.
+  void set_parameters(const ParameterSource& source, DType dtype);
 
   StepResult accumulate(const std::vector<GlobalBatch>& micro_batches);
   double update(std::int64_t step, double learning_rate);
@@ -30,7 +30,7 @@ class ReferenceRun {
   /// Sum of losses and count of valid tokens.
   std::pair<double, double> evaluate(const GlobalBatch& batch);
 
-  /// By state name: parameters, "gradient.", "first_moment.", "second_moment.".
+  /// By the names of their buffers: parameters, moments, and what the last step's programs left of gradients.
   const std::map<std::string, HostTensor>& state() const { return state_; }
   std::vector<double> values(const std::string& name) const;
 

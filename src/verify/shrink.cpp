@@ -168,11 +168,8 @@ std::int64_t stride_of(const RunSetup& large, const RunSetup& small) {
 RunSetup shrink_run(const RunSetup& large, int world, const Hosts& hosts) {
   Experiment experiment = large.experiment;
   pin_parallelism(large.parallel, experiment);
-  const GatherLifetime gathered = large.request.options.gather_lifetime;
   if (large.parallel.gathers_parameters())
-    experiment.parallelism.keep_gathered = gathered == GatherLifetime::phase      ? KeepGathered::never
-                                           : gathered == GatherLifetime::backward ? KeepGathered::backward
-                                                                                  : KeepGathered::step;
+    experiment.parallelism.keep_gathered = large.request.options.schedule.keep_gathered;
   experiment.device.memory.reset();  // the large run's was held against it; this one is tiny
   auto& training = experiment.training;
   training.seq_len = smaller_sequence(large.parallel, large.sequence);

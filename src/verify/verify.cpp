@@ -72,11 +72,11 @@ Outcome run_programs(Session& session, const DataSource& source, const std::vect
   Outcome outcome;
   outcome.step = session.accumulate(micro_batches, [&](std::int64_t i) { source.fill(session, samples, i); });
   for (const auto& tensor : session.state())
-    if (tensor.role == Role::accumulator) outcome.gradients[tensor.name] = session.gather(tensor);
+    if (tensor.key.role == Role::gradient) outcome.gradients[tensor.name] = session.gather(tensor);
   outcome.step.grad_norm = session.update(1, rate);
   if (parameters)
     for (const auto& tensor : session.state())
-      if (tensor.role == Role::parameter) outcome.parameters[tensor.name] = session.gather(tensor);
+      if (tensor.key.role == Role::parameter) outcome.parameters[tensor.name] = session.gather(tensor);
   return outcome;
 }
 
@@ -94,10 +94,9 @@ GlobalBatch global_batch(const DataSource& source, const std::vector<std::int64_
 
 Outcome run_reference(const RunSetup& setup, const ParameterSource& parameters, const DataSource& source,
                       const std::vector<std::int64_t>& samples, double rate, bool with_parameters) {
-  CompileRequest request = setup.request;
-  request.options.fault.clear();
-  ReferenceRun reference(request, setup.sequence);
-  reference.set_parameters(parameters);
+  const CompileRequest& request = setup.request;
+  ReferenceRun reference(request.spec, request.options.meaning, request.batch, setup.sequence);
+  reference.set_parameters(parameters, request.options.precision.master());
   std::vector<GlobalBatch> batches;
   const auto order = contiguous_order(0, static_cast<std::int32_t>(setup.sequence));
   const auto in_order = [&](std::span<const std::int32_t>, std::int32_t) { return std::span(order); };
@@ -105,8 +104,10 @@ Outcome run_reference(const RunSetup& setup, const ParameterSource& parameters, 
     batches.push_back(global_batch(source, samples, request.batch, in_order, setup.sequence, i));
   Outcome outcome;
   outcome.step = reference.accumulate(batches);
-  for (const auto& [name, tensor] : reference.state())
-    if (name.starts_with("gradient.")) outcome.gradients[name] = reference.values(name);
+  for (const auto& parameter : request.options.meaning.parameters) {
+    const std::string name = name_of(StateKey{Role::gradient, parameter.name});
+    outcome.gradients[name] = reference.values(name);
+  }
   outcome.step.grad_norm = reference.update(1, rate);
   if (with_parameters)
     for (const auto& parameter : longhaul::parameters(request.spec))
@@ -125,7 +126,7 @@ Outcome run_alone(Communicator& world, const RunSetup& setup, const ParameterSou
   for (auto& axis : axes) axis.size = 1;
   request.mesh = Mesh(axes);
   request.sequence = setup.sequence;
-  request.options.token_order = TokenOrder::contiguous;
+  request.options.placement.token_order = TokenOrder::contiguous;
   const CompiledModel model = compile_model(request);
   const auto alone = world.group({world.rank()});
   Session session(*alone, request, model);
@@ -191,14 +192,14 @@ std::vector<std::string> differing_replicas(Session& session, const Mesh& mesh, 
 
 void compare(const RunSetup& setup, const Outcome& ranks, const Outcome& reference, const Outcome* alone,
              VerificationReport& report) {
-  const CompileOptions& options = setup.request.options;
+  const Precision& precision = setup.request.options.precision;
   // Gradients are rounded to their own dtypes too; that of the reduction one rank alone never sees, and groups reduce
   // twice.
-  const StateAxes axes = state_axes(setup.request.mesh, options);
-  const double roundoff = unit_roundoff(options.dtype),
-               accumulated = std::max(roundoff, unit_roundoff(options.gradient_dtype)),
+  const StateAxes axes = state_axes(setup.request.mesh, setup.request.options.placement);
+  const double roundoff = unit_roundoff(precision.dtype),
+               accumulated = std::max(roundoff, unit_roundoff(precision.gradient)),
                reductions = axes.shards.empty() || axes.replicas.empty() ? 1 : 2,
-               reduced = std::max(accumulated, reductions * unit_roundoff(options.gradient_reduce_dtype));
+               reduced = std::max(accumulated, reductions * unit_roundoff(precision.gradient_reduce));
   double squares = 0;
   for (const auto& [name, wanted] : reference.gradients) squares += norm(wanted) * norm(wanted);
   const double whole = std::sqrt(squares);
@@ -236,12 +237,12 @@ void compare(const RunSetup& setup, const Outcome& ranks, const Outcome& referen
     report.notes.push_back(
         fmt::format("{}: limits are twice the error of one rank of that dtype, a tensor's at least twice that of the "
                     "whole gradient ({:.3g}), all at least twice one rounding ({:.3g})",
-                    name_of(options.dtype), error, reduced));
+                    name_of(precision.dtype), error, reduced));
     if (!(error <= most))
       report.problems.push_back(
           fmt::format("one rank of {} is itself off by {:.3g} of the whole gradient, more than {:.3g}: a defect that "
                       "all ranks share",
-                      name_of(options.dtype), error, most));
+                      name_of(precision.dtype), error, most));
   }
   if (ranks.step.valid_tokens != reference.step.valid_tokens)
     report.problems.push_back(fmt::format("the ranks count {} valid tokens, the specification {}",
@@ -296,7 +297,7 @@ VerificationReport verify_run(Communicator& world, const Experiment& experiment,
 VerificationReport verify_run(Communicator& world, const RunSetup& setup, const VerificationOptions& options,
                               const std::function<DataSource()>& open) {
   const bool first = world.rank() == 0;
-  const bool exact = setup.request.options.dtype == DType::float64;
+  const bool exact = setup.request.options.precision.dtype == DType::float64;
   const std::int64_t micro_batches = setup.parallel.accumulation_steps;
   const double rate = learning_rate(setup.experiment, 1);
   DataSource source;

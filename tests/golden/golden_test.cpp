@@ -23,14 +23,14 @@ CompileRequest request_for(const Golden& golden, DType dtype, int sequence_ranks
   CompileRequest request;
   request.spec = golden.model.spec;
   request.options = options_for(golden.model.spec, dtype, zero_stage);
-  request.options.max_norm = optimizer["max_norm"];
-  request.options.beta1 = optimizer["betas"][0];
-  request.options.beta2 = optimizer["betas"][1];
-  request.options.epsilon = optimizer["eps"];
-  request.options.weight_decay = optimizer["weight_decay"];
+  request.options.meaning.optimizer.max_norm = optimizer["max_norm"];
+  request.options.meaning.optimizer.beta1 = optimizer["betas"][0];
+  request.options.meaning.optimizer.beta2 = optimizer["betas"][1];
+  request.options.meaning.optimizer.epsilon = optimizer["eps"];
+  request.options.meaning.optimizer.weight_decay = optimizer["weight_decay"];
   const std::set<std::string> undecayed = optimizer["no_weight_decay_on"];
   for (std::size_t i = 0; i < golden.mappings.size(); ++i)
-    request.options.parameters[i].decays = !undecayed.contains(golden.mappings[i].tensor);
+    request.options.meaning.parameters[i].decays = !undecayed.contains(golden.mappings[i].tensor);
   request.mesh = Mesh({{"dp", 1}, {"ring", 1}, {"ulysses", sequence_ranks}});
   request.batch = golden.rows;
   request.sequence = (golden.sequence + sequence_ranks - 1) / sequence_ranks * sequence_ranks;
@@ -40,8 +40,9 @@ CompileRequest request_for(const Golden& golden, DType dtype, int sequence_ranks
 
 Outcome run_specification(const Golden& golden) {
   const double rate = golden.manifest["optimizer"]["lr"];
-  ReferenceRun run(request_for(golden, DType::float64, 1, 0), golden.sequence);
-  run.set_parameters(golden.source());
+  const CompileRequest request = request_for(golden, DType::float64, 1, 0);
+  ReferenceRun run(request.spec, request.options.meaning, request.batch, golden.sequence);
+  run.set_parameters(golden.source(), DType::float64);
   Outcome outcome;
   outcome.first = run.accumulate({golden.batch});
   Tensors gradients;

@@ -184,6 +184,21 @@ TEST_CASE("parallel strategies are named only where they are chosen") {
   CHECK_FALSE(std::regex_search("std::span split spring", strategy));
 }
 
+TEST_CASE("state is told by its role, never by a name or by the pass that made it") {
+  // One file makes the names of state (src/ir/state.cpp), none reads them; made_by is for people.
+  const std::regex name(R"re("(gradient|accumulator|compute|gathered|first_moment|second_moment)\.)re");
+  const std::regex provenance(R"(made_by\s*[!=]=)");
+  std::string found;
+  for (const SourceFile& file : code({"src"}))
+    for (std::size_t i = 0; i < file.lines.size(); ++i)
+      if (!file.path.starts_with("src/ir/state.") &&
+          (std::regex_search(file.lines[i], name) || std::regex_search(file.lines[i], provenance)))
+        found += file.path + ":" + std::to_string(i + 1) + ": " + file.lines[i] + "\n";
+  CHECK(found == "");
+  CHECK(std::regex_search(R"(if (name.starts_with("gradient.")))", name));  // the patterns find what they are for
+  CHECK(std::regex_search("op.made_by == \"optimizer\"", provenance));
+}
+
 TEST_CASE("LONGHAUL variables are read in one place, and documented") {
   std::set<std::string> documented;
   const std::string text = text_of(source() / "docs/environment.md");

@@ -1,5 +1,6 @@
 // The text form: what is printed reads back as the same graph, and complaints name the line.
 #include <catch2/catch.hpp>
+#include <set>
 
 #include "base/error.h"
 #include "ir/graph.h"
@@ -29,6 +30,7 @@ void check_equal(const Graph& a, const Graph& b) {
   for (std::size_t i = 0; i < a.inputs.size(); ++i) {
     REQUIRE(a.inputs[i].name == b.inputs[i].name);
     REQUIRE(a.inputs[i].value == b.inputs[i].value);
+    REQUIRE(a.inputs[i].state == b.inputs[i].state);
     check_value(a.inputs[i].value);
   }
   for (std::size_t i = 0; i < a.ops.size(); ++i) {
@@ -48,6 +50,7 @@ void check_equal(const Graph& a, const Graph& b) {
   REQUIRE(a.outputs.size() == b.outputs.size());
   for (std::size_t i = 0; i < a.outputs.size(); ++i) {
     REQUIRE(a.outputs[i].name == b.outputs[i].name);
+    REQUIRE(a.outputs[i].state == b.outputs[i].state);
     REQUIRE(a.outputs[i].value == b.outputs[i].value);
   }
 }
@@ -72,7 +75,7 @@ const std::string header =
 TEST_CASE("graphs of every program and pass read back as they were") {
   const auto request = test::request(test::qwen3_like(), test::mesh(2, 2), 2, DType::bfloat16);
   CompileRequest reduced = request;
-  reduced.options.gradient_reduce_dtype = DType::bfloat16;
+  reduced.options.precision.gradient_reduce = DType::bfloat16;
   for (ProgramKind kind : request.kinds) {
     Graph graph = initial_graph(reduced, kind);
     const PassObserver observer = [&](const Pass* pass, const Graph& one) {
@@ -92,7 +95,7 @@ TEST_CASE("attributes of every type, odd numbers and quotes read back") {
   Graph graph;
   graph.name = "a \"quoted\" \\ name";
   graph.mesh = Mesh({{"dp", 2}, {"one", 1}, {"ulysses", 3}});
-  const ValueId x = graph.add_input("in \"x\"", {6, 3}, DType::float64, Role::parameter);
+  const ValueId x = graph.add_input(StateKey{Role::parameter, "in \"x\""}, {6, 3}, DType::float64);
   graph[x].layout.dimensions[0] = {{2, 0}, 5};
   graph[x].layout.partial = 2;
   graph[x].pinned = Layout::whole(2);
@@ -122,10 +125,34 @@ TEST_CASE("attributes of every type, odd numbers and quotes read back") {
                    {"axes", AxisList{2, 0}},
                    {"none", AxisList{}}};
   graph.ops = {op};
-  graph.outputs = {{"out \"put\"", y}, {"again", y}};
+  graph.outputs = {{"out \"put\"", y}, {"again", y}, {StateKey{Role::gradient, "in \"x\""}, y}};
   const Graph read = parse_graph(print(graph));
   check_equal(graph, read);
   CHECK(std::signbit(read.ops[0].attributes.number("negative")));
+}
+
+TEST_CASE("state is known by role and parameter, its buffer by a name made of them") {
+  const Graph graph = parse_graph(
+      "graph \"g\" mesh(dp=2)\n"
+      "input %0 : float64[4] @[-] parameter \"w\"\n"
+      "input %1 : float64[4] @[-] accumulator \"w\"\n"
+      "input %2 : float64[] @[] scalar \"gradient.w\"\n"  // a name alone says nothing
+      "%3 : float64[4] @[-] = add(%0, %1) backward\n"
+      "output gradient \"w\" %3\n"
+      "output \"accumulator.w\" %3\n");
+  CHECK(graph.inputs[0].state == StateKey{Role::parameter, "w"});
+  CHECK(graph.inputs[1].state == StateKey{Role::accumulator, "w"});
+  CHECK_FALSE(graph.inputs[2].state);
+  CHECK(graph.input("w") == 0);
+  CHECK(graph.input("accumulator.w") == 1);
+  CHECK(graph.outputs[0].is(Role::gradient));
+  CHECK_FALSE(graph.outputs[1].is(Role::accumulator));
+  // Every kind of state of a parameter has a buffer of its own.
+  std::set<std::string> names;
+  for (int role = 0; role < roles; ++role)
+    if (is_state(static_cast<Role>(role))) CHECK(names.insert(name_of(StateKey{static_cast<Role>(role), "w"})).second);
+  CHECK(names.size() == 7);
+  CHECK_THROWS_AS(name_of(StateKey{Role::data, "w"}), std::logic_error);
 }
 
 TEST_CASE("complaints of the parser name the line") {
@@ -154,6 +181,9 @@ TEST_CASE("complaints of the parser name the line") {
   refused("%-1 : float64[4, 8] @[dp, sp] = scale(%0) forward", "out of range");
   refused("output \"y\" %9", "%9 is not defined");
   refused("output y %0", "expected '\"'");
+  refused("output data \"y\" %0", "an output of role data");
+  refused("output gradient \"\" %0", "gradient without the name of its parameter");
+  refused("input %1 : float64[4] @[-] accumulator \"\"", "accumulator without the name of its parameter");
   refused("output \"y %0", "unfinished text");
   refused("graph \"again\" mesh(dp=2)", "second header");
   refused("input %1 : float64[4, 8] @[dp, sp] \"y\" primal=@3", "expected '%'");

@@ -100,7 +100,7 @@ TEST_CASE("layers with a window use the axes another way, and tokens stay where 
   spec.layers.push_back(windowed);
   const Mesh mesh({{"ring", 2}, {"ulysses", 2}});
   CompileRequest request = test::request(spec, mesh, 0);
-  request.options.window_axes = {{"ring", "gather"}, {"ulysses", "gather"}};
+  request.options.placement.window_axes = {{"ring", "gather"}, {"ulysses", "gather"}};
   Graph graph = specification(request, ProgramKind::accumulate_only);
   run_passes(graph, {request.options, ProgramKind::accumulate_only}, specification_passes(),
              specification_passes() + 3);
@@ -117,7 +117,7 @@ TEST_CASE("layers with a window use the axes another way, and tokens stay where 
   CHECK(with == 2);
   CHECK(without == 4);
   // Heads that do not divide are laid to the key that asked for it.
-  request.options.window_axes = {{"ring", "ulysses"}};
+  request.options.placement.window_axes = {{"ring", "ulysses"}};
   Graph refused = specification(request, ProgramKind::accumulate_only);
   CHECK_THROWS_WITH(run_passes(refused, {request.options, ProgramKind::accumulate_only}, specification_passes(),
                                specification_passes() + 3),

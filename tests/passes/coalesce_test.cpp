@@ -31,7 +31,7 @@ Graph coalesced(const std::string& lines, std::int64_t bucket_size = 1000) {
   Graph graph = parse_graph(header + lines);
   REQUIRE(verify(graph, {.layouts = true, .lowered = true}) == "");
   CompileOptions options;
-  options.bucket_size = bucket_size;
+  options.schedule.bucket_size = bucket_size;
   passes::coalesce(graph, {options, ProgramKind::evaluate});
   REQUIRE(verify(graph, {.layouts = true, .lowered = true}) == "");
   const std::string text = print(graph);
@@ -223,7 +223,7 @@ TEST_CASE("buckets of any size change what a run computes in no bit, and memory 
       std::int64_t arena = 0, calls = 0;
       for (const std::int64_t bucket_size : {0, 300, 1 << 20}) {
         INFO("ZeRO " << zero_stage << ", " << name_of(dtype) << ", buckets of " << bucket_size);
-        request.options.bucket_size = bucket_size;
+        request.options.schedule.bucket_size = bucket_size;
         const CompiledModel model = compile_model(request);
         std::vector<std::map<std::string, std::string>> outputs(4);
         run_threads(4, [&](Communicator& world) {

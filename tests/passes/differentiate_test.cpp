@@ -20,7 +20,7 @@ std::set<std::string> names(const std::vector<Binding>& bindings) {
 
 CompileOptions options_for(const std::vector<std::pair<std::string, Shape>>& parameters) {
   CompileOptions options;
-  for (const auto& [name, shape] : parameters) options.parameters.push_back({name, shape, true});
+  for (const auto& [name, shape] : parameters) options.meaning.parameters.push_back({name, shape, true});
   return options;
 }
 
@@ -156,11 +156,11 @@ TEST_CASE("count keeps only data, whatever graph it starts from") {
 
 TEST_CASE("weight decay only where it applies; the optimizer's numbers arrive") {
   CompileRequest request = test::request(test::llama_like(), test::mesh(1, 1), 0);
-  request.options.weight_decay = 0.25;
-  request.options.beta1 = 0.7;
-  request.options.beta2 = 0.8;
-  request.options.epsilon = 1e-5;
-  request.options.max_norm = 3;
+  request.options.meaning.optimizer.weight_decay = 0.25;
+  request.options.meaning.optimizer.beta1 = 0.7;
+  request.options.meaning.optimizer.beta2 = 0.8;
+  request.options.meaning.optimizer.epsilon = 1e-5;
+  request.options.meaning.optimizer.max_norm = 3;
   const Graph graph = specification(request, ProgramKind::update);
   int norms = 0;
   for (const Op& op : graph.ops) {
@@ -187,5 +187,5 @@ TEST_CASE("an accumulator's sum stands right after its gradient") {
     const auto made = definitions(graph)[static_cast<std::size_t>(gradient)];
     for (std::size_t k = static_cast<std::size_t>(made) + 1; k < i; ++k) CHECK(graph.ops[k].made_by == "optimizer");
   }
-  CHECK(sums == static_cast<int>(request.options.parameters.size()));
+  CHECK(sums == static_cast<int>(request.options.meaning.parameters.size()));
 }

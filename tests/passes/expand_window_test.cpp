@@ -33,7 +33,7 @@ Graph model(const Mesh& mesh, std::int64_t window, TokenOrder order, ProgramKind
   windowed.layer.attention.window = window;
   spec.layers = {{1, spec.layers[0].layer}, windowed};
   request = test::request(spec, mesh, 1);
-  request.options.token_order = order;
+  request.options.placement.token_order = order;
   Graph graph = specification(request, kind);
   run_passes(graph, {request.options, kind}, specification_passes(), until);
   return graph;
@@ -66,7 +66,7 @@ Graph attention(const std::string& attributes) {
 std::string expanded(const std::string& attributes, TokenOrder order = TokenOrder::contiguous) {
   Graph graph = attention(attributes);
   CompileOptions options;
-  options.token_order = order;
+  options.placement.token_order = order;
   passes::expand_window(graph, {options, ProgramKind::accumulate_only});
   CHECK(verify(graph, {.layouts = true}) == "");
   return print(graph);
@@ -108,7 +108,7 @@ TEST_CASE("the rows that a window reaches are those that some query sees") {
           else if (inner == 1 && window - 1 <= block / 2)
             CHECK(static_cast<std::int64_t>(found.size()) == 2 * (window - 1));
         }
-  CHECK_FALSE(reached_rows(TokenOrder::permuted, 2, 8, 2, 2));
+  CHECK_FALSE(reached_rows(TokenOrder::balanced, 2, 8, 2, 2));
 }
 
 TEST_CASE("rows of blocks are taken, joined and added on one device as on ranks") {
@@ -219,7 +219,7 @@ TEST_CASE("attention is left alone without a window, with one that reaches all, 
   CHECK_FALSE(unchanged("key_axes=<ring>, query_axes=<ring>, scale=0.5, window=4", TokenOrder::contiguous));
   CHECK(unchanged("key_axes=<ring>, query_axes=<ring>, scale=0.5, window=3", TokenOrder::zigzag));
   CHECK_FALSE(unchanged("key_axes=<ring>, query_axes=<ring>, scale=0.5, window=2", TokenOrder::zigzag));
-  CHECK(unchanged("key_axes=<ring>, query_axes=<ring>, scale=0.5, window=2", TokenOrder::permuted));
+  CHECK(unchanged("key_axes=<ring>, query_axes=<ring>, scale=0.5, window=2", TokenOrder::balanced));
 }
 
 TEST_CASE("gathered layers with a window are marked for it, others not") {
@@ -230,7 +230,7 @@ TEST_CASE("gathered layers with a window are marked for it, others not") {
         {5, TokenOrder::contiguous, false},  // all 4 rows of the other piece
         {2, TokenOrder::zigzag, true},
         {3, TokenOrder::zigzag, false},
-        {2, TokenOrder::permuted, false}}) {
+        {2, TokenOrder::balanced, false}}) {
     INFO(window << " " << name_of(order));
     CompileRequest request;
     const Graph graph =

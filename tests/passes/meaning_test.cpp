@@ -65,7 +65,7 @@ TEST_CASE("the specification adds up: accumulation over micro-batches, and evalu
   const auto sum = run(ProgramKind::accumulate_last, inputs);
   const auto middle = run(ProgramKind::accumulate_middle, inputs);
   const auto first = run(ProgramKind::accumulate_first, inputs);
-  for (const auto& parameter : request.options.parameters) {
+  for (const auto& parameter : request.options.meaning.parameters) {
     const HostTensor& gradient = only.at("gradient." + parameter.name);
     HostTensor expected = gradient;
     for (std::int64_t i = 0; i < gradient.type.count(); ++i)

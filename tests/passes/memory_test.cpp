@@ -58,7 +58,8 @@ void check_plan(const Program& program, const NamedBuffers& named) {
     // An input that no output replaces outlives the run: data and state that this program only reads.
     const auto end = outputs.count(input.name) ? last[static_cast<std::size_t>(input.value)] : ops;
     // Reduced gradients replace their accumulator.
-    const bool replaced = input.name.starts_with("accumulator.") && outputs.count("gradient." + input.name.substr(12));
+    const bool replaced =
+        input.is(Role::accumulator) && outputs.count(name_of(StateKey{Role::gradient, input.state->parameter}));
     lifetimes.push_back({input.value, slot.offset, bytes_of(graph, input.value), -1,
                          replaced ? last[static_cast<std::size_t>(input.value)] : end});
   }

@@ -81,7 +81,7 @@ TEST_CASE("assign_precision in bfloat16") {
   CHECK(test::count(joint, "cast") == 0);  // nothing asked for a rounded reduction
 
   const Graph update = after(request, ProgramKind::update, "assign_precision");
-  for (const auto& parameter : request.options.parameters) {
+  for (const auto& parameter : request.options.meaning.parameters) {
     INFO(parameter.name);
     CHECK(update[update.input(parameter.name)].dtype == DType::float32);
     CHECK(update[update.input("first_moment." + parameter.name)].dtype == DType::float32);
@@ -95,11 +95,11 @@ TEST_CASE("assign_precision in bfloat16") {
 
 TEST_CASE("gradients are rounded only for the reduction that asks for it") {
   CompileRequest request = test::request(test::gpt2_like(), test::mesh(2, 2), 1, DType::bfloat16);
-  request.options.gradient_reduce_dtype = DType::bfloat16;
+  request.options.precision.gradient_reduce = DType::bfloat16;
   const auto rounded = [&](ProgramKind kind, int stage, const Mesh& mesh) {
     CompileRequest one = request;
     one.mesh = mesh;
-    one.options.zero_stage = stage;
+    one.options.placement.sharded = state_placement(stage);
     const Graph graph = after(one, kind, "partition");
     int casts = 0;
     for (const Op& op : graph.ops) {
@@ -121,7 +121,7 @@ TEST_CASE("gradients are rounded only for the reduction that asks for it") {
     return casts;
   };
   const Mesh mesh = test::mesh(2, 2);
-  const int all = static_cast<int>(request.options.parameters.size());
+  const int all = static_cast<int>(request.options.meaning.parameters.size());
   for (int stage : {0, 1}) {  // accumulators are partial: reduced once a step
     INFO("ZeRO " << stage);
     CHECK(rounded(ProgramKind::accumulate_only, stage, mesh) == all);
@@ -136,7 +136,7 @@ TEST_CASE("gradients are rounded only for the reduction that asks for it") {
       CHECK(rounded(kind, stage, mesh) == all);
     }
   CHECK(rounded(ProgramKind::accumulate_only, 1, test::mesh(1, 1)) == 0);  // no reduction
-  request.options.gradient_reduce_dtype = request.options.gradient_dtype;
+  request.options.precision.gradient_reduce = request.options.precision.gradient;
   CHECK(rounded(ProgramKind::accumulate_only, 1, mesh) == 0);
 }
 
@@ -179,7 +179,7 @@ TEST_CASE("communication of a step, by ZeRO stage") {
   std::int64_t bucket_size = 0;
   const auto joint = [&](int stage, ProgramKind kind) {
     CompileRequest request = test::request(spec, test::mesh(2, 2), stage, DType::bfloat16);
-    request.options.bucket_size = bucket_size;
+    request.options.schedule.bucket_size = bucket_size;
     return after(request, kind, "schedule");
   };
   const auto counts = [&](const Graph& graph) {

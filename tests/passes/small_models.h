@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "compile/compile.h"
 #include "model/parameters.h"
 #include "runtime/cpu/interpreter.h"
-#include "compile/compile.h"
 
 namespace longhaul::test {
 
@@ -87,13 +87,13 @@ inline CompileRequest request(const TransformerSpec& spec, const Mesh& mesh, int
                    ProgramKind::accumulate_last,
                    ProgramKind::update};
   CompileOptions& options = request.options;
-  options.logits_scale = spec.logits_scale;
-  options.logits_soft_cap = spec.logits_soft_cap;
+  options.meaning.logits_scale = spec.logits_scale;
+  options.meaning.logits_soft_cap = spec.logits_soft_cap;
   for (const auto& parameter : parameters(spec))
-    options.parameters.push_back({parameter.name, parameter.shape, parameter.matrix});
-  options.dtype = dtype;
-  options.gradient_dtype = options.gradient_reduce_dtype = master_dtype(dtype);
-  options.zero_stage = zero_stage;
+    options.meaning.parameters.push_back({parameter.name, parameter.shape, parameter.matrix});
+  options.precision.dtype = dtype;
+  options.precision.gradient = options.precision.gradient_reduce = master_dtype(dtype);
+  options.placement.sharded = state_placement(zero_stage);
   return request;
 }
 
@@ -128,7 +128,7 @@ inline std::map<std::string, HostTensor> random_inputs(const Graph& graph, unsig
         x = 0.01;
       else if (value.role == Role::second_moment)
         x = x * x;
-      else if (value.role == Role::parameter || value.role == Role::compute_parameter)
+      else if (holds_parameter(value.role))
         x = 0.5 * x + (input.name.find("norm.weight") != std::string::npos ? 1 : 0);
       tensor.set(i, x);
     }

@@ -80,32 +80,32 @@ TEST_CASE("token order: zigzag when a ring or gather layer sees everything befor
   const auto order = [](const std::string& keys, std::int64_t window) {
     return resolve("parallelism: {" + keys + "}", 4, {4}, 4, window).token_order;
   };
-  CHECK(order("sequence: 4", 0) == SequenceOrder::contiguous);
-  CHECK(order("sequence: {ring: 4}", 0) == SequenceOrder::zigzag);
-  CHECK(order("sequence: {gather_kv: 2, ulysses: 2}", 0) == SequenceOrder::zigzag);
-  CHECK(order("sequence: {ring: 4}", 5) == SequenceOrder::contiguous);
-  CHECK(order("sequence: {ring: 4}, token_order: contiguous", 0) == SequenceOrder::contiguous);
-  CHECK(order("sequence: {ring: 4}, token_order: zigzag", 5) == SequenceOrder::zigzag);
-  CHECK(order("sequence: {ring: 4}, token_order: balanced", 0) == SequenceOrder::balanced);
-  CHECK(order("sequence: 4, token_order: balanced", 0) == SequenceOrder::contiguous);  // nothing to balance
+  CHECK(order("sequence: 4", 0) == TokenOrder::contiguous);
+  CHECK(order("sequence: {ring: 4}", 0) == TokenOrder::zigzag);
+  CHECK(order("sequence: {gather_kv: 2, ulysses: 2}", 0) == TokenOrder::zigzag);
+  CHECK(order("sequence: {ring: 4}", 5) == TokenOrder::contiguous);
+  CHECK(order("sequence: {ring: 4}, token_order: contiguous", 0) == TokenOrder::contiguous);
+  CHECK(order("sequence: {ring: 4}, token_order: zigzag", 5) == TokenOrder::zigzag);
+  CHECK(order("sequence: {ring: 4}, token_order: balanced", 0) == TokenOrder::balanced);
+  CHECK(order("sequence: 4, token_order: balanced", 0) == TokenOrder::contiguous);  // nothing to balance
   const AttentionLayer window{4, 5}, whole{4, 0};
   // Packed documents: balanced, unless a window would have to move what it does not see.
   const auto packed = [&](const std::string& split, const std::vector<AttentionLayer>& layers) {
     return resolve_parallelism(experiment("data: {packing: {mode: documents}}\nparallelism: {sequence: " + split + "}"),
                                4, 4, layers);
   };
-  CHECK(packed("{ring: 4}", {whole, whole}).token_order == SequenceOrder::balanced);
-  CHECK(packed("{gather_kv: 2, ulysses: 2}", {whole}).token_order == SequenceOrder::balanced);
+  CHECK(packed("{ring: 4}", {whole, whole}).token_order == TokenOrder::balanced);
+  CHECK(packed("{gather_kv: 2, ulysses: 2}", {whole}).token_order == TokenOrder::balanced);
   CHECK(packed("{ring: 4}", {whole}).decisions.back().find("auto: balanced") != std::string::npos);
-  CHECK(packed("4", {whole}).token_order == SequenceOrder::contiguous);
-  CHECK(packed("{ring: 4}", {whole, window}).token_order == SequenceOrder::zigzag);
-  CHECK(packed("{ring: 4}", {window}).token_order == SequenceOrder::contiguous);
+  CHECK(packed("4", {whole}).token_order == TokenOrder::contiguous);
+  CHECK(packed("{ring: 4}", {whole, window}).token_order == TokenOrder::zigzag);
+  CHECK(packed("{ring: 4}", {window}).token_order == TokenOrder::contiguous);
   const auto asked = resolve_parallelism(experiment("parallelism: {sequence: {ring: 2}, token_order: balanced}"), 2, 2,
                                          {whole, window});
-  CHECK(asked.token_order == SequenceOrder::balanced);
+  CHECK(asked.token_order == TokenOrder::balanced);
   CHECK(asked.decisions.back().find("move all blocks") != std::string::npos);
   CHECK(resolve_parallelism(experiment("parallelism: {sequence: {ring: 2}}"), 2, 2, {window, whole}).token_order ==
-        SequenceOrder::zigzag);
+        TokenOrder::zigzag);
 }
 
 TEST_CASE("layers with a window are split another way over the same ranks") {
@@ -114,9 +114,9 @@ TEST_CASE("layers with a window are split another way over the same ranks") {
     return resolve_parallelism(experiment("parallelism: {" + keys + "}"), world, world, layers);
   };
   const auto axes = [&](const std::string& keys) {
-    CompileOptions options;
-    place_ranks(resolved(keys), options);
-    return options.window_axes;
+    Placement placement;
+    place_ranks(resolved(keys), placement);
+    return placement.window_axes;
   };
   using Axes = std::map<std::string, std::string>;
   const Axes none;
@@ -128,10 +128,10 @@ TEST_CASE("layers with a window are split another way over the same ranks") {
   CHECK(axes("sequence: 4, window_layers: {gather_kv: 4}") == Axes{{"ring", "gather"}, {"ulysses", "gather"}});
   CHECK(axes("sequence: {ulysses: 2, gather_kv: 2}, window_layers: {ulysses: 2, ring: 2}") == Axes{{"gather", "ring"}});
   {
-    CompileOptions options;
+    Placement placement;
     const ResolvedParallelism two = resolved("sequence: {ring: 2}, window_layers: 2", 2);
-    place_ranks(two, options);
-    CHECK(options.window_axes == Axes{{"gather", "ulysses"}, {"ring", "ulysses"}});
+    place_ranks(two, placement);
+    CHECK(placement.window_axes == Axes{{"gather", "ulysses"}, {"ring", "ulysses"}});
     CHECK(describe(two) == "2 ranks = data 1 x ring 2, zigzag order, layers with a window {ulysses: 2}, zero_stage 1");
   }
   // Each kind of layer has its own heads: 4 ranks divide those without a window only.
@@ -140,8 +140,8 @@ TEST_CASE("layers with a window are split another way over the same ranks") {
   REQUIRE(other.decisions.size() == 2);
   CHECK_THAT(other.decisions[0], Contains("{ulysses: 4, ring: 1}") && Contains("every layer without a window"));
   CHECK(other.decisions[1] == "attention: layers 0, 1, 3 (with a window) by {gather_kv: 4}, layer 2 by {ulysses: 4}");
-  CHECK(other.token_order == SequenceOrder::contiguous);  // no rank of a ring holds all keys' queries
-  CHECK(resolved("sequence: {ring: 4}, window_layers: {gather_kv: 4}").token_order == SequenceOrder::zigzag);
+  CHECK(other.token_order == TokenOrder::contiguous);  // no rank of a ring holds all keys' queries
+  CHECK(resolved("sequence: {ring: 4}, window_layers: {gather_kv: 4}").token_order == TokenOrder::zigzag);
   CHECK_THAT(resolved("sequence: 2", 2).decisions.at(0), Contains("layers 0, 1, 3 (with a window) by {ulysses: 2}"));
 
   CHECK_THROWS_WITH(resolved("sequence: 4"), Contains("layer 0 has 6 query heads"));
@@ -174,18 +174,18 @@ TEST_CASE("padded sequences divide over chunks, and the ranks' tokens are each t
     const Experiment e = experiment("parallelism: {" + keys + "}");
     const std::int64_t world = e.parallelism.data.value_or(1) * e.parallelism.sequence->ranks();
     const ResolvedParallelism r = resolve_parallelism(e, world, world, {{12, 0}});
-    CompileOptions options;
-    const Mesh mesh = place_ranks(r, options);
+    Placement placement;
+    const Mesh mesh = place_ranks(r, placement);
     CHECK(mesh.world() == world);
     const std::int64_t length = padded_sequence(r, 50);
-    std::vector<std::int32_t> all, whole = whole_token_order(mesh, options, length);
+    std::vector<std::int32_t> all, whole = whole_token_order(mesh, placement, length);
     for (int rank = 0; rank < static_cast<int>(r.sequence()); ++rank) {
-      const auto mine = token_order(mesh, options, length, rank);
+      const auto mine = token_order(mesh, placement, length, rank);
       // Data-parallel groups hold the same tokens, of other sequences.
-      CHECK(mine == token_order(mesh, options, length, static_cast<int>(world - r.sequence()) + rank));
+      CHECK(mine == token_order(mesh, placement, length, static_cast<int>(world - r.sequence()) + rank));
       all.insert(all.end(), mine.begin(), mine.end());
       // An outer rank's causal work, as the sum of its indices, is the same for all under zigzag.
-      if (options.token_order == TokenOrder::zigzag && r.ulysses == 1)
+      if (placement.token_order == TokenOrder::zigzag && r.ulysses == 1)
         CHECK(std::accumulate(mine.begin(), mine.end(), std::int64_t{0}) * r.sequence() == length * (length - 1) / 2);
     }
     CHECK(all == whole);
@@ -218,16 +218,16 @@ TEST_CASE("shard groups are whole pieces of the mesh") {
         Row{"sequence: {ulysses: 2, ring: 2}, shard_group: 4", 8, "dp=2, ring=2, ulysses=2", "ring.ulysses", "dp"},
         Row{"sequence: 2, shard_group: 1", 4, "dp=2, ulysses=2", "-", "dp.ulysses"}}) {
     INFO(row.keys);
-    CompileOptions options;
-    const Mesh mesh = place_ranks(resolve("parallelism: {" + row.keys + "}", row.world, {4}), options);
+    Placement placement;
+    const Mesh mesh = place_ranks(resolve("parallelism: {" + row.keys + "}", row.world, {4}), placement);
     CHECK(mesh.text() == row.mesh);
-    CHECK(mesh.text(state_axes(mesh, options).shards) == row.shards);
-    CHECK(mesh.text(state_axes(mesh, options).replicas) == row.replicas);
+    CHECK(mesh.text(state_axes(mesh, placement).shards) == row.shards);
+    CHECK(mesh.text(state_axes(mesh, placement).replicas) == row.replicas);
     // Batches are split over all data-parallel ranks still, groups are neighbours.
     std::int64_t batches = 1;
-    for (const auto& name : options.batch_axes) batches *= mesh.size(mesh.find(name));
+    for (const auto& name : placement.batch_axes) batches *= mesh.size(mesh.find(name));
     CHECK(batches == resolve("parallelism: {" + row.keys + "}", row.world, {4}).data);
-    const auto group = mesh.group(state_axes(mesh, options).shards, 0);
+    const auto group = mesh.group(state_axes(mesh, placement).shards, 0);
     for (std::size_t i = 0; i < group.size(); ++i) CHECK(group[i] == static_cast<int>(i));
   }
   CHECK(describe(resolve("parallelism: {sequence: 2, shard_group: 2, zero_stage: 3}", 4, {4})) ==

@@ -10,16 +10,16 @@ using namespace longhaul;
 
 namespace {
 
-ResolvedParallelism split(std::int64_t ulysses, std::int64_t ring, SequenceOrder order) {
+ResolvedParallelism split(std::int64_t ulysses, std::int64_t ring, TokenOrder order) {
   ResolvedParallelism parallel;
   parallel.ulysses = ulysses;
   parallel.ring = ring;
-  parallel.token_order = ring > 1 ? order : SequenceOrder::contiguous;
+  parallel.token_order = ring > 1 ? order : TokenOrder::contiguous;
   return parallel;
 }
 
 std::int64_t pieces_back(const ResolvedParallelism& parallel, std::int64_t sequence, std::int64_t window) {
-  const std::int64_t pieces = parallel.ring * (parallel.token_order == SequenceOrder::zigzag ? 2 : 1);
+  const std::int64_t pieces = parallel.ring * (parallel.token_order == TokenOrder::zigzag ? 2 : 1);
   const std::int64_t c = padded_sequence(parallel, sequence) / pieces;
   std::int64_t back = 0;
   while (window > 0 && back * c < window - 1) ++back;  // the first token of a piece sees window - 1 before it
@@ -33,7 +33,7 @@ TEST_CASE("fewer heads keep their ratio and how KV heads meet the ranks") {
     for (const std::int64_t kv_heads : {1, 2, 3, 4, 8, 12, 32, 96})
       for (const std::int64_t ratio : {1, 2, 3, 4, 8, 16}) {
         if (kv_heads * ratio % u != 0) continue;
-        const HeadCounts small = smaller_heads(split(u, 1, SequenceOrder::contiguous), {kv_heads * ratio, kv_heads});
+        const HeadCounts small = smaller_heads(split(u, 1, TokenOrder::contiguous), {kv_heads * ratio, kv_heads});
         INFO(u << " ranks, " << kv_heads * ratio << ":" << kv_heads << " -> " << small.heads << ":" << small.kv_heads);
         CHECK(small.heads == small.kv_heads * ratio);
         CHECK(small.heads % u == 0);
@@ -42,11 +42,11 @@ TEST_CASE("fewer heads keep their ratio and how KV heads meet the ranks") {
         CHECK(std::lcm(small.kv_heads, u) / small.kv_heads == std::lcm(kv_heads, u) / kv_heads);
         CHECK((small.kv_heads > std::gcd(kv_heads, u)) >= (kv_heads % (2 * u) == 0));
       }
-  CHECK(smaller_heads(split(8, 1, SequenceOrder::contiguous), {128, 128}).heads == 16);
+  CHECK(smaller_heads(split(8, 1, TokenOrder::contiguous), {128, 128}).heads == 16);
 }
 
 TEST_CASE("layers with a window keep what their own split needs") {
-  ResolvedParallelism parallel = split(4, 2, SequenceOrder::contiguous);
+  ResolvedParallelism parallel = split(4, 2, TokenOrder::contiguous);
   parallel.window_layers = SequenceSplit{1, 1, 8};
   CHECK(smaller_heads(parallel, {32, 8}).kv_heads == 8);
   CHECK(smaller_heads(parallel, {7, 7}, true).heads == 2);  // need not divide by 4
@@ -59,7 +59,7 @@ TEST_CASE("layers with a window keep what their own split needs") {
 TEST_CASE("shorter sequences keep their padding, windows how far they reach") {
   for (const std::int64_t u : {1, 2, 4})
     for (const std::int64_t ring : {1, 2, 3, 8})
-      for (const SequenceOrder order : {SequenceOrder::contiguous, SequenceOrder::zigzag})
+      for (const TokenOrder order : {TokenOrder::contiguous, TokenOrder::zigzag})
         for (const std::int64_t sequence :
              {std::int64_t{5}, std::int64_t{40}, std::int64_t{1000}, std::int64_t{131072}}) {
           const auto parallel = split(u, ring, order);
@@ -81,7 +81,7 @@ TEST_CASE("shorter sequences keep their padding, windows how far they reach") {
           }
         }
   // Windows that differ still do.
-  const auto two = smaller_windows(split(1, 2, SequenceOrder::contiguous), 65536, 32, {4096, 512, 4096});
+  const auto two = smaller_windows(split(1, 2, TokenOrder::contiguous), 65536, 32, {4096, 512, 4096});
   CHECK(two[0] > two[1]);
   CHECK(two[2] == two[0]);
 }

@@ -15,7 +15,7 @@ namespace {
 
 using Ints = std::vector<std::int32_t>;
 
-ResolvedParallelism split(std::int64_t ring, std::int64_t gather, std::int64_t ulysses, SequenceOrder order,
+ResolvedParallelism split(std::int64_t ring, std::int64_t gather, std::int64_t ulysses, TokenOrder order,
                           std::int64_t data = 1) {
   ResolvedParallelism parallel;
   parallel.data = data;
@@ -31,10 +31,10 @@ struct Placed {
   std::int64_t padded;
 };
 Placed place(const ResolvedParallelism& parallel, std::int64_t length, const std::vector<AttentionLayer>& layers) {
-  CompileOptions options;
-  const Mesh mesh = place_ranks(parallel, options);
+  Placement placement;
+  const Mesh mesh = place_ranks(parallel, placement);
   const std::int64_t padded = padded_sequence(parallel, length);
-  return {TokenPlacement(mesh, options, padded, layers), padded};
+  return {TokenPlacement(mesh, placement, padded, layers), padded};
 }
 
 // Documents of uneven lengths: the first index of each.
@@ -76,7 +76,7 @@ TEST_CASE("a balanced order is a permutation that all ranks agree on, sorted in 
   for (const auto& [ring, gather, ulysses] :
        {std::tuple{2, 1, 1}, {3, 1, 1}, {4, 1, 1}, {1, 2, 1}, {1, 3, 1}, {2, 1, 2}, {1, 2, 3}, {5, 1, 4}})
     for (int i = 0; i < 5; ++i) {
-      const auto parallel = split(ring, gather, ulysses, SequenceOrder::balanced, 2);
+      const auto parallel = split(ring, gather, ulysses, TokenOrder::balanced, 2);
       const auto length = static_cast<std::int32_t>(20 + random() % 300);
       const Ints starts = random_documents(random, length);
       auto [placement, padded] = place(parallel, length, layers);
@@ -116,7 +116,7 @@ TEST_CASE("the shares of every order are its visible pairs, and no order takes l
           const auto slots = static_cast<std::int32_t>(ranks * 8 * (2 + random() % 4));  // no order pads
           const Ints starts = i == 0 ? Ints{0} : random_documents(random, slots);
           std::vector<double> paths;
-          for (const auto order : {SequenceOrder::balanced, SequenceOrder::zigzag, SequenceOrder::contiguous}) {
+          for (const auto order : {TokenOrder::balanced, TokenOrder::zigzag, TokenOrder::contiguous}) {
             auto [placement, padded] = place(split(ring ? ranks : 1, ring ? 1 : ranks, 1, order), slots, layers);
             REQUIRE(padded == slots);
             const auto whole = placement.whole_order(starts, slots);
@@ -138,12 +138,12 @@ TEST_CASE("uneven documents: the balanced order is nearly even where the fixed o
   // A long document, then shorter and shorter ones: 8192 tokens over 4 ranks.
   const Ints starts = {0, 4500, 6000, 6700, 7000, 7300, 7400, 7600, 7900, 8000};
   for (const bool ring : {false, true}) {
-    const auto shares = [&](SequenceOrder order) {
+    const auto shares = [&](TokenOrder order) {
       auto placement = place(split(ring ? 4 : 1, ring ? 1 : 4, 1, order), 8192, {{8, 0, 64}}).placement;
       return placement.shares(starts, 8192);
     };
-    const auto balanced = shares(SequenceOrder::balanced), zigzag = shares(SequenceOrder::zigzag),
-               contiguous = shares(SequenceOrder::contiguous);
+    const auto balanced = shares(TokenOrder::balanced), zigzag = shares(TokenOrder::zigzag),
+               contiguous = shares(TokenOrder::contiguous);
     const double mean = balanced.mean();
     INFO(ring << ": busiest / mean balanced " << balanced.busiest() / mean << ", zigzag " << zigzag.busiest() / mean
               << ", contiguous " << contiguous.busiest() / mean << "; path " << balanced.path() / mean << ", "
@@ -157,10 +157,10 @@ TEST_CASE("uneven documents: the balanced order is nearly even where the fixed o
 
 TEST_CASE("padding counts as tokens that see themselves, and one holder keeps the order of the sequence") {
   const Ints starts = {0, 9};
-  auto [placement, padded] = place(split(2, 1, 1, SequenceOrder::balanced), 21, {{1, 0, 1}});
+  auto [placement, padded] = place(split(2, 1, 1, TokenOrder::balanced), 21, {{1, 0, 1}});
   REQUIRE(padded == 32);
   CHECK(2 * placement.shares(starts, 21).mean() == 9 * 10 / 2 + 12 * 13 / 2 + 11);
-  auto alone = place(split(1, 1, 4, SequenceOrder::balanced), 24, {{4, 0, 1}}).placement;
+  auto alone = place(split(1, 1, 4, TokenOrder::balanced), 24, {{4, 0, 1}}).placement;
   const auto whole = alone.whole_order(starts, 24);
   for (std::size_t i = 0; i < whole.size(); ++i) CHECK(whole[i] == static_cast<std::int32_t>(i));
   CHECK(alone.holders() == 1);
@@ -168,7 +168,7 @@ TEST_CASE("padding counts as tokens that see themselves, and one holder keeps th
 
 TEST_CASE("layers with a window that are split another way do not count among the holders") {
   const Ints starts = {0, 9};
-  ResolvedParallelism parallel = split(4, 1, 1, SequenceOrder::contiguous);
+  ResolvedParallelism parallel = split(4, 1, 1, TokenOrder::contiguous);
   const AttentionLayer whole{2, 0, 8}, window{4, 5, 8};
   const auto between = [&](const std::vector<AttentionLayer>& layers) {
     return place(parallel, 32, layers).placement.shares(starts, 32).between;

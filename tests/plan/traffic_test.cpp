@@ -18,7 +18,7 @@ struct Case {
   DType dtype = DType::float32;
   std::string order = "auto", window_layers = "auto";
   std::string state = "";  // more keys of parallelism
-  std::int64_t bucket_size = CompileOptions().bucket_size;
+  std::int64_t bucket_size = CompileOptions().schedule.bucket_size;
 };
 
 // What a rank sends in the programs named, by collective and by the pass that made it.
@@ -42,7 +42,7 @@ struct Run {
   }
 };
 
-Run compiled(const TransformerSpec& spec, const Case& c, GatherLifetime lifetime = GatherLifetime::phase) {
+Run compiled(const TransformerSpec& spec, const Case& c, KeepGathered lifetime = KeepGathered::never) {
   const SequenceSplit split =
       *parse_experiment("model: {config: m}\nparallelism: {sequence: " + c.split + "}", "/s/r.yaml")
            .parallelism.sequence;
@@ -60,9 +60,9 @@ Run compiled(const TransformerSpec& spec, const Case& c, GatherLifetime lifetime
   CompileRequest& request = run.request;
   request.spec = spec;
   request.options = options_for(spec, c.dtype, 0);
-  request.mesh = place_ranks(run.parallel, request.options);
-  request.options.gather_lifetime = lifetime;
-  request.options.bucket_size = c.bucket_size;
+  request.mesh = place_ranks(run.parallel, request.options.placement);
+  request.options.schedule.keep_gathered = lifetime;
+  request.options.schedule.bucket_size = c.bucket_size;
   request.batch = c.rows * c.data;
   request.sequence = padded_sequence(run.parallel, c.length);
   request.kinds = step_kinds(c.micro_batches, false);
@@ -147,7 +147,7 @@ TEST_CASE("what each strategy moves is what its formula says") {
 // H as it is defined for any order: over all distances, the rows of a rank's buffer that some rank needs from the rank
 // at that distance before it; for `ranks` that hold consecutive parts of the buffers laid together.
 std::int64_t rows_reached(const Run& run, std::int64_t ranks, std::int64_t window) {
-  const auto order = whole_token_order(run.request.mesh, run.request.options, run.request.sequence);
+  const auto order = whole_token_order(run.request.mesh, run.request.options.placement, run.request.sequence);
   const auto block = static_cast<std::size_t>(run.request.sequence / ranks), n = static_cast<std::size_t>(ranks);
   std::int64_t rows = 0;
   for (std::size_t distance = 1; distance < n; ++distance)
@@ -351,7 +351,7 @@ TEST_CASE("what is kept of gathered parameters saves what its formula says, and 
   for (const TransformerSpec& spec : {small_llama(), small_gpt2()})
     for (const std::int64_t n : {4, 2})
       for (const DType dtype : {DType::float32, DType::bfloat16})
-        for (const GatherLifetime lifetime : {GatherLifetime::phase, GatherLifetime::backward, GatherLifetime::step}) {
+        for (const KeepGathered lifetime : {KeepGathered::never, KeepGathered::backward, KeepGathered::step}) {
           const Case c{.split = "1",
                        .data = 4,
                        .zero_stage = 3,
@@ -370,7 +370,7 @@ TEST_CASE("what is kept of gathered parameters saves what its formula says, and 
             std::int64_t bytes = 0;
             for (const auto& [name, amount] : sent)
               if (name.starts_with("all_gather ")) bytes += amount;
-            if (lifetime == GatherLifetime::phase) {
+            if (lifetime == KeepGathered::never) {
               CHECK(bytes == gathers.all + gathers.again);
               // One gather a phase, and none waits for another layer's.
               std::map<std::pair<std::string, Phase>, int> times;
@@ -381,7 +381,7 @@ TEST_CASE("what is kept of gathered parameters saves what its formula says, and 
               for (const Parameter& parameter : parameters(spec))
                 if (parameter.name.starts_with("layers.0.")) layer += (parameter.elements() * w + 63) / 64 * 64;
               CHECK(most_gathered(graph) < layer);
-            } else if (lifetime == GatherLifetime::backward) {
+            } else if (lifetime == KeepGathered::backward) {
               CHECK(bytes == gathers.all);
               // All of it at the loss head, an untied head's weight, which nobody has gathered before, and a bias that
               // goes
@@ -395,11 +395,11 @@ TEST_CASE("what is kept of gathered parameters saves what its formula says, and 
           }
           std::int64_t kept = 0;
           for (const auto& [name, slot] : run.model.named.slots) {
-            if (!name.starts_with("gathered.")) continue;
+            if (!slot.state || slot.state->role != Role::gathered) continue;
             CHECK(slot.category == MemoryCategory::parameters);
             kept += slot.bytes;
           }
-          CHECK(kept == (lifetime == GatherLifetime::step ? gathers.whole : 0));
+          CHECK(kept == (lifetime == KeepGathered::step ? gathers.whole : 0));
         }
 }
 
@@ -407,7 +407,7 @@ TEST_CASE("one micro-batch gathers a parameter once for as long as it is kept") 
   const TransformerSpec spec = small_llama();
   const Case c{.split = "1", .data = 4, .zero_stage = 3};
   const Gathered gathers = gathered(spec, 4, 4);
-  for (const GatherLifetime lifetime : {GatherLifetime::backward, GatherLifetime::step}) {
+  for (const KeepGathered lifetime : {KeepGathered::backward, KeepGathered::step}) {
     const Run run = compiled(spec, c, lifetime);
     CHECK(run.sent(ProgramKind::accumulate_only).at("all_gather dp") == gathers.all);
     // What waits for backward is memory of parameters, and the peak shows it.

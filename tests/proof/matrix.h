@@ -49,7 +49,7 @@ struct Split {
 
 inline const std::vector<Split>& all_splits() {
   constexpr TokenOrder contiguous = TokenOrder::contiguous, zigzag = TokenOrder::zigzag,
-                       balanced = TokenOrder::permuted;
+                       balanced = TokenOrder::balanced;
   static const std::vector<Split> table = {
       {"ulysses 2", 1, 2, 1, 1, contiguous},
       {"ulysses 4", 1, 4, 1, 1, contiguous},

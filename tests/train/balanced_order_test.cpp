@@ -15,7 +15,7 @@ constexpr Split splits[] = {{1, 2, 1}, {1, 3, 1}, {1, 4, 1}, {1, 1, 2}, {1, 1, 3
 
 void check_splits(Cell cell, const std::vector<int>& stages) {
   const Outcome reference = run_reference(cell);
-  cell.order = TokenOrder::permuted;
+  cell.order = TokenOrder::balanced;
   for (const Split& split : splits)
     for (const int stage : stages) {
       cell.sequence_ranks = split.ulysses;
@@ -47,14 +47,14 @@ TEST_CASE("data-parallel groups each deal out their own documents", "[threads]")
   Cell cell{.spec = small_llama(), .data = 2, .rows = 2, .sequence = 32, .masking = Masking::packed};
   const Outcome reference = run_reference(cell);
   cell.ring = 2;
-  cell.order = TokenOrder::permuted;
+  cell.order = TokenOrder::balanced;
   std::string problem;
   CHECK(difference(run_ranks(cell, problem), reference, tolerance::float64) == "");
   CHECK(problem == "");
 }
 
 TEST_CASE("in a balanced order a window moves every block, for anything may be anywhere") {
-  Cell cell{.spec = small_qwen3(), .rows = 1, .sequence = 64, .ring = 4, .order = TokenOrder::permuted};
+  Cell cell{.spec = small_qwen3(), .rows = 1, .sequence = 64, .ring = 4, .order = TokenOrder::balanced};
   const auto shifted = [&](std::int64_t window) {
     for (auto& group : cell.spec.layers) group.layer.attention.window = window;
     const CompiledModel model = compile_model(request_for(cell));
@@ -69,7 +69,7 @@ TEST_CASE("in a balanced order a window moves every block, for anything may be a
 TEST_CASE("what the placement says a rank attends to is what its buffers make visible", "[threads]") {
   Cell cell{.spec = small_llama(), .rows = 1, .sequence = 96, .masking = Masking::packed};
   cell.ring = 3;
-  for (const TokenOrder order : {TokenOrder::permuted, TokenOrder::zigzag, TokenOrder::contiguous}) {
+  for (const TokenOrder order : {TokenOrder::balanced, TokenOrder::zigzag, TokenOrder::contiguous}) {
     cell.order = order;
     const CompileRequest request = request_for(cell);
     const CompiledModel model = compile_model(request);

@@ -47,7 +47,7 @@ TEST_CASE("mpi child matrix", "[.mpi-child]") {
         for (const int run : {0, 1, 2, 3, 4}) {  // the last in groups, with parameters gathered once a step
           cell.zero_stage = std::min(run, 3);
           cell.shard_group = run == 4 ? world.size() / std::min(data, 2) : 0;
-          cell.gathered = run == 4 ? GatherLifetime::step : GatherLifetime::phase;
+          cell.gathered = run == 4 ? KeepGathered::step : KeepGathered::never;
           const CompileRequest request = request_for(cell);
           const CompiledModel model = compile_model(request);
           std::string problem;

@@ -22,14 +22,14 @@ struct Cell {
   int ring = 1, gather = 1;  // ranks outside the sequence_ranks of Ulysses
   TokenOrder order = TokenOrder::contiguous;
   int shard_group = 0;  // 0: all ranks
-  GatherLifetime gathered = GatherLifetime::phase;
+  KeepGathered gathered = KeepGathered::never;
   std::map<std::string, std::string> window_axes = {};  // see CompileOptions
 
   int outer() const { return ring * gather; }
   int world() const { return data * outer() * sequence_ranks; }
   /// Padded so that every rank's chunks are full.
   std::int64_t padded() const {
-    const std::int64_t chunks = order == TokenOrder::zigzag ? 2 : order == TokenOrder::permuted ? permuted_chunks : 1;
+    const std::int64_t chunks = chunks_of(order);
     const std::int64_t unit = outer() * std::lcm(chunks, std::int64_t{sequence_ranks});
     return (sequence + unit - 1) / unit * unit;
   }
@@ -65,13 +65,13 @@ inline CompileRequest request_for(const Cell& cell) {
     parallel.ulysses = cell.sequence_ranks;
     parallel.zero_stage = cell.zero_stage;
     parallel.shard_group = cell.shard_group;
-    request.mesh = place_ranks(parallel, request.options);
+    request.mesh = place_ranks(parallel, request.options.placement);
   }
-  request.options.gather_lifetime = cell.gathered;
+  request.options.schedule.keep_gathered = cell.gathered;
   request.batch = cell.rows;
   request.sequence = cell.padded();
-  request.options.token_order = cell.order;
-  request.options.window_axes = cell.window_axes;
+  request.options.placement.token_order = cell.order;
+  request.options.placement.window_axes = cell.window_axes;
   request.options.fault = environment("LONGHAUL_FAULT");  // which tests catch a planted fault
   request.kinds = step_kinds(cell.micro_batches, false);
   request.threads = cell.threads;
@@ -94,13 +94,13 @@ inline Outcome run_rank(Communicator& world, const Cell& cell, const CompileRequ
   Outcome outcome;
   outcome.first = session.accumulate(cell.micro_batches, fill(0));
   for (const auto& tensor : session.state())
-    if (tensor.name.starts_with("gradient.")) outcome.gradients[tensor.name] = session.gather(tensor);
+    if (tensor.key.role == Role::gradient) outcome.gradients[tensor.name] = session.gather(tensor);
   outcome.first.grad_norm = session.update(1, 1e-2);
   session.executor().reset_traffic();
   outcome.second = session.step(2, 1e-2, cell.micro_batches, fill(1));
   const Traffic sent = session.executor().traffic();
   for (const auto& tensor : session.state())
-    if (tensor.role == Role::parameter) outcome.parameters[tensor.name] = session.gather(tensor);
+    if (tensor.key.role == Role::parameter) outcome.parameters[tensor.name] = session.gather(tensor);
 
   std::map<std::string, std::int64_t> predicted;
   const auto predict = [&](ProgramKind kind) {
@@ -146,8 +146,8 @@ inline Outcome run_ranks(const Cell& cell, std::string& problem) {
 
 inline Outcome run_reference(const Cell& cell) {
   const CompileRequest request = request_for(cell);
-  ReferenceRun reference(request, cell.sequence);
-  reference.set_parameters(random_parameters(cell.spec, 11));
+  ReferenceRun reference(request.spec, request.options.meaning, request.batch, cell.sequence);
+  reference.set_parameters(random_parameters(cell.spec, 11), request.options.precision.master());
   const auto batches = [&](int step) {
     std::vector<GlobalBatch> list;
     for (std::int64_t i = 0; i < cell.micro_batches; ++i)
@@ -156,8 +156,10 @@ inline Outcome run_reference(const Cell& cell) {
   };
   Outcome outcome;
   outcome.first = reference.accumulate(batches(0));
-  for (const auto& [name, tensor] : reference.state())
-    if (name.starts_with("gradient.")) outcome.gradients[name] = reference.values(name);
+  for (const auto& parameter : parameters(cell.spec)) {
+    const std::string name = name_of(StateKey{Role::gradient, parameter.name});
+    outcome.gradients[name] = reference.values(name);
+  }
   outcome.first.grad_norm = reference.update(1, 1e-2);
   outcome.second = reference.step(2, 1e-2, batches(1));
   for (const auto& parameter : parameters(cell.spec))

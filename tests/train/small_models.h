@@ -153,13 +153,13 @@ inline void fill_slice(Session& session, const GlobalBatch& batch, std::int64_t 
 inline CompileOptions options_for(const TransformerSpec& spec, DType dtype, int zero_stage) {
   CompileOptions options;
   for (const auto& parameter : parameters(spec))
-    options.parameters.push_back({parameter.name, parameter.shape, parameter.matrix});
-  options.dtype = dtype;
-  options.gradient_dtype = options.gradient_reduce_dtype = master_dtype(dtype);
-  options.zero_stage = zero_stage;
-  options.max_norm = 0.5;  // small: clipping is active, so a wrong norm shows in the parameters
-  options.logits_scale = spec.logits_scale;
-  options.logits_soft_cap = spec.logits_soft_cap;
+    options.meaning.parameters.push_back({parameter.name, parameter.shape, parameter.matrix});
+  options.precision.dtype = dtype;
+  options.precision.gradient = options.precision.gradient_reduce = master_dtype(dtype);
+  options.placement.sharded = state_placement(zero_stage);
+  options.meaning.optimizer.max_norm = 0.5;  // small: clipping is active, so a wrong norm shows in the parameters
+  options.meaning.logits_scale = spec.logits_scale;
+  options.meaning.logits_soft_cap = spec.logits_soft_cap;
   return options;
 }
 

@@ -4,8 +4,8 @@
 
 #include "io/checkpoint.h"
 #include "ranks.h"
-#include "small_experiment.h"
 #include "run/checkpointing.h"
+#include "small_experiment.h"
 
 namespace longhaul {
 namespace {
@@ -67,7 +67,7 @@ TEST_CASE("parameters kept for backward or for the step equal one rank", "[threa
                 .rows = 4,
                 .masking = Masking::one_rank_ignored};
       const Outcome reference = run_reference(cell);
-      for (const GatherLifetime gathered : {GatherLifetime::backward, GatherLifetime::step})
+      for (const KeepGathered gathered : {KeepGathered::backward, KeepGathered::step})
         for (const Group& group : {Group{2, 1, 1, 0}, {2, 1, 2, 2}, {1, 2, 2, 0}}) {
           cell.data = group.data;
           cell.ring = group.ring;
@@ -83,7 +83,7 @@ TEST_CASE("tensors smaller than their group, and tied ones, equal one rank", "[t
   Cell cell{.spec = tiny_tensors(), .micro_batches = 2, .rows = 8, .masking = Masking::uneven};
   const Outcome reference = run_reference(cell);
   for (const int group : {0, 4})
-    for (const GatherLifetime gathered : {GatherLifetime::phase, GatherLifetime::step})
+    for (const KeepGathered gathered : {KeepGathered::never, KeepGathered::step})
       for (cell.zero_stage = 1; cell.zero_stage <= 3; ++cell.zero_stage) {
         cell.data = 8;
         cell.shard_group = group;
@@ -94,7 +94,7 @@ TEST_CASE("tensors smaller than their group, and tied ones, equal one rank", "[t
 
 TEST_CASE("float32 and bfloat16 in shard groups are as near to float64 as one rank is", "[threads]") {
   for (const DType dtype : {DType::float32, DType::bfloat16})
-    for (const GatherLifetime gathered : {GatherLifetime::phase, GatherLifetime::step}) {
+    for (const KeepGathered gathered : {KeepGathered::never, KeepGathered::step}) {
       Cell cell{.spec = small_qwen3(), .micro_batches = 3, .rows = 4, .masking = Masking::uneven, .dtype = dtype};
       const Outcome reference = run_reference(cell);
       std::string problem;
@@ -129,8 +129,8 @@ TEST_CASE("gradients accumulated and reduced in the experiment's dtypes", "[thre
                   .dtype = DType::float32,
                   .shard_group = group};
         CompileRequest request = request_for(cell);
-        request.options.gradient_dtype = accumulated;
-        request.options.gradient_reduce_dtype = reduced;
+        request.options.precision.gradient = accumulated;
+        request.options.precision.gradient_reduce = reduced;
         const CompiledModel model = compile_model(request);
         std::string problem;
         Outcome outcome;

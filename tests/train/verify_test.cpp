@@ -9,10 +9,10 @@
 #include "base/error.h"
 #include "comm/launch.h"
 #include "passes/faults.h"
+#include "run/setup.h"
 #include "small_experiment.h"
 #include "small_models.h"
 #include "verify/locate.h"
-#include "run/setup.h"
 
 using namespace longhaul;
 using namespace longhaul::testing;
@@ -26,7 +26,7 @@ VerificationReport verify_on(int ranks, const Experiment& experiment, const std:
   run_threads(ranks, [&](Communicator& world) {
     RunSetup setup = prepare_run(experiment, world.size(), Hosts::one(world.size()));
     setup.request.options.fault = fault;
-    setup.request.options.token_order = order;
+    setup.request.options.placement.token_order = order;
     if (!axes.empty()) setup.request.mesh = Mesh(axes);
     VerificationReport mine = verify_run(world, setup, options);
     if (world.rank() == 0) report = std::move(mine);
@@ -119,25 +119,26 @@ TEST_CASE("memory decides what keep_gathered auto is, and what is refused") {
   };
   const std::string several = "training.global_batch_size=12";
   RunSetup kept = chosen({several}, std::int64_t{1} << 30);
-  CHECK(kept.request.options.gather_lifetime == GatherLifetime::step);
+  CHECK(kept.request.options.schedule.keep_gathered == KeepGathered::step);
   const std::int64_t needed = compile_model(kept.request).arena_bytes;
   // To the byte, and said.
-  CHECK(chosen({several}, needed).request.options.gather_lifetime == GatherLifetime::step);
+  CHECK(chosen({several}, needed).request.options.schedule.keep_gathered == KeepGathered::step);
   const RunSetup short_of_it = chosen({several}, needed - 1);
-  CHECK(short_of_it.request.options.gather_lifetime == GatherLifetime::phase);
+  CHECK(short_of_it.request.options.schedule.keep_gathered == KeepGathered::never);
   CHECK(std::any_of(short_of_it.decisions.begin(), short_of_it.decisions.end(), [](const std::string& text) {
     return text.starts_with("parallelism.keep_gathered auto: never") && text.find("device.memory") != std::string::npos;
   }));
   const std::int64_t less = compile_model(short_of_it.request).arena_bytes;
   CHECK(less < needed);
-  CHECK(chosen({}, needed).request.options.gather_lifetime == GatherLifetime::phase);  // one micro-batch
-  CHECK(chosen({several, "parallelism.zero_stage=2"}, needed).request.options.gather_lifetime == GatherLifetime::phase);
+  CHECK(chosen({}, needed).request.options.schedule.keep_gathered == KeepGathered::never);  // one micro-batch
+  CHECK(chosen({several, "parallelism.zero_stage=2"}, needed).request.options.schedule.keep_gathered ==
+        KeepGathered::never);
   // The key decides before the host does, and refuses what is beyond it.
   const auto gib = [](std::int64_t bytes) {
     return fmt::format("device.memory={:.12f}", static_cast<double>(bytes) / (1 << 30));
   };
   const RunSetup between = chosen({several, gib((needed + less) / 2)}, std::int64_t{1} << 40);
-  CHECK(between.request.options.gather_lifetime == GatherLifetime::phase);
+  CHECK(between.request.options.schedule.keep_gathered == KeepGathered::never);
   CHECK_NOTHROW(compile_model(between.request));
   CHECK_THROWS_WITH(
       compile_model(

@@ -263,7 +263,7 @@ TEST_CASE("exports from every ZeRO stage hold the parameters", "[threads]") {
         ExportOptions options{.family = family, .source_config = "", .dtype = std::nullopt};
         if (asked) options.dtype = DType::bfloat16;
         CompileRequest request = request_for(spec, dtype, stage, stage % 2 ? 2 : 1, 2);
-        if (stage == 3) request.options.replica_axes = {"dp"};  // two ranks hold each shard
+        if (stage == 3) request.options.placement.replica_axes = {"dp"};  // two ranks hold each shard
         const ExportedModel exported = export_once(request, folder / "model", options);
         CHECK(exported.family == family);
         CHECK(exported.bytes ==

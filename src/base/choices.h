@@ -1,0 +1,20 @@
+// Choices that an experiment states and the compiler acts on, each one enum for both: neither room knows the other.
+#pragma once
+#include <cstdint>
+#include <string_view>
+
+namespace longhaul {
+
+/// Where the tokens of a padded sequence lie in the buffers of the ranks that share it: in order; in 2·n chunks of
+/// which rank i of n holds chunks i and 2·n − 1 − i, so that causal attention costs every rank the same; or dealt out
+/// anew for every sequence, by any permutation, so that the attention of its documents does.
+enum class TokenOrder : std::uint8_t { contiguous, zigzag, balanced };
+constexpr std::string_view name_of(TokenOrder order) {
+  return order == TokenOrder::contiguous ? "contiguous" : order == TokenOrder::zigzag ? "zigzag" : "balanced";
+}
+
+/// How long a parameter that is sharded stays whole once it is gathered: never longer than its layer's forward or
+/// backward pass, from forward to backward, or for all micro-batches of a step.
+enum class KeepGathered : std::uint8_t { never, backward, step };
+
+}  // namespace longhaul

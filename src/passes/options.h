@@ -1,0 +1,97 @@
+// Everything that passes may decide by, in four parts by who may read them: what is computed, in which dtypes, where it
+// lies, and when it happens.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/choices.h"
+#include "base/dtype.h"
+#include "ir/layout.h"
+#include "ir/mesh.h"
+
+namespace longhaul {
+
+struct ParameterInfo {
+  std::string name;
+  Shape shape;
+  bool decays = true;  // weight decay applies
+};
+
+/// The step of AdamW on gradients scaled down to a global norm of `max_norm` (0: never).
+struct OptimizerSettings {
+  double max_norm = 1;
+  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.1;
+};
+
+/// What a run computes; all that the specification depends on besides the model's graph.
+struct Meaning {
+  double logits_scale = 1;
+  double logits_soft_cap = 0;  // 0: none
+  std::vector<ParameterInfo> parameters;
+  OptimizerSettings optimizer;
+};
+
+/// float32 for bfloat16 and float32 training, float64 for float64: parameters, moments, statistics.
+constexpr DType master_dtype(DType dtype) {
+  return dtype == DType::float64 ? DType::float64 : DType::float32;
+}
+
+struct Precision {
+  DType dtype = DType::float32;     // activations and compute
+  DType gradient = DType::float32;  // accumulators
+  DType gradient_reduce = DType::float32;
+  /// Parameters, moments, statistics; parameter gradients until they are rounded to `gradient`.
+  DType master() const { return master_dtype(dtype); }
+  /// Forward and backward read copies of the masters in `dtype`.
+  bool copies() const { return dtype != master(); }
+};
+
+/// Which state is sharded (over StateAxes::shards); the rest is whole on every rank.
+struct StatePlacement {
+  bool moments = false;       // and the masters of compute copies
+  bool gradients = false;     // reduced ones
+  bool accumulators = false;  // else partial sums over all ranks, reduced once a step
+  bool parameters = false;    // what the forward pass reads
+  bool operator==(const StatePlacement&) const = default;
+};
+/// By ZeRO stage (arXiv 1910.02054), 0 to 3: each stage shards one kind more.
+StatePlacement state_placement(int zero_stage);
+
+/// What the axes of the mesh mean.
+struct Placement {
+  /// Mesh axes over which batch and sequence are split, by name, major first.
+  std::vector<std::string> batch_axes = {"dp"};
+  std::vector<std::string> sequence_axes = {"ring", "gather", "ulysses"};
+  TokenOrder token_order = TokenOrder::contiguous;
+  /// Layers with a window use the sequence axis of one name as one of another; axes that are left out as their own.
+  std::map<std::string, std::string> window_axes = {};
+  StatePlacement sharded = state_placement(1);
+  /// Mesh axes, by name, whose ranks hold copies of the state that is sharded over all other axes.
+  std::vector<std::string> replica_axes = {};
+};
+
+/// What is kept, moved and joined when, at the price of memory or messages; it changes neither results nor layouts.
+struct Schedule {
+  KeepGathered keep_gathered = KeepGathered::never;
+  /// Gradients and parameters travel together up to so many bytes, counted unsharded; 0: each alone.
+  std::int64_t bucket_size = 4 << 20;
+};
+
+struct CompileOptions {
+  Meaning meaning;
+  Precision precision;
+  Placement placement;
+  Schedule schedule;
+  std::string fault;  // test hook: a planted fault (LONGHAUL_FAULT)
+};
+
+/// The live axes of a mesh that state is sharded over, where it is, and those that replicate it.
+struct StateAxes {
+  AxisList shards, replicas;
+};
+StateAxes state_axes(const Mesh& mesh, const Placement& placement);
+
+}  // namespace longhaul
