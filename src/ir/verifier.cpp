@@ -9,15 +9,14 @@ namespace {
 
 class Verifier {
  public:
-  Verifier(const Graph& graph, const VerifyOptions& options)
-      : graph_(graph), options_(options), defined_(graph.values.size(), 0) {}
+  Verifier(const Graph& graph, Stage stage) : graph_(graph), stage_(stage), defined_(graph.values.size(), 0) {}
 
   std::string run() {
     for (const auto& input : graph_.inputs) {
       if (!valid(input.value)) return fmt::format("input {} has no value", input.name);
       if (defined_[index(input.value)]++)
         return fmt::format("input {}: value %{} is bound twice", input.name, input.value);
-      if (options_.layouts)
+      if (stage_ >= Stage::placed)
         if (auto problem = check_layout(input.value, true); !problem.empty())
           return fmt::format("input {}: {}", input.name, problem);
     }
@@ -29,7 +28,7 @@ class Verifier {
       if (!valid(output.value) || !defined_[index(output.value)])
         return fmt::format("output {} is not defined", output.name);
       const Value& value = graph_[output.value];
-      if (options_.layouts && value.pinned && !(*value.pinned == value.layout))
+      if (stage_ >= Stage::placed && value.pinned && !(*value.pinned == value.layout))
         return fmt::format("output {} is {}, pinned to {}", output.name, layout_text(value.layout),
                            layout_text(*value.pinned));
     }
@@ -53,7 +52,7 @@ class Verifier {
     if (auto problem = check_shapes(op); !problem.empty()) return problem;
     if (rounds_partial_sum(op))
       return "rounds a partial sum; only casts made for gradient_reduce_dtype and gradient_dtype may";
-    if (!options_.layouts) return "";
+    if (stage_ < Stage::placed) return "";
     for (ValueId result : op.results)
       if (auto problem = check_layout(result, op.definition->communication || op.definition->pointwise);
           !problem.empty())
@@ -144,7 +143,7 @@ class Verifier {
     if (from.dtype != to.dtype) return "changes the dtype";
     try {
       if (op.is("reshard")) {
-        if (options_.lowered) return "a reshard is left after lowering";
+        if (stage_ >= Stage::lowered) return "a reshard is left after lowering";
         Layout layout = from.layout;
         while (auto step = next_layout_change(layout, to.layout, from.shape, graph_.mesh)) layout = step->after;
         return "";
@@ -178,14 +177,14 @@ class Verifier {
   }
 
   const Graph& graph_;
-  const VerifyOptions& options_;
+  const Stage stage_;
   std::vector<char> defined_;
 };
 
 }  // namespace
 
-std::string verify(const Graph& graph, const VerifyOptions& options) {
-  return Verifier(graph, options).run();
+std::string verify(const Graph& graph, Stage stage) {
+  return Verifier(graph, stage).run();
 }
 
 }  // namespace longhaul

@@ -1,5 +1,5 @@
-// Passes and what they are told. A pass is one file and one line of the pipeline table; it only chooses layouts and
-// schedules and never changes what the graph means.
+// Passes and what they are told. A pass is one file and one line of the pipeline table. The first ones make the
+// specification and assign_precision rounds it; all others choose layouts, ops and schedules that mean the same.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ir/graph.h"
+#include "ir/verifier.h"
 #include "passes/options.h"
 
 namespace longhaul {
@@ -45,9 +46,8 @@ inline bool is_accumulation(const Graph& graph, const Op& op) {
 struct Pass {
   std::string_view name;
   void (*run)(Graph&, const PassContext&);
-  /// Which invariants hold after it (see VerifyOptions).
-  bool layouts = false;
-  bool lowered = false;
+  /// What the verifier holds the graph to after it.
+  Stage stage = Stage::one_device;
 };
 
 /// The table: every pass in order. The first three make the specification.

@@ -22,18 +22,18 @@ const std::vector<Pass>& pipeline() {
       {"tile_loss_head", passes::tile_loss_head},
       {"choose_attention", passes::choose_attention},
       {"shard_state", passes::shard_state},
-      {"partition", passes::partition, true},
+      {"partition", passes::partition, Stage::placed},
       // expand
-      {"cse", passes::common_subexpressions, true},
-      {"expand_window", passes::expand_window, true},
-      {"expand_ring", passes::expand_ring, true},
-      {"fuse", passes::fuse, true},
-      {"keep_gathered", passes::keep_gathered, true},
+      {"cse", passes::common_subexpressions, Stage::placed},
+      {"expand_window", passes::expand_window, Stage::placed},
+      {"expand_ring", passes::expand_ring, Stage::placed},
+      {"fuse", passes::fuse, Stage::placed},
+      {"keep_gathered", passes::keep_gathered, Stage::placed},
       // schedule
-      {"lower_reshards", passes::lower_reshards, true, true},
-      {"place_casts", passes::place_casts, true, true},
-      {"coalesce", passes::coalesce, true, true},
-      {"schedule", passes::schedule, true, true},
+      {"lower_reshards", passes::lower_reshards, Stage::lowered},
+      {"place_casts", passes::place_casts, Stage::lowered},
+      {"coalesce", passes::coalesce, Stage::lowered},
+      {"schedule", passes::schedule, Stage::lowered},
   };
   return table;
 }
@@ -49,7 +49,7 @@ void run_passes(Graph& graph, const PassContext& context, int begin, int end, co
     const Pass& pass = pipeline()[static_cast<std::size_t>(i)];
     pass.run(graph, context);
     if (!faulty) {
-      const std::string problem = verify(graph, {.layouts = pass.layouts, .lowered = pass.lowered});
+      const std::string problem = verify(graph, pass.stage);
       LONGHAUL_CHECK(problem.empty(), "pass {} left an illegal graph '{}': {}", pass.name, graph.name, problem);
     }
     faulty |= plant_after(pass, graph, context);

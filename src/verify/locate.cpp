@@ -120,7 +120,7 @@ class Location {
       const auto& [pass, stage] = stages[i];
       try {
         // Lowered graphs are left to ops(), which names the collective.
-        const std::string problem = pass->lowered ? "" : verify(stage, {.layouts = pass->layouts});
+        const std::string problem = pass->stage >= Stage::lowered ? "" : verify(stage, pass->stage);
         if (!problem.empty())
           return fmt::format("{}: after pass {} the graph is illegal: {}", name_of(kind_), pass->name, problem);
         if (i < right.size()) wanted = outputs(right[i]);

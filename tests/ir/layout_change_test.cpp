@@ -254,7 +254,7 @@ void check_all_pairs(const Shape& shape, bool rotations) {
   REQUIRE(several.size() > 20);
   messages.insert(messages.end(), several.begin(), several.end());
   for (const auto& message : messages) {
-    const std::string problem = verify(graph_of(shape, message), {.layouts = true, .lowered = true});
+    const std::string problem = verify(graph_of(shape, message), Stage::lowered);
     INFO(problem);
     REQUIRE(problem.empty());
   }

@@ -27,13 +27,12 @@ const std::string groups =
     "input %9 : float64[12, 8] @[-, -]flat(sp)sum(dp) accumulator \"of groups\"\n"
     "input %7 : float64[] @[] scalar \"unused\"\n";
 
-std::string problem(const std::string& lines, const VerifyOptions& options = {.layouts = true, .lowered = true}) {
-  return verify(parse_graph(header + lines), options);
+std::string problem(const std::string& lines, Stage stage = Stage::lowered) {
+  return verify(parse_graph(header + lines), stage);
 }
 
-void refused(const std::string& lines, const std::string& op, const std::string& reason,
-             const VerifyOptions& options = {.layouts = true, .lowered = true}) {
-  const std::string said = problem(lines, options);
+void refused(const std::string& lines, const std::string& op, const std::string& reason, Stage stage = Stage::lowered) {
+  const std::string said = problem(lines, stage);
   INFO(lines << "\n" << said);
   CHECK(said.find(op) != std::string::npos);
   CHECK(said.find(reason) != std::string::npos);
@@ -143,7 +142,7 @@ TEST_CASE("the wrong order") {
   const auto swapped = [](const std::string& lines) {
     Graph graph = parse_graph(header + lines);
     std::swap(graph.ops[0], graph.ops[1]);
-    return verify(graph, {.layouts = true, .lowered = true});
+    return verify(graph, Stage::lowered);
   };
   SECTION("of ops") {
     CHECK_THAT(swapped("%7 : float64[4, 6, 8] @[dp, sp, -] = scale(%0) {factor=3.0} forward\n"
@@ -207,7 +206,7 @@ TEST_CASE("a collective that does not lead where it says") {
   refused("%7 : float64[4, 6, 8] @[dp, -, -]sum(sp) = all_gather(%0) {axes=<sp>, dimension=1} forward\n", "all_gather",
           "no collective makes the partial sum");
   refused("%7 : float64[12, 8] @[-, -]sum(dp) = reshard(%1) forward\n", "reshard", "no collective makes",
-          {.layouts = true, .lowered = false});
+          Stage::placed);
 }
 
 TEST_CASE("a collective that changes the dtype or the shape") {
@@ -241,7 +240,7 @@ TEST_CASE("collectives of several tensors") {
               "dimension=0} forward\n",
           "slice", "moves several values");
   refused(inputs + "%9 : float64[12, 8] @[dp, -], %10 : float64[12, 8] @[dp, -] = reshard(%1, %1) forward\n", "reshard",
-          "moves several values", {.layouts = true, .lowered = false});
+          "moves several values", Stage::placed);
 }
 
 TEST_CASE("an axis used twice") {
@@ -264,20 +263,20 @@ TEST_CASE("use before definition, and definition twice") {
                             "%8 : float64[4, 6, 8] @[dp, sp, -] = scale(%7) {factor=3.0} forward\n");
   Graph swapped = graph;
   std::swap(swapped.ops[0], swapped.ops[1]);
-  CHECK(verify(swapped, {}).find("op #0 %8") != std::string::npos);
-  CHECK(verify(swapped, {}).find("%7 is used before it is defined") != std::string::npos);
+  CHECK(verify(swapped, Stage::one_device).find("op #0 %8") != std::string::npos);
+  CHECK(verify(swapped, Stage::one_device).find("%7 is used before it is defined") != std::string::npos);
   Graph twice = graph;
   twice.ops[1].results = {7};
-  CHECK(verify(twice, {}).find("%7 is defined twice") != std::string::npos);
+  CHECK(verify(twice, Stage::one_device).find("%7 is defined twice") != std::string::npos);
   Graph input = graph;
   input.ops[1].results = {0};
-  CHECK(verify(input, {}).find("%0 is defined twice") != std::string::npos);
+  CHECK(verify(input, Stage::one_device).find("%0 is defined twice") != std::string::npos);
   Graph missing = graph;
   missing.outputs = {{"y", no_value}};
-  CHECK(verify(missing, {}).find("output y is not defined") != std::string::npos);
+  CHECK(verify(missing, Stage::one_device).find("output y is not defined") != std::string::npos);
   Graph bound = graph;
   bound.inputs.push_back({"again", 0});
-  CHECK(verify(bound, {}).find("input again") != std::string::npos);
+  CHECK(verify(bound, Stage::one_device).find("input again") != std::string::npos);
 }
 
 TEST_CASE("shapes that do not fit") {
@@ -296,7 +295,7 @@ TEST_CASE("a size that does not divide") {
 
 TEST_CASE("a reshard left after lowering") {
   const std::string line = "%7 : float64[4, 6, 8] @[dp, -, -] = reshard(%0) forward\n";
-  CHECK(problem(line, {.layouts = true, .lowered = false}) == "");
+  CHECK(problem(line, Stage::placed) == "");
   refused(line, "reshard", "left after lowering");
 }
 

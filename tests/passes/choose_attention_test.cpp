@@ -23,7 +23,7 @@ Graph chosen(const TransformerSpec& spec, const Mesh& mesh, ProgramKind kind = P
   const CompileRequest request = test::request(spec, mesh, 0);
   Graph graph = specification(request, kind);
   passes::choose_attention(graph, {request.options, kind});
-  REQUIRE(verify(graph, {}) == "");
+  REQUIRE(verify(graph, Stage::one_device) == "");
   return graph;
 }
 

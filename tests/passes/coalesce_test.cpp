@@ -29,11 +29,11 @@ const std::string header =
 
 Graph coalesced(const std::string& lines, std::int64_t bucket_size = 1000) {
   Graph graph = parse_graph(header + lines);
-  REQUIRE(verify(graph, {.layouts = true, .lowered = true}) == "");
+  REQUIRE(verify(graph, Stage::lowered) == "");
   CompileOptions options;
   options.schedule.bucket_size = bucket_size;
   passes::coalesce(graph, {options, ProgramKind::evaluate});
-  REQUIRE(verify(graph, {.layouts = true, .lowered = true}) == "");
+  REQUIRE(verify(graph, Stage::lowered) == "");
   const std::string text = print(graph);
   CHECK(print(parse_graph(text)) == text);
   return graph;
@@ -127,7 +127,7 @@ TEST_CASE("a chain of collectives of several tensors is a chain of messages") {
       "output \"k\" %3\noutput \"v\" %5\n");
   const CompileOptions options;
   passes::coalesce(graph, {options, ProgramKind::evaluate});
-  CHECK(verify(graph, {.layouts = true, .lowered = true}) == "");
+  CHECK(verify(graph, Stage::lowered) == "");
   CHECK(ops(graph) == "all_to_all(0,1) all_gather(2,4)");
 }
 

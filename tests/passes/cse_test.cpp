@@ -17,11 +17,11 @@ const std::string header =
 
 Graph simplified(const std::string& lines) {
   Graph graph = parse_graph(header + lines);
-  const VerifyOptions options{.layouts = true, .lowered = false};
-  REQUIRE(verify(graph, options) == "");
+  constexpr Stage stage = Stage::placed;
+  REQUIRE(verify(graph, stage) == "");
   const CompileOptions compile;
   passes::common_subexpressions(graph, {compile, ProgramKind::accumulate_only});
-  REQUIRE(verify(graph, options) == "");
+  REQUIRE(verify(graph, stage) == "");
   return graph;
 }
 

@@ -68,7 +68,7 @@ std::string expanded(const std::string& attributes, TokenOrder order = TokenOrde
   CompileOptions options;
   options.placement.token_order = order;
   passes::expand_window(graph, {options, ProgramKind::accumulate_only});
-  CHECK(verify(graph, {.layouts = true}) == "");
+  CHECK(verify(graph, Stage::placed) == "");
   return print(graph);
 }
 
@@ -126,7 +126,7 @@ output "joined" %3
 output "added" %4
 output "last" %6
 )");
-  REQUIRE(verify(graph, {.layouts = true}) == "");
+  REQUIRE(verify(graph, Stage::placed) == "");
   HostTensor values({{2, 6, 2}, DType::float64}), index({{2, 6}, DType::int32});
   for (std::int64_t i = 0; i < 24; ++i) values.set(i, static_cast<double>(i));
   for (std::int64_t i = 0; i < 12; ++i) index.set(i, static_cast<double>(i));
@@ -200,7 +200,7 @@ TEST_CASE("the verifier refuses rows of another rank than the op says") {
       if (op.is("join_rows") && name == "join_rows") op.attributes.set("steps", std::vector<double>{0, 0});
       if (op.is("add_rows") && name == "add_rows") op.attributes.set("step", std::int64_t{0});
     }
-    CHECK_THAT(verify(broken, {.layouts = true}),
+    CHECK_THAT(verify(broken, Stage::placed),
                Catch::Contains(name) && Catch::Contains("ring+1") && Catch::Contains("the rule needs"));
   }
 }
@@ -268,7 +268,7 @@ TEST_CASE("expanding windows changes no program's meaning") {
           const auto before = interpreter.run(graph, inputs);
           passes::expand_window(graph, {request.options, ProgramKind::accumulate_only});
           INFO(axis << " " << mesh.text() << " " << name_of(order) << " window " << window);
-          REQUIRE(verify(graph, {.layouts = true}) == "");
+          REQUIRE(verify(graph, Stage::placed) == "");
           for (const auto& [name, value] : interpreter.run(graph, inputs)) {
             INFO(name);
             CHECK(test::difference(value, before.at(name)) <= 1e-12);

@@ -21,11 +21,11 @@ const std::string header =
 
 Graph fused(const std::string& lines) {
   Graph graph = parse_graph(header + lines);
-  const VerifyOptions options{.layouts = true, .lowered = false};
-  REQUIRE(verify(graph, options) == "");
+  constexpr Stage stage = Stage::placed;
+  REQUIRE(verify(graph, stage) == "");
   const CompileOptions compile;
   passes::fuse(graph, {compile, ProgramKind::accumulate_only});
-  REQUIRE(verify(graph, options) == "");
+  REQUIRE(verify(graph, stage) == "");
   return graph;
 }
 
@@ -115,11 +115,11 @@ const std::string gradients_header =
 
 Graph fused_gradients(const std::string& lines) {
   Graph graph = parse_graph(gradients_header + lines);
-  const VerifyOptions options{.layouts = true, .lowered = false};
-  REQUIRE(verify(graph, options) == "");
+  constexpr Stage stage = Stage::placed;
+  REQUIRE(verify(graph, stage) == "");
   const CompileOptions compile;
   passes::fuse(graph, {compile, ProgramKind::accumulate_only});
-  REQUIRE(verify(graph, options) == "");
+  REQUIRE(verify(graph, stage) == "");
   return graph;
 }
 }  // namespace

@@ -31,7 +31,7 @@ Graph kept(KeepGathered lifetime, ProgramKind kind) {
   CompileOptions options;
   options.schedule.keep_gathered = lifetime;
   passes::keep_gathered(graph, {options, kind});
-  CHECK(verify(graph, {.layouts = true}) == "");
+  CHECK(verify(graph, Stage::placed) == "");
   return graph;
 }
 

@@ -18,10 +18,10 @@ const std::string header =
 
 std::string placed(const std::string& lines) {
   Graph graph = parse_graph(header + lines);
-  REQUIRE(verify(graph, {.layouts = true, .lowered = true}) == "");
+  REQUIRE(verify(graph, Stage::lowered) == "");
   const CompileOptions options;
   passes::place_casts(graph, {options, ProgramKind::evaluate});
-  REQUIRE(verify(graph, {.layouts = true, .lowered = true}) == "");
+  REQUIRE(verify(graph, Stage::lowered) == "");
   const std::string text = print(graph);
   return text.substr(text.find('\n', text.rfind("\ninput ") + 1) + 1);
 }

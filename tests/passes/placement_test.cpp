@@ -256,7 +256,7 @@ TEST_CASE("lower_reshards makes the chain of collectives, with the layouts betwe
       "output \"y\" %2\n");
   const CompileOptions options;
   passes::lower_reshards(graph, {options, ProgramKind::evaluate});
-  CHECK(verify(graph, {.layouts = true, .lowered = true}) == "");
+  CHECK(verify(graph, Stage::lowered) == "");
   CHECK(
       print(graph) ==
       "graph \"g\" mesh(r=2, u=2)\n"

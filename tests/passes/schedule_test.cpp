@@ -17,10 +17,10 @@ const std::string header =
 
 Graph scheduled(const std::string& lines) {
   Graph graph = parse_graph(header + lines);
-  REQUIRE(verify(graph, {.layouts = true, .lowered = true}) == "");
+  REQUIRE(verify(graph, Stage::lowered) == "");
   const CompileOptions options;
   passes::schedule(graph, {options, ProgramKind::evaluate});
-  REQUIRE(verify(graph, {.layouts = true, .lowered = true}) == "");
+  REQUIRE(verify(graph, Stage::lowered) == "");
   return graph;
 }
 
