@@ -2,7 +2,8 @@
 //
 // A key is visible to a query when  max(key_start[q], window ? query_index[q] - window + 1 : 0) <= key_index[k] and
 // key_index[k] <= query_index[q]: causal, sliding-window and packed documents are all this. The index arrays may be any
-// permutation (zigzag order, blocks of a rotation, padding); nothing depends on where a token lies in a buffer.
+// permutation (chunks dealt out to ranks, blocks of a rotation, padding); nothing depends on where a token lies in a
+// buffer.
 //
 //   weight[q][k] = exp(scale q.k - log_sum_exp[q]) for visible keys, 0 for others;   out[q] = sum_k weight[q][k] v[k]
 //

@@ -1,6 +1,6 @@
-// The seam between the tile loop (attention_tiled.cpp, ordinary code) and the inner kernels of an instruction set
-// (attention_tile.h, instantiated in attention_<isa>.cpp). Everything an instruction set gives is a constant table of
-// functions, so that asking for it runs none of its code.
+// The seam between the tile loop (attention_forward.cpp and attention_backward.cpp, ordinary code) and the inner
+// kernels of an instruction set (attention_tile.h, instantiated in attention_<isa>.cpp). Everything an instruction set
+// gives is a constant table of functions, so that asking for it runs none of its code.
 //
 // A word is 32 bits: one float, or two bfloat16 that are neighbours along the dimension a product sums over. The query
 // rows of a block are cut into strips (the rows of the register tile) and its keys into panels (its columns); the mask

@@ -258,7 +258,7 @@ struct Api {
   int (*cast)(const void* from, Type from_type, void* to, Type to_type, std::int64_t count, Stream stream);
   int (*strided_copy)(const StridedCopy* call, Stream stream);
 
-  // ---- push collectives: see collectives.h for the protocol. Every rank calls the same ones in the same order;
+  // ---- push collectives: see collectives.cu for the protocol. Every rank calls the same ones in the same order;
   // `epoch` counts them from 1 and never resets. Each is push, signal and wait, queued as separate launches.
   std::size_t (*peer_workspace_bytes)(std::int64_t payload_bytes);  ///< what each rank allocates, zeroed before use
   int (*peer_all_to_all)(const PeerGroup* group, std::uint32_t epoch, const void* send, void* receive,

@@ -39,7 +39,7 @@ void attention_backward_hopper(const AttentionBackward& call, void* workspace, S
 // device.cu, or the emulator's
 bool has_hopper_kernels();
 
-// memory-bound families: norm.cu, rope.cu, elementwise.cu, embedding.cu, loss_head.cu, optimizer.cu
+// memory-bound families: norm.cu, rope.cu, activation.cu, embedding.cu, loss_head.cu, optimizer.cu
 void softmax_merge(const SoftmaxMerge& call, Stream stream);
 void norm_forward(const NormForward& call, Stream stream);
 std::size_t norm_workspace(std::int32_t columns);

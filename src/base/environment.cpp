@@ -26,14 +26,29 @@ const std::vector<EnvironmentVariable>& environment_variables() {
        "numbers are the same"},
       {"LONGHAUL_CUDA_LIBRARY",
        "path of liblonghaul_cuda.so, when it is not beside the program; the only place then looked at"},
-      {"LONGHAUL_FAULT",
-       "test hook: the name of a fault to plant (that of a pass, plan_memory, averaged_gradient, norm_of_own_shard, "
-       "dropped_boundary_label, wrong_boundary_mask), so that verify can be seen to fail; never set it in a real run"},
       {"LONGHAUL_TEST_DATA", "set by ctest: the tests' folder"},
       {"LONGHAUL_SOURCE", "set by ctest: the source folder"},
       {"LONGHAUL_BINARY", "set by ctest: the longhaul program"},
   };
   return table;
+}
+
+const std::vector<EnvironmentVariable>& foreign_variables() {
+  static const std::vector<EnvironmentVariable> table = {
+      {"OMPI_COMM_WORLD_SIZE", "the processes that Open MPI's launcher started"},
+      {"PMI_SIZE", "the processes that MPICH's launcher, or Slurm with PMI, started"},
+      {"SLURM_STEP_NUM_TASKS", "the processes of a Slurm step"},
+      {"OMP_WAIT_POLICY", "whether OpenMP threads spin while they wait"},
+  };
+  return table;
+}
+
+std::optional<std::string> foreign_variable(std::string_view name) {
+  bool listed = false;
+  for (const auto& variable : foreign_variables()) listed |= variable.name == name;
+  LONGHAUL_CHECK(listed, "environment variable {} is not in the table of foreign ones", name);
+  const char* value = std::getenv(std::string(name).c_str());
+  return value ? std::optional<std::string>(value) : std::nullopt;
 }
 
 std::string environment(std::string_view name, std::string_view fallback) {

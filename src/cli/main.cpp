@@ -19,7 +19,7 @@ namespace {
 // OpenMP (under oneDNN and OpenBLAS) reads its wait policy when it is loaded, and its default spins: milliseconds lost
 // at every region when cores are shared. So set it, and start again.
 void make_openmp_passive(char** argv) {
-  if (std::getenv("OMP_WAIT_POLICY")) return;
+  if (longhaul::foreign_variable("OMP_WAIT_POLICY")) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);
   execv("/proc/self/exe", argv);  // returns only when it failed: then all still works, only slower
 }

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "cli/command.h"
+#include "verify/faults.h"
 #include "verify/verify.h"
 
 namespace longhaul::cli {
@@ -20,6 +21,8 @@ std::function<int()> add_verify(CLI::App& app) {
       "verify a small model in place of one too large for one rank: fewer and smaller layers, one of each kind, "
       "and a shorter sequence, split by the same strategies over the same mesh. Weights are random, data are a "
       "part of the files or, without files, made up; the log says what each size became");
+  app.add_option("--fault", options->fault, "plant a fault, so that verify can be seen to fail; the names stand below");
+  app.footer("Faults that can be planted, and after which pass:\n" + fault_table());
   return [arguments, options, &app] {
     const Experiment experiment = load_experiment(arguments->file, app.remaining());
     return run_ranks(arguments->ranks, [&](Communicator& world) {

@@ -91,6 +91,9 @@ class Communicator {
   /// this message. Under MPI it aborts the job after printing the message. Never throws.
   virtual void abort(const std::string& message) noexcept = 0;
 
+  /// Whether all ranks are threads of this process (and share its clocks and its memory).
+  virtual bool one_process() const = 0;
+
   const Traffic& traffic() const { return traffic_; }
   void reset_traffic() { traffic_ = {}; }
 

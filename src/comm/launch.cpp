@@ -1,7 +1,6 @@
 #include "comm/launch.h"
 
-#include <cstdlib>
-
+#include "base/environment.h"
 #include "base/error.h"
 #include "comm/launcher_size.h"
 
@@ -9,7 +8,7 @@ namespace longhaul {
 
 std::optional<LauncherSize> launcher_size() {
   for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"})
-    if (const char* value = std::getenv(name); value && *value) return LauncherSize{name, value};
+    if (const auto value = foreign_variable(name); value && !value->empty()) return LauncherSize{name, *value};
   return std::nullopt;
 }
 

@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "ir/op_definition.h"
 #include "model/graph.h"
-#include "passes/faults.h"
 #include "passes/plan_memory.h"
 
 namespace longhaul {
@@ -41,10 +40,6 @@ std::size_t CompiledModel::index(ProgramKind kind) const {
   const auto at = std::find(kinds.begin(), kinds.end(), kind);
   LONGHAUL_CHECK(at != kinds.end(), "program {} was not compiled", name_of(kind));
   return static_cast<std::size_t>(at - kinds.begin());
-}
-
-bool CompiledModel::has(ProgramKind kind) const {
-  return std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
 }
 
 std::vector<const Program*> CompiledModel::all() const {
@@ -88,7 +83,7 @@ Graph specification(const CompileRequest& request, ProgramKind kind) {
   return graph;
 }
 
-CompiledModel compile_model(const CompileRequest& request) {
+CompiledModel compile_model(const CompileRequest& request, const CompileHooks& hooks) {
   CompiledModel model;
   model.kinds = request.kinds;
   if (!request.dump.empty()) std::filesystem::create_directories(request.dump);
@@ -102,7 +97,8 @@ CompiledModel compile_model(const CompileRequest& request) {
         write_text(request.dump / fmt::format("{}.{:02}.{}.ir", name_of(kind), number++, pass ? pass->name : "model"),
                    print(graph));
       };
-    run_passes(program->graph, {request.options, kind}, 0, static_cast<int>(pipeline().size()), observer);
+    run_passes(program->graph, {request.options, kind}, 0, static_cast<int>(pipeline().size()), observer,
+               hooks.after_pass);
     model.programs.push_back(std::move(program));
   }
   std::vector<const Graph*> graphs;
@@ -112,7 +108,7 @@ CompiledModel compile_model(const CompileRequest& request) {
   const ScratchBytes scratch = cpu_scratch_bytes(request.threads, request.reference_only);
   for (auto& program : model.programs) {
     program->plan = plan_memory(program->graph, model.named, scratch);
-    plant_in_plan(request.options, program->graph, model.named, program->plan);
+    if (hooks.after_plan) hooks.after_plan(*program, model.named);
     model.arena_bytes = std::max(model.arena_bytes, model.named.bytes + program->plan.transient_bytes);
   }
   if (request.memory_limit && model.arena_bytes > request.memory_limit)

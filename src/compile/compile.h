@@ -2,6 +2,7 @@
 #pragma once
 #include <array>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,12 +41,18 @@ struct CompiledModel {
 
   const Program& program(ProgramKind kind) const;
   std::size_t index(ProgramKind kind) const;
-  bool has(ProgramKind kind) const;
   std::vector<const Program*> all() const;
 };
 
+/// What tests and `longhaul verify --fault` put into a compilation to see it go wrong; empty in every run. What a hook
+/// changed is not verified.
+struct CompileHooks {
+  PassHook after_pass;
+  std::function<void(Program&, const NamedBuffers&)> after_plan;  ///< for each program, once its memory is planned
+};
+
 /// Throws Error for what the passes refuse (heads that do not divide, ...) and for a plan beyond memory_limit.
-CompiledModel compile_model(const CompileRequest& request);
+CompiledModel compile_model(const CompileRequest& request, const CompileHooks& hooks = {});
 
 /// The specification of one program: the graph after the passes that know nothing of ranks.
 Graph specification(const CompileRequest& request, ProgramKind kind);

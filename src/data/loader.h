@@ -31,7 +31,7 @@ enum class Packing : std::uint8_t {
 std::vector<std::int32_t> contiguous_order(std::int32_t begin, std::int32_t end);
 
 /// The order of one row's slots: the global index, in the padded sequence, of the token in each; any list, so that
-/// zigzag and other orders are the caller's choice. Given where the row's documents begin (ascending indices, the first
+/// any other order is the caller's choice. Given where the row's documents begin (ascending indices, the first
 /// 0; {0} when they are not packed) and its tokens without padding; all rows' orders are equally long.
 using RowOrder =
     std::function<std::span<const std::int32_t>(std::span<const std::int32_t> starts, std::int32_t length)>;

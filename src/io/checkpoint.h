@@ -127,13 +127,4 @@ struct CheckpointLocation {
 /// Throws Error when it cannot be read.
 std::vector<CheckpointLocation> list_checkpoints(const std::string& folder);
 
-struct NewestCheckpoint {
-  std::unique_ptr<Checkpoint> checkpoint;                    // null: none is whole
-  std::vector<std::pair<std::string, std::string>> skipped;  // path and why, newest first
-};
-
-/// The newest whole checkpoint and those skipped. `contents`: also verifies all tensor bytes (else only manifest and
-/// file sizes).
-NewestCheckpoint newest_whole(const std::string& folder, bool contents = true);
-
 }  // namespace longhaul

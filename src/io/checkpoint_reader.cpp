@@ -193,20 +193,4 @@ std::vector<CheckpointLocation> list_checkpoints(const std::string& folder) {
   return found;
 }
 
-NewestCheckpoint newest_whole(const std::string& folder, bool contents) {
-  NewestCheckpoint result;
-  for (const auto& [step, path] : list_checkpoints(folder)) {
-    try {
-      auto checkpoint = std::make_unique<Checkpoint>(path);
-      if (checkpoint->step() != step) fail("its manifest is of step {}", checkpoint->step());
-      if (contents) checkpoint->verify();
-      result.checkpoint = std::move(checkpoint);
-      return result;
-    } catch (const Error& error) {
-      result.skipped.emplace_back(path, error.what());
-    }
-  }
-  return result;
-}
-
 }  // namespace longhaul

@@ -157,27 +157,4 @@ std::int64_t local_bytes(const Graph& graph, ValueId id) {
   return static_cast<std::int64_t>(size_of(value.dtype)) * local_count(value.shape, value.layout, graph.mesh);
 }
 
-std::string print_dot(const Graph& graph) {
-  std::string text = fmt::format("digraph \"{}\" {{\n  node [shape=box, fontname=\"monospace\"];\n", graph.name);
-  const auto definition = definitions(graph);
-  for (const auto& input : graph.inputs)
-    text += fmt::format("  in{} [label=\"{}\", shape=ellipse];\n", input.value, input.name);
-  for (std::size_t i = 0; i < graph.ops.size(); ++i) {
-    const Op& op = graph.ops[i];
-    text += fmt::format("  op{} [label=\"{}\\n{} layer {}\"{}];\n", i, op.definition->name, name_of(op.phase), op.layer,
-                        op.definition->communication ? ", style=filled, fillcolor=lightblue" : "");
-    for (ValueId operand : op.operands) {
-      const auto from = definition[static_cast<std::size_t>(operand)];
-      text += fmt::format("  {}{} -> op{} [label=\"{}\"];\n", from < 0 ? "in" : "op", from < 0 ? operand : from, i,
-                          graph[operand].layout.text(graph.mesh));
-    }
-  }
-  for (const auto& output : graph.outputs) {
-    const auto from = definition[static_cast<std::size_t>(output.value)];
-    text += fmt::format("  \"out {}\" [shape=ellipse];\n  {}{} -> \"out {}\";\n", output.name, from < 0 ? "in" : "op",
-                        from < 0 ? output.value : from, output.name);
-  }
-  return text + "}\n";
-}
-
 }  // namespace longhaul

@@ -1,15 +1,8 @@
-#include <map>
-
 #include "base/error.h"
 #include "ir/op_definition.h"
 
 namespace longhaul {
 namespace {
-
-std::map<std::string, OpDefinition, std::less<>>& registry() {
-  static std::map<std::string, OpDefinition, std::less<>> table;  // filled before main, read-only afterwards
-  return table;
-}
 
 // Point 4 of the rule for a flat operand of a pointwise op: all tensors become flat shards, scalars stay whole, and a
 // scalar result is a partial sum of the shards' results.
@@ -59,22 +52,6 @@ Factors first_split_wins(const Graph& graph, const Op& op, const std::vector<Lay
 }
 
 }  // namespace
-
-OpRegistration::OpRegistration(OpDefinition definition) {
-  const std::string name = definition.name;
-  LONGHAUL_CHECK(registry().emplace(name, std::move(definition)).second, "op {} is defined twice", name);
-}
-
-const OpDefinition* find_op(std::string_view name) {
-  const auto it = registry().find(name);
-  return it == registry().end() ? nullptr : &it->second;
-}
-
-std::vector<const OpDefinition*> all_ops() {
-  std::vector<const OpDefinition*> all;
-  for (const auto& [name, definition] : registry()) all.push_back(&definition);
-  return all;
-}
 
 Rule layout_rule(const Graph& graph, const Op& op, const std::vector<Layout>& have) {
   const OpDefinition& definition = *op.definition;

@@ -58,7 +58,7 @@ const OpDefinition* find_op(std::string_view name);
 /// All definitions, by name.
 std::vector<const OpDefinition*> all_ops();
 
-/// A static object of this class in src/ops/x.cpp adds an op.
+/// A static object of this class in src/ops/NAME.cpp adds an op.
 struct OpRegistration {
   explicit OpRegistration(OpDefinition definition);
 };

@@ -1,5 +1,7 @@
 // ConfigReader: the keys of config.json that families share.
 #include <algorithm>
+#include <string_view>
+#include <utility>
 
 #include "base/error.h"
 #include "base/nearest_name.h"
@@ -8,6 +10,17 @@
 #include "model/spec_fields.h"
 
 namespace longhaul {
+namespace {
+
+// What config.json calls activations; of several names of one, the first is written.
+constexpr std::pair<std::string_view, Activation> transformers_activations[] = {
+    {"silu", Activation::silu},          {"swish", Activation::silu},
+    {"gelu", Activation::gelu},          {"gelu_pytorch_tanh", Activation::gelu_tanh},
+    {"gelu_new", Activation::gelu_tanh}, {"gelu_fast", Activation::gelu_tanh},
+    {"relu", Activation::relu},
+};
+
+}  // namespace
 
 using nlohmann::json;
 using nlohmann::ordered_json;
@@ -90,12 +103,12 @@ std::string ConfigReader::text(const char* key, const char* fallback) {
 
 Activation ConfigReader::activation(const char* key, const char* fallback) {
   const std::string name = text(key, fallback);
-  if (name == "silu" || name == "swish") return Activation::silu;
-  if (name == "gelu") return Activation::gelu;
-  if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_fast") return Activation::gelu_tanh;
-  if (name == "relu") return Activation::relu;
-  refuse(fmt::format("{} is \"{}\"; supported are silu, swish, gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu", key,
-                     name));
+  std::string names;
+  for (const auto& [known, activation] : transformers_activations) {
+    if (name == known) return activation;
+    names += (names.empty() ? "" : ", ") + std::string(known);
+  }
+  refuse(fmt::format("{} is \"{}\"; supported are {}", key, name, names));
 }
 
 RopeSpec ConfigReader::rope(std::int64_t head_dim, std::int64_t max_positions) {
@@ -230,17 +243,9 @@ void write_rope(const RopeSpec& rope, ordered_json& config) {
 }
 
 std::string activation_name(Activation activation) {
-  switch (activation) {
-    case Activation::silu:
-      return "silu";
-    case Activation::gelu:
-      return "gelu";
-    case Activation::gelu_tanh:
-      return "gelu_pytorch_tanh";
-    case Activation::relu:
-      return "relu";
-  }
-  return "?";
+  for (const auto& [name, known] : transformers_activations)
+    if (known == activation) return std::string(name);
+  LONGHAUL_CHECK(false, "no name of {}", name_of(activation));
 }
 
 }  // namespace longhaul

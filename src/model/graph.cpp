@@ -10,20 +10,6 @@
 namespace longhaul {
 namespace {
 
-std::string_view name_of(Activation activation) {
-  switch (activation) {
-    case Activation::silu:
-      return "silu";
-    case Activation::gelu:
-      return "gelu";
-    case Activation::gelu_tanh:
-      return "gelu_tanh";
-    case Activation::relu:
-      return "relu";
-  }
-  return "?";
-}
-
 class ForwardBuilder {
  public:
   ForwardBuilder(const TransformerSpec& spec, Graph& graph) : spec_(spec), graph_(graph), builder_(graph, "model") {}

@@ -26,12 +26,6 @@ std::vector<const LayerSpec*> TransformerSpec::each_layer() const {
   return result;
 }
 
-std::vector<std::int64_t> TransformerSpec::query_heads() const {
-  std::vector<std::int64_t> heads;
-  for (const LayerGroup& group : layers) heads.push_back(group.layer.attention.heads);
-  return heads;
-}
-
 void merge_equal_groups(TransformerSpec& spec) {
   std::vector<LayerGroup> merged;
   for (const LayerGroup& group : spec.layers) {

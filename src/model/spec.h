@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace longhaul {
@@ -13,6 +14,11 @@ enum class RopeKind : std::uint8_t { none, plain, linear, llama3, yarn };
 enum class NormKind : std::uint8_t { rms, layer };
 enum class NormPlacement : std::uint8_t { pre };
 enum class Activation : std::uint8_t { silu, gelu, gelu_tanh, relu };
+/// In their order: how the spec and the ops call them.
+inline constexpr std::string_view activation_names[] = {"silu", "gelu", "gelu_tanh", "relu"};
+constexpr std::string_view name_of(Activation activation) {
+  return activation_names[static_cast<std::size_t>(activation)];
+}
 
 struct AttentionSpec {
   std::int64_t heads = 0;     ///< query heads
@@ -93,8 +99,6 @@ struct TransformerSpec {
   const LayerSpec& layer(std::int64_t index) const;
   /// Every layer in order, as layer_count() references into the groups.
   std::vector<const LayerSpec*> each_layer() const;
-  /// The query heads of every group, for the choice of how sequences are split.
-  std::vector<std::int64_t> query_heads() const;
 };
 
 /// Merges neighbouring groups of equal layers.

@@ -25,7 +25,6 @@ constexpr double computed_number = -1;
 
 inline constexpr std::string_view norm_names[] = {"rms", "layer"};
 inline constexpr std::string_view placement_names[] = {"pre"};
-inline constexpr std::string_view activation_names[] = {"silu", "gelu", "gelu_tanh", "relu"};
 inline constexpr std::string_view rope_names[] = {"none", "default", "linear", "llama3", "yarn"};
 
 constexpr Range size_up_to(double maximum) {

@@ -1,4 +1,4 @@
-// Softmax attention over the visible interval of each query (DESIGN.md): key k is visible to query q when
+// Softmax attention over the visible interval of each query: key k is visible to query q when
 //   max(key_start[q], window ? index[q] − window + 1 : 0) <= index[k] <= index[q].
 // Causal masks, sliding windows, packed documents, padding and any order of the tokens are all this.
 //

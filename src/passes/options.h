@@ -85,7 +85,6 @@ struct CompileOptions {
   Precision precision;
   Placement placement;
   Schedule schedule;
-  std::string fault;  // test hook: a planted fault (LONGHAUL_FAULT)
 };
 
 /// The live axes of a mesh that state is sharded over, where it is, and those that replicate it.

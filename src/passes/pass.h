@@ -57,9 +57,13 @@ int specification_passes();
 
 /// Called after every pass (and once before the first, with a null pass).
 using PassObserver = std::function<void(const Pass*, const Graph&)>;
+/// Called after a pass and its verification, before the observer. True when it changed the graph: it then need not be
+/// legal any more, and nothing verifies it from there on.
+using PassHook = std::function<bool(const Pass&, Graph&, const PassContext&)>;
 /// Runs passes [begin, end) of the pipeline on a graph, verifying after each; a violation throws std::logic_error with
 /// the pass's name.
-void run_passes(Graph& graph, const PassContext& context, int begin, int end, const PassObserver& observer = nullptr);
+void run_passes(Graph& graph, const PassContext& context, int begin, int end, const PassObserver& observer = nullptr,
+                const PassHook& after = nullptr);
 
 // ---- the passes, one file each
 namespace passes {

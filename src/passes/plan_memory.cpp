@@ -8,12 +8,6 @@
 
 namespace longhaul {
 
-std::string_view name_of(MemoryCategory category) {
-  static constexpr std::string_view names[] = {"parameters",        "gradients",  "optimizer",     "data",
-                                               "saved activations", "transients", "communication", "scratch"};
-  return names[static_cast<std::size_t>(category)];
-}
-
 namespace {
 
 constexpr std::int64_t alignment = 64;  // a cache line, and what the kernels' scratch asks for

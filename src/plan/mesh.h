@@ -1,5 +1,5 @@
 // From the parallelism that was decided to where things go: the mesh, its axes' meaning, what is sharded, and which
-// tokens a rank holds. The only place where the keys of `parallelism` become placement; what runs a model (src/train,
+// tokens a rank holds. The only place where the keys of `parallelism` become placement; what runs a model (src/run,
 // src/runtime) sees just a mesh and layouts.
 #pragma once
 #include <cstdint>
@@ -11,6 +11,9 @@
 #include "plan/parallelism.h"
 
 namespace longhaul {
+
+/// The orders in which the tokens of a sequence can be dealt out, the evenest for causal attention first.
+inline constexpr TokenOrder token_orders[] = {TokenOrder::balanced, TokenOrder::zigzag, TokenOrder::contiguous};
 
 /// The mesh of data x ring x gather x ulysses ranks, the last next to each other; data is two axes where a shard group
 /// takes in a part of it. Sets all of `placement`.

@@ -29,7 +29,7 @@ std::string describe_imbalance(const RunSetup& setup, SequenceLoader& loader, st
   AttentionImbalance own;
   std::string own_name;
   bool steps = false;
-  for (const TokenOrder order : {TokenOrder::balanced, TokenOrder::zigzag, TokenOrder::contiguous}) {
+  for (const TokenOrder order : token_orders) {
     const std::string_view name = name_of(order);
     ResolvedParallelism parallel = setup.parallel;
     parallel.token_order = order;

@@ -26,7 +26,7 @@ AttentionImbalance attention_imbalance(TokenPlacement& placement, SequenceLoader
                                        std::span<const std::int64_t> samples, std::int64_t rows);
 
 /// That of a run's own token order, and for comparison of the others, on the same samples:
-/// "busiest rank / mean: 1.012 in balanced order (zigzag 1.214, contiguous 1.731)", and the path where it is another.
+/// "busiest rank / mean: 1.012 in NAME order (NAME 1.214, NAME 1.731)", and the path where it is another.
 /// Empty when attention is not split.
 std::string describe_imbalance(const RunSetup& setup, SequenceLoader& loader, std::span<const std::int64_t> samples);
 

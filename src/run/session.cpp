@@ -5,8 +5,6 @@
 
 #include "base/error.h"
 #include "ir/op_definition.h"
-#include "model/initialise.h"
-#include "passes/faults.h"
 #include "run/setup.h"
 #include "runtime/collective_order.h"
 
@@ -22,13 +20,14 @@ std::vector<const Program*> agreed(Communicator& world, const CompiledModel& mod
 
 }  // namespace
 
-Session::Session(Communicator& world, const CompileRequest& request, const CompiledModel& model)
+Session::Session(Communicator& world, const CompileRequest& request, const CompiledModel& model, LoadHook after_load)
     : world_(world),
       request_(request),
       model_(model),
       executor_(world, agreed(world, model), model.named,
                 {.threads = request.threads, .reference_only = request.reference_only, .libraries = request.libraries}),
-      placement_(request.mesh, request.options.placement, request.sequence, attention_layers(request.spec)) {
+      placement_(request.mesh, request.options.placement, request.sequence, attention_layers(request.spec)),
+      after_load_(std::move(after_load)) {
   const Mesh& mesh = request.mesh;
   const AxisList batch = mesh.axes(request.options.placement.batch_axes),
                  sequence = mesh.axes(request.options.placement.sequence_axes);
@@ -107,18 +106,6 @@ void Session::refresh_compute_copies(const ParameterSource& source) {
   }
 }
 
-void Session::initialise(std::uint64_t seed) {
-  const auto all = parameters(request_.spec);
-  set_parameters([&](const std::string& name, std::int64_t begin, std::int64_t end, DType dtype, void* target) {
-    const auto parameter = std::find_if(all.begin(), all.end(), [&](const Parameter& one) { return one.name == name; });
-    LONGHAUL_CHECK(parameter != all.end(), "no parameter {}", name);
-    if (dtype == DType::float64)
-      longhaul::initialise(*parameter, seed, begin, end, static_cast<double*>(target));
-    else
-      longhaul::initialise(*parameter, seed, begin, end, static_cast<float*>(target));
-  });
-}
-
 MicroBatch Session::micro_batch() {
   const auto at = [&](const char* name) { return static_cast<std::int32_t*>(executor_.buffer(name)); };
   return {at("tokens"), at("labels"), at("index"), at("key_start"), at("position")};
@@ -126,8 +113,7 @@ MicroBatch Session::micro_batch() {
 
 void Session::load(const std::function<void(std::int64_t)>& fill, std::int64_t i) {
   fill(i);
-  const MicroBatch batch = micro_batch();
-  plant_in_data(request_.options, rows_, slots_, batch.index, batch.labels, batch.key_start);
+  if (after_load_) after_load_(micro_batch(), rows_, slots_);
 }
 
 double Session::count(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill) {

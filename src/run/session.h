@@ -38,16 +38,18 @@ struct StepResult {
   double valid_tokens = 0;  // of the step
 };
 
+/// Changes a micro-batch of rows × slots after it was loaded: for `longhaul verify --fault` and tests.
+using LoadHook = std::function<void(const MicroBatch&, std::int64_t rows, std::int64_t slots)>;
+
 class Session {
  public:
   /// Collective over `world`. `request` and `model` must outlive the session. Throws when a rank's programs would issue
   /// other collectives than rank 0's (check_collective_order).
-  Session(Communicator& world, const CompileRequest& request, const CompiledModel& model);
+  Session(Communicator& world, const CompileRequest& request, const CompiledModel& model,
+          LoadHook after_load = nullptr);
 
   /// Sets every parameter (and its compute copy) from a source and zeroes the moments.
   void set_parameters(const ParameterSource& source);
-  /// The counter-based random initialisation of the spec.
-  void initialise(std::uint64_t seed);
 
   /// Buffers of the micro-batch to fill: rows() × slots() int32 each.
   MicroBatch micro_batch();
@@ -69,8 +71,7 @@ class Session {
                   const std::function<void(std::int64_t)>& fill);
   /// Everything of a step but the update: gradients stay in their buffers.
   StepResult accumulate(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill);
-  /// Fills micro_batch() with the i-th of a step, as accumulate() does (and plants a fault of the data, if one is asked
-  /// for).
+  /// Fills micro_batch() with the i-th of a step, as accumulate() does.
   void load(const std::function<void(std::int64_t)>& fill, std::int64_t i);
   /// Runs the update on the gradients that accumulate left.
   double update(std::int64_t step, double learning_rate);
@@ -99,6 +100,7 @@ class Session {
   std::vector<StateTensor> state_;
   std::int64_t rows_ = 0, slots_ = 0;
   TokenPlacement placement_;
+  LoadHook after_load_;
   int data_rank_ = 0, data_ranks_ = 1;
 };
 

@@ -65,7 +65,6 @@ void resolve_memory(RunSetup& setup, const Hosts& hosts) {
   const std::int64_t limit = request.memory_limit ? request.memory_limit : hosts.memory;
   CompileRequest kept = request;
   kept.options.schedule.keep_gathered = KeepGathered::step;
-  kept.options.fault.clear();
   kept.memory_limit = 0;
   kept.dump.clear();
   const std::int64_t bytes = compile_model(kept).arena_bytes;
@@ -138,7 +137,6 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
   options.meaning = meaning_of(experiment, spec);
   options.precision = precision_of(experiment);
   options.schedule.bucket_size = experiment.parallelism.bucket_size;
-  options.fault = environment("LONGHAUL_FAULT");
 
   if (spec.learned_positions && setup.sequence > spec.max_positions)
     fail("training.seq_len is {}, but {} has a table of {} learned positions; use at most that", setup.sequence,
@@ -157,9 +155,6 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
   resolve_memory(setup, hosts);
   if (request.reference_only)
     setup.decisions.push_back("LONGHAUL_KERNELS=reference: every op runs the plain-loop reference kernel");
-  if (!options.fault.empty())
-    setup.decisions.push_back(
-        fmt::format("LONGHAUL_FAULT={}: a fault is planted; results are wrong on purpose", options.fault));
   return setup;
 }
 

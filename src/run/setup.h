@@ -1,5 +1,6 @@
-// From an experiment and a number of ranks to everything that compile and the session need. The one place where `auto`
-// becomes numbers.
+// From an experiment and a number of ranks to everything that compile and the session need. Here `auto` becomes
+// numbers: by src/plan for the keys of parallelism, and here where it takes the host or a compiled run. Two come later:
+// matrix libraries (libraries.h) and the end-of-document token (data/dataset.h).
 #pragma once
 #include <string>
 #include <vector>

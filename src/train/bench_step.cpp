@@ -96,9 +96,9 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   const int cores = world.size() * setup.request.threads;
   double busy = 0, wall = 0;
   const auto cpu_of_all = [&] {
-    // Ranks that are threads share this process's clock.
+    // Ranks of one process share its clock.
     double all = cpu_seconds();
-    if (world.transport() != "threads") all = sum_over_ranks(world, all);
+    if (!world.one_process()) all = sum_over_ranks(world, all);
     return all;
   };
   for (std::int64_t step = 1; step <= total; ++step) {

@@ -17,8 +17,6 @@ double norm(const std::vector<double>& values) {
 
 namespace {
 
-constexpr double floor_of_norm = 1e-3;
-
 double root_mean_square(const Tensors& tensors) {
   double squares = 0, count = 0;
   for (const auto& [name, values] : tensors) {
@@ -39,7 +37,7 @@ std::map<std::string, double> tensor_errors(const Tensors& tensors, const Tensor
                    "no tensor {} to compare, or of another size", name);
     double squares = 0;
     for (std::size_t i = 0; i < b.size(); ++i) squares += (found->second[i] - b[i]) * (found->second[i] - b[i]);
-    const double floor = floor_of_norm * typical * std::sqrt(static_cast<double>(b.size()));
+    const double floor = tolerance::floor_of_norm * typical * std::sqrt(static_cast<double>(b.size()));
     const double error = std::sqrt(squares) / std::max(norm(b), floor);
     errors[name] = std::isnan(error) ? (squares == 0 ? 0 : std::numeric_limits<double>::infinity()) : error;
   }
@@ -84,7 +82,7 @@ LowPrecisionLimits::LowPrecisionLimits(const Tensors& one_rank, const Tensors& r
     const auto& b = reference.at(name);
     double& limit = tensors_[name] = tolerance::ratio_to_one_rank * std::max({error, whole_, roundoff});
     if (norm(b) <= zero * std::sqrt(static_cast<double>(b.size())))
-      limit = std::max(limit, tolerance::one_rank_roundoffs * roundoff / floor_of_norm);
+      limit = std::max(limit, tolerance::one_rank_roundoffs * roundoff / tolerance::floor_of_norm);
   }
 }
 

@@ -1,5 +1,5 @@
-// How two runs are compared, and how much they may differ. All tolerances of the project are in this file; a change
-// needs its own commit and reason.
+// How two runs are compared, and how much they may differ. All tolerances by which runs are judged are in this file
+// (what a single kernel may round by stands in its test); a change needs its own commit and reason.
 #pragma once
 #include <map>
 #include <string>
@@ -28,13 +28,18 @@ inline constexpr double locate_roundoffs = 64;
 inline constexpr double transformers_float32 = 1e-5;
 /// Gradients below this part of the root mean square of all of them together are zero but for rounding.
 inline constexpr double zero_gradient = 1e-6;
+/// A tensor's error counts by no smaller norm than this part of the root mean square of all elements together, times
+/// √n for its n elements.
+inline constexpr double floor_of_norm = 1e-3;
+/// A gradient tensor of at most this part of the whole gradient's norm is named as zero: comparing it says little.
+inline constexpr double zero_tensor = 1e-12;
 }  // namespace tolerance
 
 using Tensors = std::map<std::string, std::vector<double>>;
 
-/// The error of a tensor: ‖a − b‖ / max(‖b‖, 1e-3·‖g‖·√(n/N)), g all reference tensors together (N elements), n the
-/// tensor's: some gradients are zero by symmetry, and rounding in them must not count as an error without bound. NaN
-/// counts as infinite.
+/// The error of a tensor: ‖a − b‖ / max(‖b‖, `floor_of_norm`·‖g‖·√(n/N)), g all reference tensors together (N
+/// elements), n the tensor's: some gradients are zero by symmetry, and rounding in them must not count as an error
+/// without bound. NaN counts as infinite.
 std::map<std::string, double> tensor_errors(const Tensors& tensors, const Tensors& reference);
 /// The same of parameters after an update, by the reference gradients before it (under their buffers' names).
 /// Adam divides a gradient by its own size: where that is zero by symmetry the step is rounding over rounding. So

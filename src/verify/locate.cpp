@@ -51,7 +51,7 @@ double gradient_scale(const Graph& graph, const std::map<std::string, Values>& o
       squares += norm(values) * norm(values);
       count += static_cast<double>(values.size());
     }
-  return count > 0 ? 1e-3 * std::sqrt(squares / count) : 0;
+  return count > 0 ? tolerance::floor_of_norm * std::sqrt(squares / count) : 0;
 }
 
 double limit_for(const Precision& precision, DType dtype) {
@@ -65,8 +65,9 @@ double limit_for(const Precision& precision, DType dtype) {
 // One program: its inputs as the ranks hold them and whole.
 class Location {
  public:
-  Location(Session& session, const CompileRequest& request, const CompiledModel& model, ProgramKind kind)
-      : session_(session), request_(request), model_(model), kind_(kind), graph_(model.program(kind).graph) {}
+  Location(Session& session, const CompileRequest& request, const PassHook& after_pass, const CompiledModel& model,
+           ProgramKind kind)
+      : session_(session), request_(request), after_pass_(after_pass), kind_(kind), graph_(model.program(kind).graph) {}
 
   // Each step returns a sentence (on rank 0) when it found the place.
   std::string inputs(const std::map<std::string, HostTensor>& data) {
@@ -102,19 +103,17 @@ class Location {
 
   // One device, after every pass. Rank 0 only.
   std::string passes() {
-    CompileRequest clean = request_;
-    clean.options.fault.clear();
     std::vector<Graph> right;  // after each pass of the specification
-    Graph graph = initial_graph(clean, kind_);
-    run_passes(graph, {clean.options, kind_}, 0, specification_passes(), [&](const Pass* pass, const Graph& stage) {
+    Graph graph = initial_graph(request_, kind_);
+    run_passes(graph, {request_.options, kind_}, 0, specification_passes(), [&](const Pass* pass, const Graph& stage) {
       if (pass) right.push_back(stage);
     });
     std::vector<std::pair<const Pass*, Graph>> stages;
     graph = initial_graph(request_, kind_);
-    run_passes(graph, {request_.options, kind_}, 0, static_cast<int>(pipeline().size()),
-               [&](const Pass* pass, const Graph& stage) {
-                 if (pass) stages.emplace_back(pass, stage);
-               });
+    const auto keep = [&](const Pass* pass, const Graph& stage) {
+      if (pass) stages.emplace_back(pass, stage);
+    };
+    run_passes(graph, {request_.options, kind_}, 0, static_cast<int>(pipeline().size()), keep, after_pass_);
     std::map<std::string, Values> wanted;
     for (std::size_t i = 0; i < stages.size(); ++i) {
       const auto& [pass, stage] = stages[i];
@@ -245,7 +244,7 @@ class Location {
 
   Session& session_;
   const CompileRequest& request_;
-  const CompiledModel& model_;
+  const PassHook& after_pass_;
   const ProgramKind kind_;
   const Graph& graph_;
   std::map<std::string, HostTensor> local_, run_outputs_;
@@ -308,8 +307,8 @@ std::vector<double> gather_value(Communicator& world, const Graph& graph, ValueI
 }
 
 std::vector<std::string> locate_difference(
-    Session& session, const CompileRequest& request, const CompiledModel& model, std::int64_t micro_batches,
-    const std::function<void(std::int64_t)>& fill,
+    Session& session, const CompileRequest& request, const PassHook& after_pass, const CompiledModel& model,
+    std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill,
     const std::function<std::map<std::string, HostTensor>(std::int64_t)>& data_of) {
   Communicator& world = session.world();
   // Rank 0 knows what was found; all must take the same way.
@@ -323,7 +322,7 @@ std::vector<std::string> locate_difference(
       session.executor().run(model.index(kind));
       return std::nullopt;
     }
-    Location location(session, request, model, kind);
+    Location location(session, request, after_pass, model, kind);
     std::string found = location.inputs(data);
     if (known_to_all(found)) return found;
     if (world.rank() == 0) found = location.passes();

@@ -102,12 +102,6 @@ StepResult ReferenceRun::step(std::int64_t step, double learning_rate, const std
   return result;
 }
 
-std::pair<double, double> ReferenceRun::evaluate(const GlobalBatch& batch) {
-  const Graph& program = graph(ProgramKind::evaluate);
-  const auto out = interpreter_.run(program, inputs(program, &batch));
-  return {out.at("loss_sum").at(0), out.at("valid_tokens").at(0)};
-}
-
 std::vector<double> ReferenceRun::values(const std::string& name) const {
   const auto known = state_.find(name);
   LONGHAUL_CHECK(known != state_.end(), "no state {}", name);

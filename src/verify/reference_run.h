@@ -27,8 +27,6 @@ class ReferenceRun {
   StepResult accumulate(const std::vector<GlobalBatch>& micro_batches);
   double update(std::int64_t step, double learning_rate);
   StepResult step(std::int64_t step, double learning_rate, const std::vector<GlobalBatch>& micro_batches);
-  /// Sum of losses and count of valid tokens.
-  std::pair<double, double> evaluate(const GlobalBatch& batch);
 
   /// By the names of their buffers: parameters, moments, and what the last step's programs left of gradients.
   const std::map<std::string, HostTensor>& state() const { return state_; }

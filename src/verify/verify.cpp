@@ -3,7 +3,6 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <optional>
 
@@ -16,19 +15,14 @@
 #include "model/parameters.h"
 #include "run/attention_balance.h"
 #include "run/source.h"
-#include "verify/compare.h"
+#include "verify/faults.h"
 #include "verify/locate.h"
 #include "verify/reference_run.h"
+#include "verify/report.h"
 #include "verify/shrink.h"
 
 namespace longhaul {
 namespace {
-
-// The outcome of one step, as comparable numbers: "loss", "grad_norm", gradients, and parameters in float64.
-struct Outcome {
-  StepResult step;
-  Tensors gradients, parameters;
-};
 
 // ---- what the reference run costs
 
@@ -67,9 +61,9 @@ void refuse_unreasonable(const RunSetup& setup) {
 
 // ---- the runs
 
-Outcome run_programs(Session& session, const DataSource& source, const std::vector<std::int64_t>& samples,
-                     std::int64_t micro_batches, double rate, bool parameters) {
-  Outcome outcome;
+StepOutcome run_programs(Session& session, const DataSource& source, const std::vector<std::int64_t>& samples,
+                         std::int64_t micro_batches, double rate, bool parameters) {
+  StepOutcome outcome;
   outcome.step = session.accumulate(micro_batches, [&](std::int64_t i) { source.fill(session, samples, i); });
   for (const auto& tensor : session.state())
     if (tensor.key.role == Role::gradient) outcome.gradients[tensor.name] = session.gather(tensor);
@@ -92,8 +86,8 @@ GlobalBatch global_batch(const DataSource& source, const std::vector<std::int64_
   return batch;
 }
 
-Outcome run_reference(const RunSetup& setup, const ParameterSource& parameters, const DataSource& source,
-                      const std::vector<std::int64_t>& samples, double rate, bool with_parameters) {
+StepOutcome run_reference(const RunSetup& setup, const ParameterSource& parameters, const DataSource& source,
+                          const std::vector<std::int64_t>& samples, double rate, bool with_parameters) {
   const CompileRequest& request = setup.request;
   ReferenceRun reference(request.spec, request.options.meaning, request.batch, setup.sequence);
   reference.set_parameters(parameters, request.options.precision.master());
@@ -102,7 +96,7 @@ Outcome run_reference(const RunSetup& setup, const ParameterSource& parameters, 
   const auto in_order = [&](std::span<const std::int32_t>, std::int32_t) { return std::span(order); };
   for (std::int64_t i = 0; i < setup.parallel.accumulation_steps; ++i)
     batches.push_back(global_batch(source, samples, request.batch, in_order, setup.sequence, i));
-  Outcome outcome;
+  StepOutcome outcome;
   outcome.step = reference.accumulate(batches);
   for (const auto& parameter : request.options.meaning.parameters) {
     const std::string name = name_of(StateKey{Role::gradient, parameter.name});
@@ -115,11 +109,10 @@ Outcome run_reference(const RunSetup& setup, const ParameterSource& parameters, 
   return outcome;
 }
 
-// The yardstick of a low precision: the same programs for one rank, in the same dtype, without a planted fault.
-Outcome run_alone(Communicator& world, const RunSetup& setup, const ParameterSource& parameters,
-                  const DataSource& source, const std::vector<std::int64_t>& samples, double rate) {
+// The yardstick of a low precision: the same programs for one rank, in the same dtype, without hooks.
+StepOutcome run_alone(Communicator& world, const RunSetup& setup, const ParameterSource& parameters,
+                      const DataSource& source, const std::vector<std::int64_t>& samples, double rate) {
   CompileRequest request = setup.request;
-  request.options.fault.clear();
   request.dump.clear();
   request.memory_limit = 0;
   std::vector<MeshAxis> axes = request.mesh.axes();
@@ -159,6 +152,13 @@ std::string check_traffic(Session& session, const CompiledModel& model, std::int
   return "";
 }
 
+// What a planted fault came to, with whether each rank found a place for it.
+std::string describe(const Fault& fault, const std::vector<int>& planted) {
+  if (std::any_of(planted.begin(), planted.end(), [](int one) { return one != 0; }))
+    return fmt::format("the fault {} is planted ({}): what differs, differs on purpose", fault.name, fault.meaning);
+  return fmt::format("the fault {} ({}) found no place in this run: nothing is planted", fault.name, fault.meaning);
+}
+
 // State that several ranks hold, whole or the same part of it, must have the same bits on all of them, and so must the
 // results.
 std::vector<std::string> differing_replicas(Session& session, const Mesh& mesh, const StepResult& step) {
@@ -188,67 +188,6 @@ std::vector<std::string> differing_replicas(Session& session, const Mesh& mesh, 
   return problems;
 }
 
-// ---- the comparison
-
-void compare(const RunSetup& setup, const Outcome& ranks, const Outcome& reference, const Outcome* alone,
-             VerificationReport& report) {
-  const Precision& precision = setup.request.options.precision;
-  // Gradients are rounded to their own dtypes too; that of the reduction one rank alone never sees, and groups reduce
-  // twice.
-  const StateAxes axes = state_axes(setup.request.mesh, setup.request.options.placement);
-  const double roundoff = unit_roundoff(precision.dtype),
-               accumulated = std::max(roundoff, unit_roundoff(precision.gradient)),
-               reductions = axes.shards.empty() || axes.replicas.empty() ? 1 : 2,
-               reduced = std::max(accumulated, reductions * unit_roundoff(precision.gradient_reduce));
-  double squares = 0;
-  for (const auto& [name, wanted] : reference.gradients) squares += norm(wanted) * norm(wanted);
-  const double whole = std::sqrt(squares);
-  std::optional<LowPrecisionLimits> low;
-  if (alone) low.emplace(alone->gradients, reference.gradients, reduced);
-  const auto number = [&](const char* name, double StepResult::*member, double rounding) {
-    const double wanted = reference.step.*member;
-    const double limit =
-        low ? low->of_number(relative_error(alone->step.*member, wanted), rounding) : tolerance::float64;
-    report.rows.push_back({name, relative_error(ranks.step.*member, wanted), limit, std::abs(wanted)});
-  };
-  number("loss", &StepResult::loss, roundoff);
-  number("grad_norm", &StepResult::grad_norm, reduced);
-  for (const auto& [name, error] : tensor_errors(ranks.gradients, reference.gradients))
-    report.rows.push_back(
-        {name, error, low ? low->of_tensor(name) : tolerance::float64, norm(reference.gradients.at(name))});
-  if (!reference.parameters.empty())  // of float64 runs only
-    for (const auto& [name, error] : parameter_errors(ranks.parameters, reference.parameters, reference.gradients))
-      report.rows.push_back({name, error, tolerance::float64, norm(reference.parameters.at(name))});
-  std::stable_sort(report.rows.begin(), report.rows.end(), [](const VerificationRow& a, const VerificationRow& b) {
-    return a.error / a.limit > b.error / b.limit;
-  });
-
-  std::string zero;
-  for (const auto& [name, wanted] : reference.gradients)
-    if (norm(wanted) <= 1e-12 * whole) zero += (zero.empty() ? "" : ", ") + name;
-  if (squares == 0)
-    report.problems.push_back(
-        "every reference gradient is zero, so nothing was compared; does the batch hold a label?");
-  else if (!zero.empty())
-    report.notes.push_back("reference gradients that are zero, of which the comparison says little: " + zero);
-  if (low) {
-    const double error = low->whole();
-    const double most = tolerance::one_rank_roundoffs * accumulated;
-    report.notes.push_back(
-        fmt::format("{}: limits are twice the error of one rank of that dtype, a tensor's at least twice that of the "
-                    "whole gradient ({:.3g}), all at least twice one rounding ({:.3g})",
-                    name_of(precision.dtype), error, reduced));
-    if (!(error <= most))
-      report.problems.push_back(
-          fmt::format("one rank of {} is itself off by {:.3g} of the whole gradient, more than {:.3g}: a defect that "
-                      "all ranks share",
-                      name_of(precision.dtype), error, most));
-  }
-  if (ranks.step.valid_tokens != reference.step.valid_tokens)
-    report.problems.push_back(fmt::format("the ranks count {} valid tokens, the specification {}",
-                                          ranks.step.valid_tokens, reference.step.valid_tokens));
-}
-
 HostTensor integers(const std::vector<std::int32_t>& values, std::int64_t rows) {
   HostTensor tensor(TensorType{{rows, static_cast<std::int64_t>(values.size()) / rows}, DType::int32});
   std::memcpy(tensor.data(), values.data(), tensor.bytes.size());
@@ -256,27 +195,6 @@ HostTensor integers(const std::vector<std::int32_t>& values, std::int64_t rows) 
 }
 
 }  // namespace
-
-std::string VerificationReport::text() const {
-  constexpr std::size_t shown = 20, most = 100;
-  std::string text = fmt::format("  {:44} {:>12} {:>12} {:>14}\n", "worst first", "error", "limit", "reference norm");
-  std::size_t beyond = 0, tensors = 0;
-  for (const auto& row : rows) beyond += !row.holds();
-  for (const auto& row : rows) {
-    const bool number = row.name == "loss" || row.name == "grad_norm";
-    if (!number && ++tensors > std::max(shown, std::min(beyond, most))) continue;
-    text += fmt::format("{} {:44} {:12.3e} {:12.3e} {:14.6e}\n", row.holds() ? " " : "!", row.name, row.error,
-                        row.limit, row.norm);
-  }
-  if (tensors > shown) text += fmt::format("  ({} rows in all)\n", rows.size());
-  for (const auto& note : notes) text += "note: " + note + "\n";
-  for (const auto& problem : problems) text += "differs: " + problem + "\n";
-  for (const auto& place : location) text += "located: " + place + "\n";
-  text += differs ? fmt::format("NOT verified: {} of {} rows are beyond their limit{}\n", beyond, rows.size(),
-                                problems.empty() ? "" : fmt::format(", and {} other problem(s)", problems.size()))
-                  : fmt::format("verified: {} rows within their limits\n", rows.size());
-  return text;
-}
 
 VerificationReport verify_run(Communicator& world, const Experiment& experiment, const VerificationOptions& options) {
   RunSetup setup, large;
@@ -300,25 +218,30 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
   const bool exact = setup.request.options.precision.dtype == DType::float64;
   const std::int64_t micro_batches = setup.parallel.accumulation_steps;
   const double rate = learning_rate(setup.experiment, 1);
+  const Fault* fault = nullptr;
+  FaultHooks hooks;
   DataSource source;
   CompiledModel model;
   ParameterSource parameters;
   std::vector<std::int64_t> samples(static_cast<std::size_t>(setup.parallel.global_batch_size));
   phase(world, [&] {
+    fault = find_fault(options.fault);
+    hooks = fault_hooks(fault);
     if (!options.force) refuse_unreasonable(setup);
     source = open ? open() : open_source(world, setup, setup.experiment.data.files, true);
     parameters = first_parameters(setup);
-    model = compile_model(setup.request);
+    model = compile_model(setup.request, hooks.compile);
   });
   DataCursor cursor;
   source.sampler->take(cursor, samples);
 
-  Session session(world, setup.request, model);
+  Session session(world, setup.request, model, hooks.after_load);
   phase(world, [&] { session.set_parameters(parameters); });
   session.executor().reset_traffic();
-  const Outcome ranks = run_programs(session, source, samples, micro_batches, rate, exact);
+  const StepOutcome ranks = run_programs(session, source, samples, micro_batches, rate, exact);
 
   VerificationReport report;
+  if (fault) report.notes.push_back(describe(*fault, all_gather(world, static_cast<int>(*hooks.planted))));
   report.problems = differing_replicas(session, setup.request.mesh, ranks.step);
   std::string mine = check_traffic(session, model, micro_batches);
   if (mine.empty() && static_cast<std::int64_t>(session.executor().arena_bytes()) != model.arena_bytes)
@@ -330,21 +253,17 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
   if (first) {
     if (const std::string text = describe_imbalance(setup, *source.loader, samples); !text.empty())
       report.notes.push_back("attention, " + text);
-    const Outcome reference = run_reference(setup, parameters, source, samples, rate, exact);
-    if (exact)
-      compare(setup, ranks, reference, nullptr, report);
-    else {
-      const Outcome alone = run_alone(world, setup, parameters, source, samples, rate);
-      compare(setup, ranks, reference, &alone, report);
-    }
-    report.differs = !report.problems.empty() ||
-                     std::any_of(report.rows.begin(), report.rows.end(), [](const auto& row) { return !row.holds(); });
+    const StepOutcome reference = run_reference(setup, parameters, source, samples, rate, exact);
+    std::optional<StepOutcome> alone;
+    if (!exact) alone = run_alone(world, setup, parameters, source, samples, rate);
+    compare(setup.request, ranks, reference, alone ? &*alone : nullptr, report);
   }
   report.differs = broadcast(world, report.differs);
   if (report.differs && options.locate) {
     session.set_parameters(parameters);
     report.location = locate_difference(
-        session, setup.request, model, micro_batches, [&](std::int64_t i) { source.fill(session, samples, i); },
+        session, setup.request, hooks.compile.after_pass, model, micro_batches,
+        [&](std::int64_t i) { source.fill(session, samples, i); },
         [&](std::int64_t i) {
           const std::int64_t rows = setup.request.batch;
           // As the ranks' buffers lie, laid together.

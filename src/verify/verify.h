@@ -3,11 +3,10 @@
 #pragma once
 #include <functional>
 #include <string>
-#include <vector>
 
 #include "comm/communicator.h"
 #include "config/experiment.h"
-#include "run/session.h"
+#include "verify/report.h"
 
 namespace longhaul {
 
@@ -15,30 +14,10 @@ struct DataSource;
 struct RunSetup;
 
 struct VerificationOptions {
-  bool locate = false;  ///< when something differs, name the pass and the op (see locate.h)
-  bool force = false;   ///< also when the reference run takes very long or much memory
-  bool shrink = false;  ///< verify a small run that is split in the same way (shrink.h) in the experiment's place
-};
-
-struct VerificationRow {
-  std::string name;  ///< "loss", "grad_norm", or a tensor
-  double error = 0;  ///< as tensor_errors defines it; of a number: |a − b| / |b|; absolute for a parameter whose
-                     ///< reference gradient is zero
-  double limit = 0;  ///< what the error may be
-  double norm = 0;   ///< of the reference
-  bool holds() const { return error <= limit; }
-};
-
-/// Filled on rank 0; on the others only `differs` is.
-struct VerificationReport {
-  std::vector<VerificationRow> rows;  ///< worst first (error / limit)
-  std::vector<std::string> problems;  ///< what else is wrong, one sentence each
-  std::vector<std::string> notes;     ///< what a reader should know: reference gradients that are zero, ...
-  std::vector<std::string> location;  ///< with `locate`: where the difference begins
-  bool differs = false;
-
-  /// The table, the problems and the verdict.
-  std::string text() const;
+  bool locate = false;     ///< when something differs, name the pass and the op (see locate.h)
+  bool force = false;      ///< also when the reference run takes very long or much memory
+  bool shrink = false;     ///< verify a small run that is split in the same way (shrink.h) in the experiment's place
+  std::string fault = "";  ///< a fault to plant in the ranks' run (faults.h); empty: none
 };
 
 /// Runs one step on the first global batch of the experiment's own data, with its own weights or initialisation, on the

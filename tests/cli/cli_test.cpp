@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "passes/pass.h"
+#include "verify/faults.h"
 
 using namespace longhaul;
 using namespace longhaul::testing;
@@ -97,10 +98,28 @@ TEST_CASE("verify by its exit code") {
   const SmallExperiment small(small_llama());
   const std::string file = small.file().string();
   expect("verify " + file + " --ranks 2", 0, {"verified: ", "grad_norm", "gradient.embedding.tokens"});
+  expect("verify " + file + " --ranks 2 --locate --fault averaged_gradient", 1,
+         {"the fault averaged_gradient is planted", "NOT verified", "located: ", "lower_reshards"});
+  expect("verify " + file + " --ranks 2 --fault averaged", 1, {"--fault is 'averaged'", "averaged_gradient"});
+  // Here no rank passes blocks to the next.
+  expect("verify " + file + " --ranks 2 --fault expand_ring", 0, {"found no place", "verified: "});
+}
+
+TEST_CASE("only verify plants faults, and its help lists them") {
+  const Result help = run("verify --help");
+  CHECK(help.code == 0);
+  for (const Fault& fault : faults()) {
+    INFO(fault.name);
+    CHECK(help.output.find(fmt::format("\n  {} ", fault.name)) != std::string::npos);
+    CHECK(help.output.find(fault.meaning) != std::string::npos);
+  }
+  const SmallExperiment small(small_llama());
+  const std::string file = small.file().string();
+  for (const std::string command : {"train ", "compile ", "bench step "})
+    expect(command + file + " --fault averaged_gradient", 2, {"--fault"});
   ::setenv("LONGHAUL_FAULT", "averaged_gradient", 1);
-  expect("verify " + file + " --ranks 2 --locate", 1, {"NOT verified", "located: ", "lower_reshards"});
-  ::setenv("LONGHAUL_FAULT", "averaged", 1);
-  expect("verify " + file + " --ranks 2", 1, {"LONGHAUL_FAULT", "averaged_gradient"});
+  for (const std::string command : {"train ", "verify "})
+    expect(command + file, 1, {"environment variable LONGHAUL_FAULT is not one"});
   ::unsetenv("LONGHAUL_FAULT");
 }
 

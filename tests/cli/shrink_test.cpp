@@ -14,9 +14,8 @@ std::vector<std::string> shrink_command(const Workplace& place, const std::vecto
   return command;
 }
 
-Ended shrink(const Workplace& place, const std::vector<std::string>& arguments,
-             const std::vector<std::string>& environment = {}) {
-  return Program(place / "log", shrink_command(place, arguments), environment).wait();
+Ended shrink(const Workplace& place, const std::vector<std::string>& arguments) {
+  return Program(place / "log", shrink_command(place, arguments)).wait();
 }
 
 const std::vector<std::string> split = {"--ranks", "8", "parallelism.sequence={ulysses: 4, ring: 2}"};
@@ -43,11 +42,9 @@ TEST_CASE("a model too large for one rank is verified small", "[threads]") {
 TEST_CASE("a fault makes a shrunk experiment fail", "[threads]") {
   const Workplace place;
   for (const std::string fault : {"expand_ring", "averaged_gradient", "lost_accumulation"})
-    check_end(shrink(place, with(split, {"parallelism.zero_stage=2"}), {"LONGHAUL_FAULT=" + fault}), 1,
-              {"NOT verified"});
+    check_end(shrink(place, with(split, {"parallelism.zero_stage=2", "--fault", fault})), 1, {"NOT verified"});
   // KV heads are repeated in the small model because they are in the large one.
-  check_end(shrink(place, {"--ranks", "16", "parallelism.sequence=16"}, {"LONGHAUL_FAULT=kv_gradient"}), 1,
-            {"NOT verified"});
+  check_end(shrink(place, {"--ranks", "16", "parallelism.sequence=16", "--fault", "kv_gradient"}), 1, {"NOT verified"});
   check_end(shrink(place, {"--ranks", "16", "parallelism.sequence=16"}), 0, {"32:8", "verified: "});
 }
 

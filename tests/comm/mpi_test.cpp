@@ -75,6 +75,7 @@ TEST_CASE("mpi child collectives", "[.mpi-child]") {
   if (!under_launcher()) return;
   CHECK(run_mpi([](Communicator& communicator) {
           if (communicator.transport() != "mpi") fail("wrong transport");
+          if (communicator.one_process() != (communicator.size() == 1)) fail("processes");
           check_collectives(communicator, communicator.size() == 3);
           check_traffic(communicator);
           check_exchange(communicator);

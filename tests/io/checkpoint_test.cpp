@@ -17,6 +17,29 @@ using Catch::Contains;
 
 namespace {
 
+struct NewestCheckpoint {
+  std::unique_ptr<Checkpoint> checkpoint;                    // null: none is whole
+  std::vector<std::pair<std::string, std::string>> skipped;  // path and why, newest first
+};
+
+// The newest whole checkpoint and those skipped. `contents`: also verifies all tensor bytes (else only manifest and
+// file sizes).
+NewestCheckpoint newest_whole(const std::string& folder, bool contents = true) {
+  NewestCheckpoint result;
+  for (const auto& [step, path] : list_checkpoints(folder)) {
+    try {
+      auto checkpoint = std::make_unique<Checkpoint>(path);
+      if (checkpoint->step() != step) fail("its manifest is of step {}", checkpoint->step());
+      if (contents) checkpoint->verify();
+      result.checkpoint = std::move(checkpoint);
+      return result;
+    } catch (const Error& error) {
+      result.skipped.emplace_back(path, error.what());
+    }
+  }
+  return result;
+}
+
 // A state of several dtypes and awkward sizes; `large` spans several checksums.
 struct Model {
   std::vector<float> w = std::vector<float>(7 * 13);

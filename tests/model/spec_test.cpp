@@ -46,7 +46,7 @@ TEST_CASE("a spec reads with its defaults and round-trips") {
   CHECK(layer.rope.theta == 10000);
   CHECK(layer.residual_multiplier == 1);
   CHECK_FALSE(spec.tied_head);
-  CHECK(spec.query_heads() == std::vector<std::int64_t>{4});
+  CHECK(layer.attention.heads == 4);
   CHECK_THROWS_AS(spec.layer(3), std::logic_error);
 
   json full = edited("/layers/0/rope", {{"type", "yarn"}, {"factor", 4}, {"original_max_positions", 32}});

@@ -12,8 +12,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "comm/launch.h"
-#include "scenario.h"
 #include "run/setup.h"
+#include "scenario.h"
 #include "verify/verify.h"
 
 namespace longhaul {
@@ -121,8 +121,7 @@ Ending run_scenario(const Scenario& scenario, const std::filesystem::path& folde
     const Experiment experiment = load_experiment(file);
     run_threads(scenario.world, [&](Communicator& world) {
       RunSetup setup = prepare_run(experiment, world.size(), Hosts::one(world.size()));
-      setup.request.options.fault = fault;
-      VerificationReport mine = verify_run(world, setup, {});
+      VerificationReport mine = verify_run(world, setup, {.fault = fault});
       if (world.rank() == 0) report = std::move(mine);
       return 0;
     });
@@ -173,7 +172,7 @@ std::optional<Found> search(const std::filesystem::path& folder, const std::stri
 TEST_CASE("random experiments are verified, or refused with the reason", "[threads]") {
   const auto folder = std::filesystem::current_path() / "property-failure";
   std::map<Ending, int> endings;
-  const auto found = search(folder, environment("LONGHAUL_FAULT"), &endings);
+  const auto found = search(folder, "", &endings);
   if (found) {
     const auto file = write_experiment(found->smallest, folder);
     FAIL("a random experiment failed; shrunk, it is\n"
@@ -204,9 +203,13 @@ TEST_CASE("what a fault makes fail shrinks to a small experiment that verify rep
     std::size_t bytes = 0;
     for (const auto& item : std::filesystem::directory_iterator(place / fault)) bytes += item.file_size();
     CHECK(bytes < 5000);
-    const auto command = longhaul_command({"verify", file.string(), "--ranks", std::to_string(small.world)});
-    check_end(testing::Program(place / "log", command, {"LONGHAUL_FAULT=" + fault}).wait(), 1, {"NOT verified"});
-    check_end(testing::Program(place / "log", command).wait(), 0, {"verified: "});
+    const auto replay = [&](const std::vector<std::string>& more) {
+      std::vector<std::string> arguments = {"verify", file.string(), "--ranks", std::to_string(small.world)};
+      arguments.insert(arguments.end(), more.begin(), more.end());
+      return testing::Program(place / "log", longhaul_command(arguments)).wait();
+    };
+    check_end(replay({"--fault", fault}), 1, {"NOT verified"});
+    check_end(replay({}), 0, {"verified: "});
   }
 }
 

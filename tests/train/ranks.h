@@ -6,7 +6,6 @@
 
 #include <fmt/format.h>
 
-#include "base/environment.h"
 #include "plan/mesh.h"
 #include "small_models.h"
 
@@ -72,7 +71,6 @@ inline CompileRequest request_for(const Cell& cell) {
   request.sequence = cell.padded();
   request.options.placement.token_order = cell.order;
   request.options.placement.window_axes = cell.window_axes;
-  request.options.fault = environment("LONGHAUL_FAULT");  // which tests catch a planted fault
   request.kinds = step_kinds(cell.micro_batches, false);
   request.threads = cell.threads;
   return request;

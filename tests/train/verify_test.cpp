@@ -8,10 +8,10 @@
 
 #include "base/error.h"
 #include "comm/launch.h"
-#include "passes/faults.h"
 #include "run/setup.h"
 #include "small_experiment.h"
 #include "small_models.h"
+#include "verify/faults.h"
 #include "verify/locate.h"
 
 using namespace longhaul;
@@ -20,12 +20,12 @@ using namespace longhaul::testing;
 namespace {
 
 VerificationReport verify_on(int ranks, const Experiment& experiment, const std::string& fault = "",
-                             const VerificationOptions& options = {}, const std::vector<MeshAxis>& axes = {},
+                             VerificationOptions options = {}, const std::vector<MeshAxis>& axes = {},
                              TokenOrder order = TokenOrder::contiguous) {
   VerificationReport report;
+  options.fault = fault;
   run_threads(ranks, [&](Communicator& world) {
     RunSetup setup = prepare_run(experiment, world.size(), Hosts::one(world.size()));
-    setup.request.options.fault = fault;
     setup.request.options.placement.token_order = order;
     if (!axes.empty()) setup.request.mesh = Mesh(axes);
     VerificationReport mine = verify_run(world, setup, options);

@@ -33,7 +33,6 @@ class CpuExecutor {
 
   /// A named buffer (state, data, results); throws std::logic_error for an unknown name.
   void* buffer(std::string_view name);
-  bool has_buffer(std::string_view name) const { return named_.slots.contains(name); }
   double scalar(std::string_view name) { return *static_cast<double*>(buffer(name)); }
   void set_scalar(std::string_view name, double value) { *static_cast<double*>(buffer(name)) = value; }
 

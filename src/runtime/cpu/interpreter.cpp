@@ -113,10 +113,9 @@ std::map<std::string, HostTensor> Interpreter::execute(const Graph& graph,
       kernel->run({operands.data(), results.data(), room(kernel->scratch_bytes), context_});
     }
     if (options_.observer) options_.observer(graph, i, tensors);
-    if (!options_.keep_values)
-      for (ValueId operand : op.operands)
-        if (last_use[static_cast<std::size_t>(operand)] == static_cast<std::int32_t>(i))
-          std::vector<char>().swap(at(operand).bytes);
+    for (ValueId operand : op.operands)
+      if (last_use[static_cast<std::size_t>(operand)] == static_cast<std::int32_t>(i))
+        std::vector<char>().swap(at(operand).bytes);
   }
   std::map<std::string, HostTensor> outputs;
   for (const auto& output : graph.outputs) outputs[output.name] = at(output.value);

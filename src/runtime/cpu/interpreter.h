@@ -31,12 +31,11 @@ struct HostTensor {
 struct InterpreterOptions {
   bool reference_only = true;
   int threads = 1;
-  /// Called after each op with its results; the tensors may be changed (planted faults).
+  /// Called after each op with its results; the tensors may be changed.
   std::function<void(const Graph&, std::size_t op, std::vector<HostTensor*>& results)> observer;
-  /// Values are dropped after their last use.
-  bool keep_values = false;
 };
 
+/// Values are dropped after their last use.
 class Interpreter {
  public:
   explicit Interpreter(const InterpreterOptions& options);

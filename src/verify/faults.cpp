@@ -1,6 +1,7 @@
-#include "passes/faults.h"
+#include "verify/faults.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -303,6 +304,63 @@ bool runs_an_op_too_early(Graph& graph, const PassContext& context) {
   return false;
 }
 
+// ---- of the memory plan
+
+// A result is put where a value still lives that is read later.
+bool overwrites_a_value(Program& program, const NamedBuffers& named) {
+  const Graph& graph = program.graph;
+  std::vector<std::int64_t>& offset = program.plan.value_offset;
+  const auto use = uses(graph);
+  const auto bytes = [&](ValueId id) {
+    return static_cast<std::int64_t>(size_of(graph[id].dtype)) *
+           local_count(graph[id].shape, graph[id].layout, graph.mesh);
+  };
+  for (std::size_t i = 0; i < graph.ops.size(); ++i)
+    for (ValueId result : graph.ops[i].results)
+      for (ValueId operand : graph.ops[i].operands) {
+        if (offset[at(operand)] < named.bytes || offset[at(result)] < named.bytes ||
+            use[at(operand)].back() <= static_cast<std::int32_t>(i) || bytes(result) != bytes(operand) ||
+            graph[operand].shape.empty())
+          continue;
+        offset[at(result)] = offset[at(operand)];
+        return true;
+      }
+  return false;
+}
+
+// ---- of the data: one rank's buffers of a micro-batch, [rows, slots] each
+
+bool drops_boundary_labels(const MicroBatch& batch, std::int64_t rows, std::int64_t slots) {
+  for (std::int64_t row = 1; row <= rows; ++row) batch.labels[row * slots - 1] = -1;  // any negative label is ignored
+  return true;
+}
+
+bool hides_keys_of_first_tokens(const MicroBatch& batch, std::int64_t rows, std::int64_t slots) {
+  for (std::int64_t i = 0; i < rows * slots; i += slots) batch.key_start[i] = batch.index[i];
+  return true;
+}
+
+// A token that sees only itself and has no label: padding, or the only one of its document, which has none either.
+bool labels_padding(const MicroBatch& batch, std::int64_t rows, std::int64_t slots) {
+  bool planted = false;
+  for (std::int64_t i = 0; i < rows * slots; ++i)
+    if (batch.key_start[i] == batch.index[i] && batch.labels[i] < 0) {
+      batch.labels[i] = 0;
+      planted = true;
+    }
+  return planted;
+}
+
+bool moves_document_starts(const MicroBatch& batch, std::int64_t rows, std::int64_t slots) {
+  bool planted = false;
+  for (std::int64_t i = 0; i < rows * slots; ++i)
+    if (batch.key_start[i] > 0) {
+      --batch.key_start[i];
+      planted = true;
+    }
+  return planted;
+}
+
 }  // namespace
 
 const std::vector<Fault>& faults() {
@@ -331,14 +389,16 @@ const std::vector<Fault>& faults() {
       {"place_casts", "place_casts", "what an all-to-all moves is rounded on its way", rounds_what_moves},
       {"coalesce", "coalesce", "two tensors of one message change places", swaps_tensors_of_a_message},
       {"schedule", "schedule", "an op runs before its operand is made", runs_an_op_too_early},
-      {"plan_memory", "plan_memory", "a result overwrites a value that is read later"},
+      {"plan_memory", "plan_memory", "a result overwrites a value that is read later", nullptr, overwrites_a_value},
       {"averaged_gradient", "lower_reshards", "gradients are averaged over ranks, not summed", averages_gradients},
       {"groups_apart", "lower_reshards", "a shard group's gradient leaves out the other groups", keeps_groups_apart},
       {"norm_of_own_shard", "schedule", "the gradient norm leaves out the other ranks' shards", norm_of_own_shard},
-      {"dropped_boundary_label", "data", "the last label of every rank's slice is ignored"},
-      {"wrong_boundary_mask", "data", "the first token of every rank's slice sees only itself"},
-      {"counted_padding", "data", "padded tokens have a label"},
-      {"document_boundary", "data", "a document begins one token too early"},
+      {"dropped_boundary_label", "data", "the last label of every rank's slice is ignored", nullptr, nullptr,
+       drops_boundary_labels},
+      {"wrong_boundary_mask", "data", "the first token of every rank's slice sees only itself", nullptr, nullptr,
+       hides_keys_of_first_tokens},
+      {"counted_padding", "data", "padded tokens have a label", nullptr, nullptr, labels_padding},
+      {"document_boundary", "data", "a document begins one token too early", nullptr, nullptr, moves_document_starts},
   };
   return table;
 }
@@ -350,51 +410,37 @@ const Fault* find_fault(std::string_view name) {
     if (fault.name == name) return &fault;
     names += (names.empty() ? "" : ", ") + std::string(fault.name);
   }
-  fail("LONGHAUL_FAULT is '{}', which is no fault that can be planted; there are {}", name, names);
+  fail("--fault is '{}', which is no fault that can be planted; there are {}", name, names);
 }
 
-bool plant_after(const Pass& pass, Graph& graph, const PassContext& context) {
-  const Fault* fault = find_fault(context.options.fault);
-  if (!fault || !fault->plant || fault->after != pass.name || !fault->plant(graph, context)) return false;
-  log_debug("fault {} planted in program {}: {}", fault->name, name_of(context.kind), fault->meaning);
-  return true;
+std::string fault_table() {
+  std::string text;
+  for (const Fault& fault : faults())
+    text += fmt::format("  {:22} after {:16} {}\n", fault.name, fault.after, fault.meaning);
+  return text;
 }
 
-void plant_in_plan(const CompileOptions& options, const Graph& graph, const NamedBuffers& named, MemoryPlan& plan) {
-  const Fault* fault = find_fault(options.fault);
-  if (!fault || fault->after != "plan_memory") return;
-  const auto use = uses(graph);
-  const auto bytes = [&](ValueId id) {
-    return static_cast<std::int64_t>(size_of(graph[id].dtype)) *
-           local_count(graph[id].shape, graph[id].layout, graph.mesh);
+FaultHooks fault_hooks(const Fault* fault) {
+  FaultHooks hooks;
+  if (!fault) return hooks;
+  const auto planted = hooks.planted;
+  const auto note = [fault, planted](bool found, std::string_view place) {
+    if (found && !std::exchange(*planted, true)) log_debug("fault {} planted in {}", fault->name, place);
+    return found;
   };
-  for (std::size_t i = 0; i < graph.ops.size(); ++i)
-    for (ValueId result : graph.ops[i].results)
-      for (ValueId operand : graph.ops[i].operands) {
-        if (plan.value_offset[at(operand)] < named.bytes || plan.value_offset[at(result)] < named.bytes ||
-            use[at(operand)].back() <= static_cast<std::int32_t>(i) || bytes(result) != bytes(operand) ||
-            graph[operand].shape.empty())
-          continue;
-        plan.value_offset[at(result)] = plan.value_offset[at(operand)];
-        return;
-      }
-}
-
-void plant_in_data(const CompileOptions& options, std::int64_t rows, std::int64_t slots, const std::int32_t* index,
-                   std::int32_t* labels, std::int32_t* key_start) {
-  const Fault* fault = find_fault(options.fault);
-  if (!fault || fault->after != "data") return;
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const std::int64_t first = row * slots;
-    if (fault->name == "dropped_boundary_label") labels[first + slots - 1] = -1;  // any negative label is ignored
-    if (fault->name == "wrong_boundary_mask") key_start[first] = index[first];
-    for (std::int64_t i = first; i < first + slots; ++i) {
-      // A token that sees only itself and has no label: padding, or the only one of its document, which has none
-      // either.
-      if (fault->name == "counted_padding" && key_start[i] == index[i] && labels[i] < 0) labels[i] = 0;
-      if (fault->name == "document_boundary" && key_start[i] > 0) --key_start[i];
-    }
-  }
+  if (fault->graph)
+    hooks.compile.after_pass = [=](const Pass& pass, Graph& graph, const PassContext& context) {
+      return pass.name == fault->after && note(fault->graph(graph, context), graph.name);
+    };
+  if (fault->plan)
+    hooks.compile.after_plan = [=](Program& program, const NamedBuffers& named) {
+      note(fault->plan(program, named), program.graph.name);
+    };
+  if (fault->data)
+    hooks.after_load = [=](const MicroBatch& batch, std::int64_t rows, std::int64_t slots) {
+      note(fault->data(batch, rows, slots), "the data");
+    };
+  return hooks;
 }
 
 }  // namespace longhaul
