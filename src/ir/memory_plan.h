@@ -25,6 +25,9 @@ enum class MemoryCategory : std::uint8_t {
 inline constexpr int memory_categories = 8;
 std::string_view name_of(MemoryCategory category);
 
+/// Every buffer begins at a multiple of so many bytes: a cache line, and what the kernels' scratch asks for.
+inline constexpr std::int64_t buffer_alignment = 64;
+
 /// Buffers with a name, at one place for all programs of a run: state, data, and what programs report.
 struct NamedBuffers {
   struct Slot {

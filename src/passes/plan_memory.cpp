@@ -10,10 +10,8 @@ namespace longhaul {
 
 namespace {
 
-constexpr std::int64_t alignment = 64;  // a cache line, and what the kernels' scratch asks for
-
 std::int64_t aligned(std::int64_t bytes) {
-  return (bytes + alignment - 1) / alignment * alignment;
+  return (bytes + buffer_alignment - 1) / buffer_alignment * buffer_alignment;
 }
 
 MemoryCategory category_of(Role role) {
@@ -288,7 +286,10 @@ NamedBuffers plan_named_buffers(const std::vector<const Graph*>& programs) {
 }
 
 MemoryPlan plan_memory(const Graph& graph, const NamedBuffers& named, const ScratchBytes& scratch) {
-  return Planner(graph, named, scratch).run();
+  MemoryPlan plan = Planner(graph, named, scratch).run();
+  const std::string problem = verify_plan(graph, named, plan);
+  LONGHAUL_CHECK(problem.empty(), "the memory plan of graph '{}' is wrong: {}", graph.name, problem);
+  return plan;
 }
 
 }  // namespace longhaul
