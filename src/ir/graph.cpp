@@ -75,6 +75,42 @@ AxisList Attributes::axes(std::string_view name) const {
   return std::get<AxisList>(*value);
 }
 
+const LetterSplits& Attributes::split() const {
+  static const LetterSplits none;
+  const Attribute* value = find("split");
+  if (!value) return none;
+  LONGHAUL_CHECK(std::holds_alternative<LetterSplits>(*value), "attribute split is none of letters");
+  return std::get<LetterSplits>(*value);
+}
+
+void LetterSplits::set(char letter, const DimensionLayout& split) {
+  const auto it = std::find_if(list_.begin(), list_.end(), [&](const auto& entry) { return entry.first >= letter; });
+  if (it != list_.end() && it->first == letter)
+    it->second = split;
+  else
+    list_.insert(it, {letter, split});
+}
+
+const DimensionLayout* LetterSplits::find(char letter) const {
+  for (const auto& [key, split] : list_)
+    if (key == letter) return &split;
+  return nullptr;
+}
+
+AxisList LetterSplits::axes(char letter) const {
+  const DimensionLayout* split = find(letter);
+  return split ? split->axes : AxisList();
+}
+
+std::string LetterSplits::text(const Mesh& mesh) const {
+  std::string text = "{";
+  for (const auto& [letter, split] : list_) {
+    text += fmt::format("{}{}: {}", text.size() > 1 ? ", " : "", letter, mesh.text(split.axes));
+    if (split.rotation) text += fmt::format("+{}", split.rotation);
+  }
+  return text + "}";
+}
+
 bool Op::is(std::string_view name) const {
   return definition->name == name;
 }

@@ -1,6 +1,7 @@
 // The graph: values with global shapes and layouts, ops in execution order. It is the only thing that passes read and
 // write.
 #pragma once
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -35,7 +36,31 @@ struct Value {
   Role role = Role::intermediate;
 };
 
-using Attribute = std::variant<std::int64_t, double, std::string, std::vector<double>, AxisList>;
+/// How letters of an op's signature are to be split, by letter; an empty list of axes keeps a letter whole. A mark of
+/// this kind, the attribute `split`, goes before what the op's operands have (layout_rule).
+class LetterSplits {
+ public:
+  LetterSplits() = default;
+  LetterSplits(std::initializer_list<std::pair<char, DimensionLayout>> list) {
+    for (const auto& [letter, split] : list) set(letter, split);
+  }
+  void set(char letter, const DimensionLayout& split);
+  /// Null for a letter without a mark.
+  const DimensionLayout* find(char letter) const;
+  /// The axes of a letter; none when it is whole or has no mark.
+  AxisList axes(char letter) const;
+  bool empty() const { return list_.empty(); }
+  auto begin() const { return list_.begin(); }
+  auto end() const { return list_.end(); }
+  bool operator==(const LetterSplits&) const = default;
+  /// "{h: a, s: -, t: b+1}" for axes a and b, letters in their order.
+  std::string text(const Mesh& mesh) const;
+
+ private:
+  std::vector<std::pair<char, DimensionLayout>> list_;  // sorted by letter
+};
+
+using Attribute = std::variant<std::int64_t, double, std::string, std::vector<double>, AxisList, LetterSplits>;
 
 /// A small sorted map.
 class Attributes {
@@ -54,6 +79,8 @@ class Attributes {
   std::string text(std::string_view name, std::string_view fallback = "") const;
   const std::vector<double>& numbers(std::string_view name) const;
   AxisList axes(std::string_view name) const;
+  /// The attribute `split`; empty when absent.
+  const LetterSplits& split() const;
   const std::vector<std::pair<std::string, Attribute>>& all() const { return list_; }
   bool operator==(const Attributes&) const = default;
 

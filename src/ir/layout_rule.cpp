@@ -31,17 +31,22 @@ bool contracted(const Signature& signature, char letter) {
   return true;
 }
 
-// Point 1: the first operand that splits a letter decides.
-Factors first_split_wins(const Graph& graph, const Op& op, const std::vector<Layout>& have, AxisSet used) {
+// Point 1: the op's mark decides, then the first operand that splits a letter.
+Factors choose_factors(const Graph& graph, const Op& op, const std::vector<Layout>& have, AxisSet used) {
   const OpDefinition& definition = *op.definition;
   const Signature& signature = *op.signature;
+  const LetterSplits& marks = op.attributes.split();
   Factors factors;
+  for (const auto& [letter, split] : marks) {
+    factors[letter] = split;
+    used |= split.axes.set();
+  }
   for (std::size_t i = 0; i < signature.operands.size(); ++i)
     for (std::size_t k = 0; k < signature.operands[i].size(); ++k) {
       const char letter = signature.operands[i][k];
       const DimensionLayout& split = have[i].dimensions[k];
       if (split.axes.empty() || !factors[letter].axes.empty() || (split.axes.set() & used) ||
-          contains(definition.whole, letter))
+          contains(definition.whole, letter) || contains(definition.only_marked, letter) || marks.find(letter))
         continue;
       if (definition.contracted_whole && contracted(signature, letter)) continue;
       if (!definition.pointwise && graph[op.operands[i]].shape[k] % graph.mesh.count(split.axes)) continue;
@@ -52,6 +57,31 @@ Factors first_split_wins(const Graph& graph, const Op& op, const std::vector<Lay
 }
 
 }  // namespace
+
+std::string mark_problem(const Graph& graph, const Op& op) {
+  const OpDefinition& definition = *op.definition;
+  const Signature& signature = *op.signature;
+  const auto refusal = [&] { return fmt::format("{} has its own layouts: no mark splits it", definition.name); };
+  if (definition.communication) {  // an all_to_all's `split` is a dimension
+    const Attribute* split = op.attributes.find("split");
+    return split && std::holds_alternative<LetterSplits>(*split) ? refusal() : "";
+  }
+  for (const auto& [letter, split] : op.attributes.split()) {
+    if (definition.factors) return refusal();
+    std::int64_t size = -1;
+    for (std::size_t i = 0; i < signature.operands.size(); ++i)
+      if (const auto k = signature.operands[i].find(letter); k != std::string::npos)
+        size = graph[op.operands[i]].shape[k];
+    if (size < 0) return fmt::format("no operand has the letter {} that its mark splits", letter);
+    if (split.axes.empty()) continue;
+    if (contains(definition.whole, letter)) return fmt::format("needs letter {} whole, its mark splits it", letter);
+    if (definition.contracted_whole && contracted(signature, letter))
+      return fmt::format("its mark splits letter {}: the addend would count once a rank", letter);
+    if (const int ranks = graph.mesh.count(split.axes); !definition.pointwise && size % ranks)
+      return fmt::format("its mark splits letter {} of size {} over {} ranks", letter, size, ranks);
+  }
+  return "";
+}
 
 Rule layout_rule(const Graph& graph, const Op& op, const std::vector<Layout>& have) {
   const OpDefinition& definition = *op.definition;
@@ -64,7 +94,7 @@ Rule layout_rule(const Graph& graph, const Op& op, const std::vector<Layout>& ha
     for (const auto& layout : have)
       if (layout.partial != partial) partial = 0;
   }
-  if (definition.pointwise)
+  if (definition.pointwise && op.attributes.split().empty())
     for (const auto& layout : have)
       if (!layout.flat.empty() && !(layout.flat.set() & partial)) {
         Rule rule = flat_rule(signature, layout.flat);
@@ -74,7 +104,7 @@ Rule layout_rule(const Graph& graph, const Op& op, const std::vector<Layout>& ha
       }
 
   const Factors factors =
-      definition.factors ? definition.factors(graph, op, have) : first_split_wins(graph, op, have, partial);
+      definition.factors ? definition.factors(graph, op, have) : choose_factors(graph, op, have, partial);
   const auto place = [&](const std::string& letters) {
     Layout layout = Layout::whole(letters.size());
     for (std::size_t k = 0; k < letters.size(); ++k) layout.dimensions[k] = factors[letters[k]];

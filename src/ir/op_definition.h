@@ -29,6 +29,9 @@ struct OpDefinition {
   std::string signature;
   /// Letters that no layout may split: the op needs them whole (a norm's row, the vocabulary under a softmax).
   std::string whole = "";
+  /// Letters that only a mark splits (the attribute `split`), whatever operands have: attention's heads, queries and
+  /// keys, over which ranks must agree before they can compute anything.
+  std::string only_marked = "";
   /// All contracted letters must be whole as well, because an addend joins the product: it would be added once a rank.
   bool contracted_whole = false;
   /// Element by element: flat shards pass through, and padded chunks are harmless.
@@ -40,7 +43,7 @@ struct OpDefinition {
   /// dtypes of the results; null: that of the first floating operand.
   std::vector<DType> (*result_types)(const Graph&, const Op&) = nullptr;
   /// Result sizes of letters that occur in no operand come from the builder; everything else from the signature.
-  /// The op's own choice of factors (attention); null: the first operand that splits a letter wins.
+  /// The op's own choice of factors (rows of blocks, whose operands are rotated); null: by point 1 of the rule.
   std::function<Factors(const Graph&, const Op&, const std::vector<Layout>& have)> factors = nullptr;
   /// One gradient per operand (no_value: none), given one per result (no_value: that result has no gradient).
   std::function<std::vector<ValueId>(Builder&, const Op&, const std::vector<ValueId>& result_gradients)> gradient =
@@ -51,6 +54,8 @@ struct OpDefinition {
   std::vector<std::pair<int, int>> in_place = {};
   /// Results that a run of low precision keeps in the dtype of its masters (master_dtype): statistics, tables, state.
   std::vector<int> master_results = {};
+  /// (result, operand) pairs: partition brings the result to where the operand lives, for whoever comes next.
+  std::vector<std::pair<int, int>> result_like = {};
 };
 
 /// The definition of that name; null when there is none.
@@ -71,9 +76,10 @@ struct Rule {
 };
 
 /// The one layout rule.
-///  1. A letter takes the first split that an operand has for it, unless it must be whole, its size does not divide
-///  (pointwise ops may pad), or
-///     an axis would split two letters.
+///  1. A letter that the op's mark names (the attribute `split`) is split as it says, or whole. Any other takes the
+///  first
+///     split that an operand has for it, unless it must be whole, only a mark splits it, its size does not divide
+///     (pointwise ops may pad), or an axis would split two letters.
 ///  2. Operands must have those layouts; results get them.
 ///  3. An axis that splits a contracted letter (in an operand, not in the result) makes the result a partial sum over
 ///  that axis, unless the
@@ -82,5 +88,9 @@ struct Rule {
 /// A graph is legal when rule(have).operands == have for every op: partition inserts the reshards that make it so, the
 /// verifier checks it.
 Rule layout_rule(const Graph& graph, const Op& op, const std::vector<Layout>& have);
+
+/// What is wrong with the op's mark; "" when nothing is or it has none. A mark names letters of operands, and splits
+/// none that the op needs whole, that an addend forbids, or whose size does not divide.
+std::string mark_problem(const Graph& graph, const Op& op);
 
 }  // namespace longhaul

@@ -150,15 +150,19 @@ class Parser {
     return list;
   }
 
+  DimensionLayout dimension(Line& line) {
+    DimensionLayout dimension;
+    dimension.axes = axes(line);
+    if (line.accept("+")) dimension.rotation = static_cast<int>(line.integer());
+    return dimension;
+  }
+
   Layout layout(Line& line) {
     Layout layout;
     line.expect("[");
     while (!line.accept("]")) {
       if (!layout.dimensions.empty()) line.expect(",");
-      DimensionLayout dimension;
-      dimension.axes = axes(line);
-      if (line.accept("+")) dimension.rotation = static_cast<int>(line.integer());
-      layout.dimensions.push_back(dimension);
+      layout.dimensions.push_back(dimension(line));
     }
     if (line.accept("flat(")) {
       layout.flat = axes(line);
@@ -249,6 +253,18 @@ class Parser {
       const AxisList list = axes(line);
       line.expect(">");
       return list;
+    }
+    if (line.accept("{")) {
+      LetterSplits splits;
+      while (!line.accept("}")) {
+        if (!splits.empty()) line.expect(",");
+        const std::string letter = line.word();
+        if (letter.size() != 1) line.complain(fmt::format("'{}' is no letter of a signature", letter));
+        if (splits.find(letter[0])) line.complain(fmt::format("letter {} twice", letter));
+        line.expect(":");
+        splits.set(letter[0], dimension(line));
+      }
+      return splits;
     }
     if (line.accept("[")) {
       std::vector<double> list;

@@ -30,6 +30,7 @@ std::string attribute_text(const Attribute& attribute, const Mesh& mesh) {
   if (const auto* number = std::get_if<double>(&attribute)) return number_text(*number);
   if (const auto* text = std::get_if<std::string>(&attribute)) return quote(*text);
   if (const auto* axes = std::get_if<AxisList>(&attribute)) return "<" + mesh.text(*axes) + ">";
+  if (const auto* splits = std::get_if<LetterSplits>(&attribute)) return splits->text(mesh);
   std::string list = "[";
   for (double value : std::get<std::vector<double>>(attribute))
     list += (list.size() > 1 ? ", " : "") + number_text(value);

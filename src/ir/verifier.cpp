@@ -50,6 +50,7 @@ class Verifier {
       if (defined_[index(result)]++) return fmt::format("%{} is defined twice", result);
     }
     if (auto problem = check_shapes(op); !problem.empty()) return problem;
+    if (auto problem = mark_problem(graph_, op); !problem.empty()) return problem;
     if (rounds_partial_sum(op))
       return "rounds a partial sum; only casts made for gradient_reduce_dtype and gradient_dtype may";
     if (stage_ < Stage::placed) return "";

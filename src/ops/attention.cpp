@@ -3,23 +3,12 @@
 // Causal masks, sliding windows, packed documents, padding and any order of the tokens are all this.
 //
 // Letters: b batch, s queries, t keys, h query heads, g KV heads (query head h uses KV head h / (heads / kv_heads)), d
-// head dimension. Attributes: scale, window (0: none); set by choose_attention: head_axes, query_axes, key_axes, the
-// axes over which heads, queries and keys are split while the op runs.
+// head dimension. Attributes: scale, window (0: none), and the mark of choose_attention, `split`: over which axes heads
+// (h and g), queries and keys are split while the op runs.
 #include "ir/builder.h"
 
 namespace longhaul {
 namespace {
-
-Factors factors(const Graph&, const Op& op, const std::vector<Layout>& have) {
-  const AxisList head = op.attributes.axes("head_axes"), query = op.attributes.axes("query_axes"),
-                 key = op.attributes.axes("key_axes");
-  Factors factors;
-  factors['b'] = {have[0].dimensions[0].axes.without(head.set() | query.set() | key.set()), 0};
-  factors['h'] = factors['g'] = {head, 0};
-  factors['s'] = {query, 0};
-  factors['t'] = {key, static_cast<int>(op.attributes.integer("step"))};
-  return factors;
-}
 
 DType statistics_type(const Graph& graph, const Op& op) {
   return graph[op.operands[0]].dtype == DType::float64 ? DType::float64 : DType::float32;
@@ -53,16 +42,17 @@ double backward_flops(const Graph& graph, const Op& op, const Mesh& mesh) {
 const OpRegistration attention({.name = "attention",
                                 .signature = "bshd,btgd,btgd,bs,bt,bs->bshd,bhs",
                                 .whole = "d",
+                                .only_marked = "ghst",
                                 .result_types = forward_types,
-                                .factors = factors,
                                 .gradient = gradient,
                                 .flops = forward_flops,
-                                .master_results = {1}});
+                                .master_results = {1},
+                                .result_like = {{0, 0}}});
 // the six operands, output, log_sum_exp, gradient of the output -> dq, dk, dv
 const OpRegistration attention_gradient({.name = "attention_gradient",
                                          .signature = "bshd,btgd,btgd,bs,bt,bs,bshd,bhs,bshd->bshd,btgd,btgd",
                                          .whole = "d",
-                                         .factors = factors,
+                                         .only_marked = "ghst",
                                          .flops = backward_flops});
 
 }  // namespace

@@ -1,25 +1,14 @@
 // One step of block attention (arXiv 2310.01889): attention of each query block to one key block,
 // the merge of two partial results, and the block's share of the gradients. Queries are cut in `blocks` blocks; block i
 // attends to key block (i − step) mod blocks only, still within its visible interval. On a rank that holds one block of
-// each, with keys rotated by `step`, that is plain attention of what it holds.
+// each, with keys rotated by `step` (so its mark says as well), that is plain attention of what it holds. Attributes as
+// attention, plus step and blocks.
 #include <algorithm>
 
 #include "ir/builder.h"
 
 namespace longhaul {
 namespace {
-
-// Attributes as attention, plus step and blocks.
-Factors factors(const Graph&, const Op& op, const std::vector<Layout>& have) {
-  const AxisList head = op.attributes.axes("head_axes"), query = op.attributes.axes("query_axes"),
-                 key = op.attributes.axes("key_axes");
-  Factors factors;
-  factors['b'] = {have[0].dimensions[0].axes.without(head.set() | query.set() | key.set()), 0};
-  factors['h'] = factors['g'] = {head, 0};
-  factors['s'] = {query, 0};
-  factors['t'] = {key, static_cast<int>(op.attributes.integer("step"))};
-  return factors;
-}
 
 DType statistics_type(const Graph& graph, const Op& op) {
   return graph[op.operands[0]].dtype == DType::float64 ? DType::float64 : DType::float32;
@@ -47,8 +36,8 @@ double gradient_flops(const Graph& graph, const Op& op, const Mesh& mesh) {
 const OpRegistration block({.name = "attention_block",
                             .signature = "bshd,btgd,btgd,bs,bt,bs->bshd,bhs",
                             .whole = "d",
+                            .only_marked = "ghst",
                             .result_types = block_types,
-                            .factors = factors,
                             .flops = block_flops});
 
 // partial output and log_sum_exp, twice -> those of both key sets together, in the stable form: m = max(a, b), l = m +
@@ -62,8 +51,8 @@ const OpRegistration merge({.name = "attention_merge",
 const OpRegistration gradient({.name = "attention_block_gradient",
                                .signature = "bshd,btgd,btgd,bs,bt,bs,bshd,bhs,bshd->bshd,btgd,btgd",
                                .whole = "d",
+                               .only_marked = "ghst",
                                .result_types = gradient_types,
-                               .factors = factors,
                                .flops = gradient_flops});
 
 // The same, added to dq, dk, dv so far. Each addend has its result's own split and is no partial sum, so it counts
@@ -71,8 +60,8 @@ const OpRegistration gradient({.name = "attention_block_gradient",
 const OpRegistration gradient_add({.name = "attention_block_gradient_add",
                                    .signature = "bshd,btgd,btgd,bs,bt,bs,bshd,bhs,bshd,bshd,btgd,btgd->bshd,btgd,btgd",
                                    .whole = "d",
+                                   .only_marked = "ghst",
                                    .result_types = gradient_types,
-                                   .factors = factors,
                                    .flops = gradient_flops,
                                    .in_place = {{0, 9}, {1, 10}, {2, 11}}});
 

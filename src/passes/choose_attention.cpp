@@ -95,9 +95,11 @@ void choose_attention(Graph& graph, const PassContext& context) {
           op.attributes.integer("window") > 0 && !context.options.placement.window_axes.empty() ? "window_layers"
                                                                                                 : "sequence",
           op.layer, heads, ranks);
-    if (!split.heads.empty()) op.attributes.set("head_axes", split.heads);
-    if (!split.queries.empty()) op.attributes.set("query_axes", split.queries);
-    if (!split.keys.empty()) op.attributes.set("key_axes", split.keys);
+    LetterSplits marks;
+    for (const auto& [letter, axes] :
+         {std::pair('g', split.heads), {'h', split.heads}, {'s', split.queries}, {'t', split.keys}})
+      if (!axes.empty()) marks.set(letter, {axes, 0});
+    op.attributes.set("split", marks);
     if (split.keeps) op.attributes.set("keeps_keys", std::int64_t{1});
     op.made_by = "choose_attention";
     const std::int64_t copies = copies_needed(heads, kv_heads, ranks);

@@ -18,7 +18,7 @@ class RingExpansion {
   void run() {
     rewrite(builder_, [&](Op& op) {
       const bool forward = op.is("attention");
-      if ((!forward && !op.is("attention_gradient")) || op.attributes.axes("key_axes").empty())
+      if ((!forward && !op.is("attention_gradient")) || op.attributes.split().axes('t').empty())
         graph_.ops.push_back(std::move(op));
       else if (forward)
         expand_forward(op);
@@ -28,7 +28,7 @@ class RingExpansion {
   }
 
  private:
-  int blocks(const Op& op) const { return graph_.mesh.count(op.attributes.axes("key_axes")); }
+  int blocks(const Op& op) const { return graph_.mesh.count(op.attributes.split().axes('t')); }
 
   ValueId rotated(ValueId value, int step) {
     Layout layout = graph_[value].layout;
@@ -46,6 +46,9 @@ class RingExpansion {
 
   Attributes attributes_of(const Op& op, int step) const {
     Attributes attributes = op.attributes;
+    LetterSplits marks = op.attributes.split();
+    marks.set('t', {marks.axes('t'), step});
+    attributes.set("split", marks);
     attributes.set("step", std::int64_t{step});
     attributes.set("blocks", std::int64_t{blocks(op)});
     return attributes;

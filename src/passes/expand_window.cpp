@@ -37,12 +37,12 @@ class WindowExpansion {
   }
 
  private:
-  int blocks(const Op& op) const { return graph_.mesh.count(op.attributes.axes("key_axes")); }
+  int blocks(const Op& op) const { return graph_.mesh.count(op.attributes.split().axes('t')); }
 
   // Which rows of the other blocks the op needs; null when it is not for this pass.
   const std::vector<BlockRows>* parts_of(const Op& op) {
     const std::int64_t window = op.attributes.integer("window"), keys = graph_[op.operands[1]].shape[1];
-    if (window == 0 || op.attributes.axes("key_axes").empty()) return nullptr;
+    if (window == 0 || op.attributes.split().axes('t').empty()) return nullptr;
     const auto [found, added] = parts_.try_emplace({keys, window, blocks(op)});
     if (added)
       found->second = reached_rows(context_.options.placement.token_order,

@@ -1,7 +1,7 @@
 // partition: one sweep over the joint graph gives every value a layout. Batch and sequence of the data are split over
 // their axes, state is where shard_state pinned it, and the layout rule says what each op needs and gives; where an
 // operand is laid out otherwise a reshard is inserted. Preferences change only the cost: attention output returns to
-// the layout of q, a gradient lives where its value lives.
+// the layout of q (result_like), a gradient lives where its value lives.
 #include <map>
 
 #include "base/error.h"
@@ -69,7 +69,7 @@ class Partition {
     return copy;
   }
 
-  std::optional<Layout> preferred(const Op& op, std::size_t result, const Layout& q_layout) const {
+  std::optional<Layout> preferred(const Op& op, std::size_t result, const std::vector<Layout>& have) const {
     const Value& value = graph_[op.results[result]];
     if (value.pinned) return value.pinned;
     if (value.primal != no_value && !shared_within_layer(value.primal)) {
@@ -79,7 +79,8 @@ class Partition {
       layout.partial = 0;
       return layout;
     }
-    if (op.is("attention") && result == 0) return q_layout;
+    for (const auto& [like, operand] : op.definition->result_like)
+      if (static_cast<std::size_t>(like) == result) return have[static_cast<std::size_t>(operand)];
     return std::nullopt;
   }
 
@@ -93,7 +94,7 @@ class Partition {
     graph_.ops.push_back(std::move(op));
     for (std::size_t i = 0; i < placed.results.size(); ++i) {
       const ValueId id = placed.results[i];
-      const std::optional<Layout> want = preferred(placed, i, have.empty() ? Layout{} : have[0]);
+      const std::optional<Layout> want = preferred(placed, i, have);
       graph_[id].layout = rule.results[i];
       home_[static_cast<std::size_t>(id)] = id;
       const std::optional<Layout> pinned = graph_[id].pinned;

@@ -19,6 +19,12 @@ struct AttributeKey {
     for (int i = 0; i < axes.size(); ++i) text += fmt::format("{},", axes[i]);
     return text;
   }
+  std::string operator()(const LetterSplits& splits) const {
+    std::string text = "m";
+    for (const auto& [letter, split] : splits)
+      text += fmt::format("{}{}+{},", letter, (*this)(split.axes), split.rotation);
+    return text;
+  }
 };
 
 }  // namespace

@@ -188,7 +188,7 @@ TEST_CASE("layout rule, points 2 and 3: a contraction over a split dimension is 
   OneOp scalar("sum_squares", {"[4, 6] @[dp, ulysses]"}, "[] @[]");
   CHECK(scalar.result() == "[]sum(dp.ulysses)");
   // ring: queries split over the axis that splits the keys; the axis splits a contracted and a result letter
-  OneOp ring("attention{head_axes=<->, key_axes=<ring>, query_axes=<ring>, step=2}",
+  OneOp ring("attention{split={s: ring, t: ring+2}}",
              {"[2, 6, 4, 2] @[-, ring, -, -]", "[2, 6, 2, 2] @[-, ring+2, -, -]", "[2, 6, 2, 2] @[-, ring+2, -, -]",
               "[2, 6] @[-, ring]", "[2, 6] @[-, ring+2]", "[2, 6] @[-, ring]"},
              "[2, 6, 4, 2] @[-, -, -, -], %7 : float64[2, 4, 6] @[-, -, -]");
@@ -198,7 +198,7 @@ TEST_CASE("layout rule, points 2 and 3: a contraction over a split dimension is 
   CHECK(ring.result(0) == "[-, ring, -, -]");  // no sum over ring
   CHECK(ring.result(1) == "[-, -, ring]");
   // keys split while queries are not: that would be a sum
-  OneOp keys("attention{head_axes=<->, key_axes=<ring>, query_axes=<->}",
+  OneOp keys("attention{split={t: ring}}",
              {"[2, 6, 4, 2] @[-, -, -, -]", "[2, 6, 2, 2] @[-, ring, -, -]", "[2, 6, 2, 2] @[-, ring, -, -]",
               "[2, 6] @[-, -]", "[2, 6] @[-, ring]", "[2, 6] @[-, -]"},
              "[2, 6, 4, 2] @[-, -, -, -], %7 : float64[2, 4, 6] @[-, -, -]");
@@ -207,7 +207,7 @@ TEST_CASE("layout rule, points 2 and 3: a contraction over a split dimension is 
 
 TEST_CASE("layout rule: Ulysses splits heads while attention runs") {
   OneOp attention(
-      "attention{head_axes=<ulysses>}",
+      "attention{split={g: ulysses, h: ulysses}}",
       {"[2, 6, 4, 2] @[dp, ulysses, -, -]", "[2, 6, 2, 2] @[dp, ulysses, -, -]", "[2, 6, 2, 2] @[dp, ulysses, -, -]",
        "[2, 6] @[dp, ulysses]", "[2, 6] @[dp, ulysses]", "[2, 6] @[dp, ulysses]"},
       "[2, 6, 4, 2] @[-, -, -, -], %7 : float64[2, 4, 6] @[-, -, -]");
@@ -216,6 +216,40 @@ TEST_CASE("layout rule: Ulysses splits heads while attention runs") {
   CHECK(attention.operand(3) == "[dp, -]");
   CHECK(attention.result(0) == "[dp, -, ulysses, -]");
   CHECK(attention.result(1) == "[dp, ulysses, -]");
+}
+
+TEST_CASE("layout rule: a mark goes before what operands have") {
+  // Unmarked, the first operand's sequence wins the axis, and the weight must be whole.
+  const std::vector<std::string> operands = {"[4, 6, 8] @[dp, ulysses, -]", "[4, 2, 8] @[ulysses, -, -]"};
+  const std::string heads = "[4, 6, 4, 2] @[-, -, -, -]";
+  OneOp unmarked("einsum \"bse,hde->bshd\"", operands, heads);
+  CHECK(unmarked.operand(0) == "[dp, ulysses, -]");
+  CHECK(unmarked.operand(1) == "[-, -, -]");
+  CHECK(unmarked.result() == "[dp, ulysses, -, -]");
+  OneOp marked("einsum \"bse,hde->bshd\"{split={h: ulysses}}", operands, heads);
+  CHECK(marked.operand(0) == "[dp, -, -]");
+  CHECK(marked.operand(1) == "[ulysses, -, -]");
+  CHECK(marked.result() == "[dp, -, ulysses, -]");
+  // Letters that the mark keeps whole, splits in part, or rotates.
+  OneOp kept("einsum \"bse,hde->bshd\"{split={b: -, s: ring+1}}", operands, heads);
+  CHECK(kept.operand(0) == "[-, ring+1, -]");
+  CHECK(kept.operand(1) == "[ulysses, -, -]");
+  CHECK(kept.result() == "[-, ring+1, ulysses, -]");
+  // A contraction is a partial sum whoever split it.
+  OneOp down("einsum \"bshd,ehd->bse\"{split={h: ulysses}}",
+             {"[4, 6, 4, 2] @[dp, -, ulysses, -]", "[8, 4, 2] @[-, -, -]"}, "[4, 6, 8] @[-, -, -]");
+  CHECK(down.operand(1) == "[-, ulysses, -]");
+  CHECK(down.result() == "[dp, -, -]sum(ulysses)");
+  // A pointwise op takes no flat shards then.
+  OneOp scale("scale{split={A: dp}}", {"[4, 6] @[-, -]flat(dp.ulysses)"}, "[4, 6] @[-, -]");
+  CHECK(scale.operand(0) == "[dp, -]");
+  // Letters that only a mark splits.
+  OneOp attention("attention",
+                  {"[2, 6, 4, 2] @[dp, ulysses, -, -]", "[2, 6, 2, 2] @[dp, ring, -, -]",
+                   "[2, 6, 2, 2] @[dp, ring, -, -]", "[2, 6] @[dp, -]", "[2, 6] @[dp, -]", "[2, 6] @[dp, -]"},
+                  "[2, 6, 4, 2] @[-, -, -, -], %7 : float64[2, 4, 6] @[-, -, -]");
+  CHECK(attention.operand(0) == "[dp, -, -, -]");
+  CHECK(attention.operand(1) == "[dp, -, -, -]");
 }
 
 TEST_CASE("layout rule: an addend keeps contracted letters whole") {

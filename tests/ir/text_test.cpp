@@ -123,12 +123,15 @@ TEST_CASE("attributes of every type, odd numbers and quotes read back") {
                    {"list", std::vector<double>{1, -2.5, 1e-9}},
                    {"nothing", std::vector<double>{}},
                    {"axes", AxisList{2, 0}},
-                   {"none", AxisList{}}};
+                   {"none", AxisList{}},
+                   {"split", LetterSplits{{'t', {{2, 0}, 3}}, {'h', {{0}, 0}}, {'s', {}}}},
+                   {"unsplit", LetterSplits{}}};
   graph.ops = {op};
   graph.outputs = {{"out \"put\"", y}, {"again", y}, {StateKey{Role::gradient, "in \"x\""}, y}};
   const Graph read = parse_graph(print(graph));
   check_equal(graph, read);
   CHECK(std::signbit(read.ops[0].attributes.number("negative")));
+  CHECK(print(graph).find("split={h: dp, s: -, t: ulysses.dp+3}") != std::string::npos);
 }
 
 TEST_CASE("state is known by role and parameter, its buffer by a name made of them") {
@@ -171,6 +174,10 @@ TEST_CASE("complaints of the parser name the line") {
   refused("%1 : float64[4, 8] @[dp, sp] = scale(%0 forward", "expected ','");
   refused("%1 : float64[4, 8] @[dp, sp] = scale(%0) {factor=} forward", "expected an integer");
   refused("%1 : float64[4, 8] @[dp, sp] = scale(%0) {factor=2.0} forward garbage", "unexpected text");
+  refused("%1 : float64[4, 8] @[dp, sp] = scale(%0) {split={A: tp}} forward", "no mesh axis 'tp'");
+  refused("%1 : float64[4, 8] @[dp, sp] = scale(%0) {split={AB: dp}} forward", "'AB' is no letter");
+  refused("%1 : float64[4, 8] @[dp, sp] = scale(%0) {split={A: dp, A: sp}} forward", "letter A twice");
+  refused("%1 : float64[4, 8] @[dp, sp] = scale(%0) {split={A dp}} forward", "expected ':'");
   refused("%1 : float64[4, 8] @[dp, sp] = scale(%7) forward", "%7 is not defined");
   refused("%1 : float64[4, 8] @[dp, sp] = scale(%0, %0) forward", "does not fit these operands");
   refused("%1 : float64[] @[] = einsum \"bs,bs\"(%0, %0) forward", "signature 'bs,bs'");

@@ -306,6 +306,30 @@ TEST_CASE("an output that is not where it is pinned") {
       "output gradient", "is [-, -], pinned to [-, -]flat(dp.sp)");
 }
 
+TEST_CASE("a mark that cannot be kept") {
+  const auto marked = [](const std::string& mark) {
+    return "%7 : float64[4, 6, 12] @[dp, sp, -] = einsum \"bse,fe->bsf\"(%0, %1) {split={" + mark + "}} forward\n";
+  };
+  CHECK(problem(marked("b: dp, s: sp")) == "");
+  refused(marked("s: -"), "einsum", "operand 0 is [dp, sp, -], the rule needs [dp, -, -]");
+  refused(marked("f: sp"), "einsum", "operand 0 is [dp, sp, -], the rule needs [dp, -, -]");
+  refused(marked("q: sp"), "einsum", "no operand has the letter q");
+  refused(marked("b: sp, s: sp"), "einsum", "the rule needs");
+  for (const Stage stage : {Stage::one_device, Stage::placed}) {
+    refused("%7 : float64[12, 8] @[-, -] = rms_norm(%1, %2) {epsilon=0.1, split={d: sp}} forward\n", "rms_norm",
+            "needs letter d whole", stage);
+    refused("%7 : float64[4, 6, 8] @[dp, sp, -] = einsum_add \"bsf,fe,bse->bse\"(%5, %1, %0) {split={f: sp}} forward\n",
+            "einsum_add", "the addend would count once a rank", stage);
+    refused("%7 : float64[12, 8] @[-, -] = reshard(%1) {split={A: sp}} forward\n", "reshard", "no mark", stage);
+  }
+  const Graph odd = parse_graph(
+      "graph \"g\" mesh(sp=2)\n"
+      "input %0 : float64[3, 8] @[-, -] data \"x\"\n"
+      "input %1 : float64[12, 8] @[-, -] data \"w\"\n"
+      "%2 : float64[3, 12] @[-, -] = einsum \"be,fe->bf\"(%0, %1) {split={b: sp}} forward\n");
+  CHECK_THAT(verify(odd, Stage::one_device), Catch::Contains("letter b of size 3 over 2 ranks"));
+}
+
 TEST_CASE("attention whose heads are not where it was told") {
   const std::string inputs =
       "input %7 : float64[4, 6, 4, 2] @[dp, sp, -, -] data \"q\"\n"
@@ -313,6 +337,6 @@ TEST_CASE("attention whose heads are not where it was told") {
       "input %9 : int32[4, 6] @[dp, -] data \"index\"\n";
   refused(inputs +
               "%10 : float64[4, 6, 4, 2] @[dp, -, sp, -], %11 : float64[4, 4, 6] @[dp, sp, -] = "
-              "attention(%7, %8, %8, %9, %9, %9) {head_axes=<sp>} forward layer=3\n",
+              "attention(%7, %8, %8, %9, %9, %9) {split={g: sp, h: sp}} forward layer=3\n",
           "layer=3", "operand 0 is [dp, sp, -, -], the rule needs [dp, -, sp, -]");
 }

@@ -54,7 +54,7 @@ TEST_CASE("KV heads are repeated as often as the ranks ask, and no more") {
     CHECK(test::count(graph, "reduce_heads") == (repeats ? 4 : 0));
     for (const Op& op : graph.ops) {
       if (!op.is("attention") && !op.is("attention_gradient")) continue;
-      CHECK(op.attributes.axes("head_axes") == AxisList{2});
+      CHECK(op.attributes.split().axes('h') == AxisList{2});
       CHECK(graph[op.operands[0]].shape[2] == row.heads);
       CHECK(graph[op.operands[1]].shape[2] == row.held);
       CHECK(graph[op.operands[2]].shape[2] == row.held);
@@ -109,9 +109,9 @@ TEST_CASE("layers with a window use the axes another way, and tokens stay where 
     if (!op.is("attention") && !op.is("attention_gradient")) continue;
     const bool window = op.attributes.integer("window") > 0;
     ++(window ? with : without);
-    CHECK(op.attributes.axes("head_axes") == (window ? AxisList() : AxisList{1}));
-    CHECK(op.attributes.axes("query_axes") == (window ? AxisList{0, 1} : AxisList{0}));
-    CHECK(op.attributes.axes("key_axes") == op.attributes.axes("query_axes"));
+    CHECK(op.attributes.split().axes('h') == (window ? AxisList() : AxisList{1}));
+    CHECK(op.attributes.split().axes('s') == (window ? AxisList{0, 1} : AxisList{0}));
+    CHECK(op.attributes.split().axes('t') == op.attributes.split().axes('s'));
     CHECK(op.attributes.integer("keeps_keys") == (window ? 1 : 0));
   }
   CHECK(with == 2);

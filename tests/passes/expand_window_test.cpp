@@ -152,7 +152,7 @@ output "last" %6
 
 TEST_CASE("a window becomes the rows before a piece, attention and the rows' gradients sent home") {
   // Pieces of 4, a window of 3: the last 2 rows. Kept for backward, so that only gradients move there.
-  const std::string text = expanded("keeps_keys=1, key_axes=<ring>, query_axes=<ring>, scale=0.5, window=3");
+  const std::string text = expanded("keeps_keys=1, scale=0.5, split={s: ring, t: ring}, window=3");
   const std::size_t from = text.find("%11 :"), to = text.find("output ");
   CHECK(
       text.substr(from, to - from) ==
@@ -165,10 +165,10 @@ TEST_CASE("a window becomes the rows before a piece, attention and the rows' gra
 %17 : int32[2, 4] @[-, ring] "index" = take_rows "bt->bu"(%3) {blocks=2, from=2} forward layer=0 by=expand_window
 %18 : int32[2, 4] @[-, ring+1] "index" = reshard(%17) forward layer=0 by=expand_window
 %19 : int32[2, 12] @[-, ring] "index" = join_rows "bt,bu->bv"(%18, %3) {blocks=2, steps=[1.0, 0.0]} forward layer=0 by=expand_window
-%6 : bfloat16[2, 8, 4, 2] @[-, ring, -, -], %7 : float32[2, 4, 8] @[-, -, ring] = attention_block(%0, %13, %16, %3, %19, %4) {blocks=2, key_axes=<ring>, query_axes=<ring>, scale=0.5, step=0, window=3} forward layer=0 by=expand_window
+%6 : bfloat16[2, 8, 4, 2] @[-, ring, -, -], %7 : float32[2, 4, 8] @[-, -, ring] = attention_block(%0, %13, %16, %3, %19, %4) {blocks=2, scale=0.5, split={s: ring, t: ring}, step=0, window=3} forward layer=0 by=expand_window
 %22 : bfloat16[2, 12, 2, 2] @[-, ring, -, -] "k" = join_rows "btgd,bugd->bvgd"(%12, %1) {blocks=2, steps=[1.0, 0.0]} backward layer=0 by=expand_window
 %23 : bfloat16[2, 12, 2, 2] @[-, ring, -, -] "v" = join_rows "btgd,bugd->bvgd"(%15, %2) {blocks=2, steps=[1.0, 0.0]} backward layer=0 by=expand_window
-%8 : bfloat16[2, 8, 4, 2] @[-, ring, -, -] primal=%0, %25 : float32[2, 12, 2, 2] @[-, ring, -, -], %26 : float32[2, 12, 2, 2] @[-, ring, -, -] = attention_block_gradient(%0, %22, %23, %3, %19, %4, %6, %7, %5) {blocks=2, key_axes=<ring>, query_axes=<ring>, scale=0.5, step=0, window=3} backward layer=0 by=expand_window
+%8 : bfloat16[2, 8, 4, 2] @[-, ring, -, -] primal=%0, %25 : float32[2, 12, 2, 2] @[-, ring, -, -], %26 : float32[2, 12, 2, 2] @[-, ring, -, -] = attention_block_gradient(%0, %22, %23, %3, %19, %4, %6, %7, %5) {blocks=2, scale=0.5, split={s: ring, t: ring}, step=0, window=3} backward layer=0 by=expand_window
 %27 : float32[2, 4, 2, 2] @[-, ring, -, -] = take_rows "btgd->bugd"(%25) {blocks=2, from=0} backward layer=0 by=expand_window
 %28 : float32[2, 4, 2, 2] @[-, ring+1, -, -] = reshard(%27) backward layer=0 by=expand_window
 %29 : float32[2, 8, 2, 2] @[-, ring, -, -] = take_rows "btgd->bugd"(%25) {blocks=2, from=2} backward layer=0 by=expand_window
@@ -183,8 +183,8 @@ TEST_CASE("a window becomes the rows before a piece, attention and the rows' gra
 }
 
 TEST_CASE("keys that are not kept are fetched again") {
-  const std::string kept = "key_axes=<ring>, keeps_keys=1, query_axes=<ring>, scale=0.5, window=3",
-                    again = "key_axes=<ring>, query_axes=<ring>, scale=0.5, window=3";
+  const std::string kept = "keeps_keys=1, scale=0.5, split={s: ring, t: ring}, window=3",
+                    again = "scale=0.5, split={s: ring, t: ring}, window=3";
   const Graph one = parse_graph(expanded(kept)), other = parse_graph(expanded(again));
   CHECK(test::count(one, "reshard") == 2 + 1 + 2);        // K and V, indices, dK and dV
   CHECK(test::count(other, "reshard") == 2 + 1 + 2 + 2);  // K and V once more
@@ -193,7 +193,7 @@ TEST_CASE("keys that are not kept are fetched again") {
 }
 
 TEST_CASE("the verifier refuses rows of another rank than the op says") {
-  Graph graph = parse_graph(expanded("key_axes=<ring>, query_axes=<ring>, scale=0.5, window=3"));
+  Graph graph = parse_graph(expanded("scale=0.5, split={s: ring, t: ring}, window=3"));
   for (const std::string name : {"join_rows", "add_rows"}) {
     Graph broken = graph;
     for (Op& op : broken.ops) {
@@ -206,7 +206,7 @@ TEST_CASE("the verifier refuses rows of another rank than the op says") {
 }
 
 TEST_CASE("a window of one key moves nothing") {
-  const Graph graph = parse_graph(expanded("key_axes=<ring>, query_axes=<ring>, scale=0.5, window=1"));
+  const Graph graph = parse_graph(expanded("scale=0.5, split={s: ring, t: ring}, window=1"));
   CHECK(test::op_names(graph) == std::vector<std::string>{"attention_block", "attention_block_gradient"});
 }
 
@@ -214,12 +214,12 @@ TEST_CASE("attention is left alone without a window, with one that reaches all, 
   const auto unchanged = [](const std::string& attributes, TokenOrder order) {
     return expanded(attributes, order) == print(attention(attributes));
   };
-  CHECK(unchanged("key_axes=<ring>, query_axes=<ring>, scale=0.5", TokenOrder::contiguous));
-  CHECK(unchanged("key_axes=<ring>, query_axes=<ring>, scale=0.5, window=5", TokenOrder::contiguous));
-  CHECK_FALSE(unchanged("key_axes=<ring>, query_axes=<ring>, scale=0.5, window=4", TokenOrder::contiguous));
-  CHECK(unchanged("key_axes=<ring>, query_axes=<ring>, scale=0.5, window=3", TokenOrder::zigzag));
-  CHECK_FALSE(unchanged("key_axes=<ring>, query_axes=<ring>, scale=0.5, window=2", TokenOrder::zigzag));
-  CHECK(unchanged("key_axes=<ring>, query_axes=<ring>, scale=0.5, window=2", TokenOrder::balanced));
+  CHECK(unchanged("scale=0.5, split={s: ring, t: ring}", TokenOrder::contiguous));
+  CHECK(unchanged("scale=0.5, split={s: ring, t: ring}, window=5", TokenOrder::contiguous));
+  CHECK_FALSE(unchanged("scale=0.5, split={s: ring, t: ring}, window=4", TokenOrder::contiguous));
+  CHECK(unchanged("scale=0.5, split={s: ring, t: ring}, window=3", TokenOrder::zigzag));
+  CHECK_FALSE(unchanged("scale=0.5, split={s: ring, t: ring}, window=2", TokenOrder::zigzag));
+  CHECK(unchanged("scale=0.5, split={s: ring, t: ring}, window=2", TokenOrder::balanced));
 }
 
 TEST_CASE("gathered layers with a window are marked for it, others not") {
@@ -238,9 +238,9 @@ TEST_CASE("gathered layers with a window are marked for it, others not") {
     for (const Op& op : graph.ops) {
       if (!op.is("attention") && !op.is("attention_gradient")) continue;
       const bool here = marked && op.layer == 1;
-      CHECK(op.attributes.axes("head_axes") == AxisList{1});
-      CHECK(op.attributes.axes("query_axes") == AxisList{0});
-      CHECK(op.attributes.axes("key_axes") == (here ? AxisList{0} : AxisList{}));
+      CHECK(op.attributes.split().axes('h') == AxisList{1});
+      CHECK(op.attributes.split().axes('s') == AxisList{0});
+      CHECK(op.attributes.split().axes('t') == (here ? AxisList{0} : AxisList{}));
       CHECK(op.attributes.integer("keeps_keys") == (here ? 1 : 0));
     }
   }
