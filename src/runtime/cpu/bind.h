@@ -4,6 +4,9 @@
 
 #include "base/error.h"
 #include "ir/op_definition.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/cpu/vector_table.h"
+#include "runtime/bind.h"
 #include "runtime/cpu/kernel.h"
 
 namespace longhaul::bind {
@@ -24,6 +27,33 @@ inline std::vector<CpuCandidate> fast_and_reference(Make fast, Make reference) {
 }
 inline std::vector<CpuCandidate> only(Make make) {
   return {{"plain", make}};
+}
+
+/// Makes `kernel` a call of `function` with a copy of `settings` whose fields are connected to the call's buffers
+/// (bind::connect). `function` is one of kernels/cpu, (pool, struct) or (pool, struct, vector table), or a reference,
+/// (struct). Always true: what a candidate returns when it accepts.
+template <class Struct, class Inputs, class Outputs, class Function>
+bool run(CpuKernel& kernel, const Struct& settings, Inputs inputs, Outputs outputs, Function* function) {
+  kernel.run = [=](const CpuCall& call) {
+    Struct one = settings;
+    connect(one, call, inputs, outputs);
+    if constexpr (std::is_invocable_v<Function, const Struct&>)
+      function(one);
+    else if constexpr (std::is_invocable_v<Function, ThreadPool&, const Struct&>)
+      function(call.context.pool(), one);
+    else
+      function(call.context.pool(), one, cpu::vector_table());
+  };
+  return true;
+}
+/// The same, of a fast form and its reference.
+template <bool fast, class Struct, class Inputs, class Outputs, class Function, class Reference>
+bool run(CpuKernel& kernel, const Struct& settings, Inputs inputs, Outputs outputs, Function* function,
+         Reference* reference) {
+  if constexpr (fast)
+    return run(kernel, settings, inputs, outputs, function);
+  else
+    return run(kernel, settings, inputs, outputs, reference);
 }
 
 }  // namespace longhaul::bind

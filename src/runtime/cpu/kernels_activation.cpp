@@ -1,7 +1,6 @@
 // activation, gated_activation and their gradients.
 #include "kernels/cpu/activation.h"
 
-#include "kernels/cpu/thread_pool.h"
 #include "runtime/cpu/bind.h"
 
 namespace longhaul {
@@ -29,16 +28,8 @@ bool make_activation(const CpuProblem& problem, CpuKernel& kernel, std::string& 
   cpu::Activation activation{cpu::ActivationKind::silu, problem.results[0].dtype, nullptr, nullptr,
                              problem.results[0].count()};
   if (!kind_of(problem, activation.kind, refusal)) return false;
-  kernel.run = [activation](const CpuCall& call) {
-    cpu::Activation one = activation;
-    one.x = call.operands[0];
-    one.y = call.results[0];
-    if constexpr (fast)
-      cpu::activation(call.context.pool(), one);
-    else
-      cpu::reference::activation(one);
-  };
-  return true;
+  return bind::run<fast>(kernel, activation, bind::operands(&cpu::Activation::x), bind::results(&cpu::Activation::y),
+                         cpu::activation, cpu::reference::activation);
 }
 
 template <bool fast>
@@ -46,17 +37,9 @@ bool make_activation_gradient(const CpuProblem& problem, CpuKernel& kernel, std:
   cpu::ActivationGradient activation{cpu::ActivationKind::silu, problem.results[0].dtype, nullptr, nullptr, nullptr,
                                      problem.results[0].count()};
   if (!kind_of(problem, activation.kind, refusal)) return false;
-  kernel.run = [activation](const CpuCall& call) {
-    cpu::ActivationGradient one = activation;
-    one.x = call.operands[0];
-    one.dy = call.operands[1];
-    one.dx = call.results[0];
-    if constexpr (fast)
-      cpu::activation_gradient(call.context.pool(), one);
-    else
-      cpu::reference::activation_gradient(one);
-  };
-  return true;
+  return bind::run<fast>(kernel, activation, bind::operands(&cpu::ActivationGradient::x, &cpu::ActivationGradient::dy),
+                         bind::results(&cpu::ActivationGradient::dx), cpu::activation_gradient,
+                         cpu::reference::activation_gradient);
 }
 
 template <bool fast>
@@ -66,17 +49,9 @@ bool make_gated(const CpuProblem& problem, CpuKernel& kernel, std::string& refus
   gated.rows = bind::rows(problem.results[0]);
   gated.width = bind::last(problem.results[0]);
   if (!kind_of(problem, gated.kind, refusal)) return false;
-  kernel.run = [gated](const CpuCall& call) {
-    cpu::GatedActivation one = gated;
-    one.gate = call.operands[0];
-    one.up = call.operands[1];
-    one.y = call.results[0];
-    if constexpr (fast)
-      cpu::gated_activation(call.context.pool(), one);
-    else
-      cpu::reference::gated_activation(one);
-  };
-  return true;
+  return bind::run<fast>(kernel, gated, bind::operands(&cpu::GatedActivation::gate, &cpu::GatedActivation::up),
+                         bind::results(&cpu::GatedActivation::y), cpu::gated_activation,
+                         cpu::reference::gated_activation);
 }
 
 template <bool fast>
@@ -86,19 +61,11 @@ bool make_gated_gradient(const CpuProblem& problem, CpuKernel& kernel, std::stri
   gated.rows = bind::rows(problem.results[0]);
   gated.width = bind::last(problem.results[0]);
   if (!kind_of(problem, gated.kind, refusal)) return false;
-  kernel.run = [gated](const CpuCall& call) {
-    cpu::GatedActivationGradient one = gated;
-    one.gate = call.operands[0];
-    one.up = call.operands[1];
-    one.dy = call.operands[2];
-    one.dgate = call.results[0];
-    one.dup = call.results[1];
-    if constexpr (fast)
-      cpu::gated_activation_gradient(call.context.pool(), one);
-    else
-      cpu::reference::gated_activation_gradient(one);
-  };
-  return true;
+  return bind::run<fast>(kernel, gated,
+                         bind::operands(&cpu::GatedActivationGradient::gate, &cpu::GatedActivationGradient::up,
+                                        &cpu::GatedActivationGradient::dy),
+                         bind::results(&cpu::GatedActivationGradient::dgate, &cpu::GatedActivationGradient::dup),
+                         cpu::gated_activation_gradient, cpu::reference::gated_activation_gradient);
 }
 
 const CpuKernels activation("activation", bind::fast_and_reference(make_activation<true>, make_activation<false>));

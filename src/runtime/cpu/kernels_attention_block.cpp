@@ -171,17 +171,10 @@ bool make_merge(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const auto& out = problem.results[0];
   const cpu::AttentionMerge merge{out.dtype, nullptr,      nullptr,      nullptr,      nullptr,     nullptr,
                                   nullptr,   out.shape[0], out.shape[1], out.shape[2], out.shape[3]};
-  kernel.run = [merge](const CpuCall& call) {
-    cpu::AttentionMerge one = merge;
-    one.out_a = call.operands[0];
-    one.log_sum_exp_a = call.operands[1];
-    one.out_b = call.operands[2];
-    one.log_sum_exp_b = call.operands[3];
-    one.out = call.results[0];
-    one.log_sum_exp = call.results[1];
-    cpu::attention_merge(call.context.pool(), one);
-  };
-  return true;
+  using Merge = cpu::AttentionMerge;
+  return bind::run(kernel, merge,
+                   bind::operands(&Merge::out_a, &Merge::log_sum_exp_a, &Merge::out_b, &Merge::log_sum_exp_b),
+                   bind::results(&Merge::out, &Merge::log_sum_exp), cpu::attention_merge);
 }
 
 const CpuKernels block("attention_block", bind::fast_and_reference(make_block<true>, make_block<false>));

@@ -1,8 +1,6 @@
 // take_rows, join_rows, add_rows. A rank holds one block; on one device a tensor holds them all.
 #include "kernels/cpu/block_rows.h"
 
-#include <cstring>
-
 #include "kernels/cpu/copy_blocks.h"
 #include "kernels/cpu/thread_pool.h"
 #include "runtime/cpu/bind.h"
@@ -80,13 +78,9 @@ bool make_add(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
                          row_of(x),
                          problem.op.attributes.integer("from"),
                          blocks == 1 ? 0 : problem.op.attributes.integer("step")};
-  kernel.run = [add, bytes = static_cast<std::size_t>(x.bytes())](const CpuCall& call) {
-    if (call.operands[0] != call.results[0]) std::memcpy(call.results[0], call.operands[0], bytes);
-    cpu::AddRows one = add;
-    one.x = call.results[0];
-    one.part = call.operands[1];
-    cpu::add_rows(call.context.pool(), one);
-  };
+  bind::run(kernel, add, bind::operands(bind::skip, &cpu::AddRows::part), bind::results(&cpu::AddRows::x),
+            cpu::add_rows);
+  bind::copy_first(kernel, {{0, 0, x.bytes()}});
   return true;
 }
 

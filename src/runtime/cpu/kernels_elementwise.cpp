@@ -1,7 +1,6 @@
 // add, scale, multiply, constant, add_bias, sum_leading, cast.
 #include "kernels/cpu/elementwise.h"
 
-#include "kernels/cpu/thread_pool.h"
 #include "runtime/cpu/bind.h"
 
 namespace longhaul {
@@ -36,16 +35,8 @@ bool make_scale(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
                    problem.results[0].count(),
                    problem.op.attributes.number("factor", 1),
                    nullptr};
-  kernel.run = [scale](const CpuCall& call) {
-    cpu::Scale one = scale;
-    one.x = call.operands[0];
-    one.y = call.results[0];
-    if constexpr (fast)
-      cpu::scale(call.context.pool(), one);
-    else
-      cpu::reference::scale(one);
-  };
-  return true;
+  return bind::run<fast>(kernel, scale, bind::operands(&cpu::Scale::x), bind::results(&cpu::Scale::y), cpu::scale,
+                         cpu::reference::scale);
 }
 
 bool make_multiply(const CpuProblem& problem, CpuKernel& kernel, std::string& refusal) {
@@ -71,17 +62,8 @@ bool make_add_bias(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const std::int64_t d = problem.operands[1].count();
   cpu::AddBias bias{problem.results[0].dtype,       nullptr, problem.operands[1].dtype, nullptr, nullptr,
                     problem.results[0].count() / d, d};
-  kernel.run = [bias](const CpuCall& call) {
-    cpu::AddBias one = bias;
-    one.x = call.operands[0];
-    one.bias = call.operands[1];
-    one.y = call.results[0];
-    if constexpr (fast)
-      cpu::add_bias(call.context.pool(), one);
-    else
-      cpu::reference::add_bias(one);
-  };
-  return true;
+  return bind::run<fast>(kernel, bias, bind::operands(&cpu::AddBias::x, &cpu::AddBias::bias),
+                         bind::results(&cpu::AddBias::y), cpu::add_bias, cpu::reference::add_bias);
 }
 
 template <bool fast>
@@ -94,32 +76,15 @@ bool make_sum_leading(const CpuProblem& problem, CpuKernel& kernel, std::string&
   const std::int64_t d = problem.results[0].count(), rows = problem.operands[0].count() / d;
   cpu::SumRows sum{problem.operands[0].dtype, nullptr, problem.results[0].dtype, nullptr, rows, d, nullptr};
   if (fast) kernel.scratch_bytes = cpu::sum_rows_scratch_bytes(sum.type, rows, d);
-  kernel.run = [sum](const CpuCall& call) {
-    cpu::SumRows one = sum;
-    one.x = call.operands[0];
-    one.out = call.results[0];
-    one.scratch = call.scratch;
-    if constexpr (fast)
-      cpu::sum_rows(call.context.pool(), one);
-    else
-      cpu::reference::sum_rows(one);
-  };
-  return true;
+  return bind::run<fast>(kernel, sum, bind::operands(&cpu::SumRows::x), bind::results(&cpu::SumRows::out),
+                         cpu::sum_rows, cpu::reference::sum_rows);
 }
 
 template <bool fast>
 bool make_cast(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   cpu::Cast cast{problem.operands[0].dtype, nullptr, problem.results[0].dtype, nullptr, problem.results[0].count()};
-  kernel.run = [cast](const CpuCall& call) {
-    cpu::Cast one = cast;
-    one.x = call.operands[0];
-    one.y = call.results[0];
-    if constexpr (fast)
-      cpu::cast(call.context.pool(), one);
-    else
-      cpu::reference::cast(one);
-  };
-  return true;
+  return bind::run<fast>(kernel, cast, bind::operands(&cpu::Cast::x), bind::results(&cpu::Cast::y), cpu::cast,
+                         cpu::reference::cast);
 }
 
 const CpuKernels add("add", bind::fast_and_reference(make_add<true>, make_add<false>));

@@ -1,10 +1,7 @@
 // embedding and its gradient; rope_table and rope.
 #include "kernels/cpu/embedding.h"
 
-#include <cstring>
-
 #include "kernels/cpu/rope.h"
-#include "kernels/cpu/thread_pool.h"
 #include "runtime/cpu/bind.h"
 
 namespace longhaul {
@@ -15,17 +12,8 @@ bool make_embedding(const CpuProblem& problem, CpuKernel& kernel, std::string&) 
   const auto& table = problem.operands[1];
   cpu::Embedding embedding{table.dtype,    nullptr,       nullptr, nullptr, problem.operands[0].count(),
                            table.shape[0], table.shape[1]};
-  kernel.run = [embedding](const CpuCall& call) {
-    cpu::Embedding one = embedding;
-    one.tokens = static_cast<const std::int32_t*>(call.operands[0]);
-    one.table = call.operands[1];
-    one.y = call.results[0];
-    if constexpr (fast)
-      cpu::embedding(call.context.pool(), one);
-    else
-      cpu::reference::embedding(one);
-  };
-  return true;
+  return bind::run<fast>(kernel, embedding, bind::operands(&cpu::Embedding::tokens, &cpu::Embedding::table),
+                         bind::results(&cpu::Embedding::y), cpu::embedding, cpu::reference::embedding);
 }
 
 template <bool fast>
@@ -34,21 +22,11 @@ bool make_embedding_gradient(const CpuProblem& problem, CpuKernel& kernel, std::
   cpu::EmbeddingGradient gradient{problem.operands[1].dtype,   nullptr,        nullptr,        table.dtype, nullptr,
                                   problem.operands[0].count(), table.shape[0], table.shape[1], nullptr};
   gradient.accumulate = problem.operands.size() == 3;
-  const std::size_t bytes = static_cast<std::size_t>(table.bytes());
   if (fast) kernel.scratch_bytes = cpu::embedding_gradient_scratch_bytes(gradient.n, gradient.v);
-  kernel.run = [gradient, bytes](const CpuCall& call) {
-    if (gradient.accumulate && call.operands[2] != call.results[0])
-      std::memcpy(call.results[0], call.operands[2], bytes);
-    cpu::EmbeddingGradient one = gradient;
-    one.tokens = static_cast<const std::int32_t*>(call.operands[0]);
-    one.dy = call.operands[1];
-    one.dtable = call.results[0];
-    one.scratch = call.scratch;
-    if constexpr (fast)
-      cpu::embedding_gradient(call.context.pool(), one);
-    else
-      cpu::reference::embedding_gradient(one);
-  };
+  bind::run<fast>(kernel, gradient, bind::operands(&cpu::EmbeddingGradient::tokens, &cpu::EmbeddingGradient::dy),
+                  bind::results(&cpu::EmbeddingGradient::dtable), cpu::embedding_gradient,
+                  cpu::reference::embedding_gradient);
+  if (gradient.accumulate) bind::copy_first(kernel, {{2, 0, table.bytes()}});
   return true;
 }
 
@@ -86,17 +64,8 @@ bool make_rope(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   rope.head_dim = x.shape[3];
   rope.rotary_dim = problem.operands[1].shape.back();
   rope.inverse = problem.op.attributes.integer("inverse") != 0;
-  kernel.run = [rope](const CpuCall& call) {
-    cpu::Rope one = rope;
-    one.x = call.operands[0];
-    one.table = call.operands[1];
-    one.y = call.results[0];
-    if constexpr (fast)
-      cpu::rope(call.context.pool(), one);
-    else
-      cpu::reference::rope(one);
-  };
-  return true;
+  return bind::run<fast>(kernel, rope, bind::operands(&cpu::Rope::x, &cpu::Rope::table), bind::results(&cpu::Rope::y),
+                         cpu::rope, cpu::reference::rope);
 }
 
 const CpuKernels embedding("embedding", bind::fast_and_reference(make_embedding<true>, make_embedding<false>));

@@ -24,23 +24,13 @@ bool make_cross_entropy(const CpuProblem& problem, CpuKernel& kernel, std::strin
   if (gradient) loss.gradient_type = problem.results[0].dtype;
   if (fast)
     kernel.scratch_bytes = cpu::cross_entropy_scratch_bytes(loss.type, loss.rows, loss.v, problem.context.threads());
-  kernel.run = [loss](const CpuCall& call) {
-    cpu::CrossEntropy one = loss;
-    one.logits = call.operands[0];
-    one.labels = static_cast<const std::int32_t*>(call.operands[1]);
-    one.scratch = call.scratch;
-    if constexpr (gradient) {
-      one.scale = static_cast<const double*>(call.operands[2]);
-      one.dlogits = call.results[0];
-    } else {
-      one.loss_sum = static_cast<double*>(call.results[0]);
-    }
-    if constexpr (fast)
-      cpu::cross_entropy(call.context.pool(), one);
-    else
-      cpu::reference::cross_entropy(one);
-  };
-  return true;
+  using Loss = cpu::CrossEntropy;
+  if constexpr (gradient)
+    return bind::run<fast>(kernel, loss, bind::operands(&Loss::logits, &Loss::labels, &Loss::scale),
+                           bind::results(&Loss::dlogits), cpu::cross_entropy, cpu::reference::cross_entropy);
+  else
+    return bind::run<fast>(kernel, loss, bind::operands(&Loss::logits, &Loss::labels), bind::results(&Loss::loss_sum),
+                           cpu::cross_entropy, cpu::reference::cross_entropy);
 }
 
 bool make_count_valid(const CpuProblem& problem, CpuKernel& kernel, std::string&) {

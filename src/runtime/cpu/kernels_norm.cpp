@@ -1,106 +1,56 @@
 // rms_norm, layer_norm and their gradients.
 #include "kernels/cpu/layer_norm.h"
 #include "kernels/cpu/rms_norm.h"
-#include "kernels/cpu/thread_pool.h"
 #include "runtime/cpu/bind.h"
 
 namespace longhaul {
 namespace {
 
-template <bool fast>
-bool make_rms_norm(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
-  cpu::RmsNorm norm{};
+// What all four have alike.
+template <class Norm>
+Norm norm_of(const CpuProblem& problem) {
+  Norm norm{};
   norm.type = problem.results[0].dtype;
   norm.weight_type = problem.operands[1].dtype;
   norm.d = bind::last(problem.operands[0]);
   norm.rows = bind::rows(problem.operands[0]);
   norm.epsilon = problem.op.attributes.number("epsilon");
-  kernel.run = [norm](const CpuCall& call) {
-    cpu::RmsNorm one = norm;
-    one.x = call.operands[0];
-    one.weight = call.operands[1];
-    one.y = call.results[0];
-    if constexpr (fast)
-      cpu::rms_norm(call.context.pool(), one);
-    else
-      cpu::reference::rms_norm(one);
-  };
-  return true;
+  if constexpr (requires { norm.dweight_type; }) norm.dweight_type = problem.results[1].dtype;
+  return norm;
+}
+
+template <bool fast>
+bool make_rms_norm(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
+  using Norm = cpu::RmsNorm;
+  return bind::run<fast>(kernel, norm_of<Norm>(problem), bind::operands(&Norm::x, &Norm::weight),
+                         bind::results(&Norm::y), cpu::rms_norm, cpu::reference::rms_norm);
 }
 
 template <bool fast>
 bool make_rms_norm_gradient(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
-  cpu::RmsNormGradient norm{};
-  norm.type = problem.results[0].dtype;
-  norm.weight_type = problem.operands[1].dtype;
-  norm.dweight_type = problem.results[1].dtype;
-  norm.d = bind::last(problem.operands[0]);
-  norm.rows = bind::rows(problem.operands[0]);
-  norm.epsilon = problem.op.attributes.number("epsilon");
+  using Norm = cpu::RmsNormGradient;
+  const Norm norm = norm_of<Norm>(problem);
   if (fast) kernel.scratch_bytes = cpu::rms_norm_gradient_scratch_bytes(norm.type, norm.rows, norm.d);
-  kernel.run = [norm](const CpuCall& call) {
-    cpu::RmsNormGradient one = norm;
-    one.x = call.operands[0];
-    one.weight = call.operands[1];
-    one.dy = call.operands[2];
-    one.dx = call.results[0];
-    one.dweight = call.results[1];
-    one.scratch = call.scratch;
-    if constexpr (fast)
-      cpu::rms_norm_gradient(call.context.pool(), one);
-    else
-      cpu::reference::rms_norm_gradient(one);
-  };
-  return true;
+  return bind::run<fast>(kernel, norm, bind::operands(&Norm::x, &Norm::weight, &Norm::dy),
+                         bind::results(&Norm::dx, &Norm::dweight), cpu::rms_norm_gradient,
+                         cpu::reference::rms_norm_gradient);
 }
 
 template <bool fast>
 bool make_layer_norm(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
-  cpu::LayerNorm norm{};
-  norm.type = problem.results[0].dtype;
-  norm.weight_type = problem.operands[1].dtype;
-  norm.d = bind::last(problem.operands[0]);
-  norm.rows = bind::rows(problem.operands[0]);
-  norm.epsilon = problem.op.attributes.number("epsilon");
-  kernel.run = [norm](const CpuCall& call) {
-    cpu::LayerNorm one = norm;
-    one.x = call.operands[0];
-    one.weight = call.operands[1];
-    one.bias = call.operands[2];
-    one.y = call.results[0];
-    if constexpr (fast)
-      cpu::layer_norm(call.context.pool(), one);
-    else
-      cpu::reference::layer_norm(one);
-  };
-  return true;
+  using Norm = cpu::LayerNorm;
+  return bind::run<fast>(kernel, norm_of<Norm>(problem), bind::operands(&Norm::x, &Norm::weight, &Norm::bias),
+                         bind::results(&Norm::y), cpu::layer_norm, cpu::reference::layer_norm);
 }
 
 template <bool fast>
 bool make_layer_norm_gradient(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
-  cpu::LayerNormGradient norm{};
-  norm.type = problem.results[0].dtype;
-  norm.weight_type = problem.operands[1].dtype;
-  norm.dweight_type = problem.results[1].dtype;
-  norm.d = bind::last(problem.operands[0]);
-  norm.rows = bind::rows(problem.operands[0]);
-  norm.epsilon = problem.op.attributes.number("epsilon");
+  using Norm = cpu::LayerNormGradient;
+  const Norm norm = norm_of<Norm>(problem);
   if (fast) kernel.scratch_bytes = cpu::layer_norm_gradient_scratch_bytes(norm.type, norm.rows, norm.d);
-  kernel.run = [norm](const CpuCall& call) {
-    cpu::LayerNormGradient one = norm;
-    one.x = call.operands[0];
-    one.weight = call.operands[1];
-    one.dy = call.operands[2];
-    one.dx = call.results[0];
-    one.dweight = call.results[1];
-    one.dbias = call.results[2];
-    one.scratch = call.scratch;
-    if constexpr (fast)
-      cpu::layer_norm_gradient(call.context.pool(), one);
-    else
-      cpu::reference::layer_norm_gradient(one);
-  };
-  return true;
+  return bind::run<fast>(kernel, norm, bind::operands(&Norm::x, &Norm::weight, &Norm::dy),
+                         bind::results(&Norm::dx, &Norm::dweight, &Norm::dbias), cpu::layer_norm_gradient,
+                         cpu::reference::layer_norm_gradient);
 }
 
 const CpuKernels rms("rms_norm", bind::fast_and_reference(make_rms_norm<true>, make_rms_norm<false>));

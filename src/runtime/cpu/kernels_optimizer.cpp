@@ -1,10 +1,7 @@
 // sum_squares, clip_coefficient, adamw.
 #include "kernels/cpu/adamw.h"
 
-#include <cstring>
-
 #include "kernels/cpu/reductions.h"
-#include "kernels/cpu/thread_pool.h"
 #include "runtime/cpu/bind.h"
 
 namespace longhaul {
@@ -14,17 +11,8 @@ template <bool fast>
 bool make_sum_squares(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   cpu::SumOfSquares sum{problem.operands[0].dtype, nullptr, problem.operands[0].count(), nullptr, nullptr};
   if (fast) kernel.scratch_bytes = cpu::sum_of_squares_scratch_bytes(sum.count);
-  kernel.run = [sum](const CpuCall& call) {
-    cpu::SumOfSquares one = sum;
-    one.x = call.operands[0];
-    one.result = static_cast<double*>(call.results[0]);
-    one.scratch = call.scratch;
-    if constexpr (fast)
-      cpu::sum_of_squares(call.context.pool(), one);
-    else
-      cpu::reference::sum_of_squares(one);
-  };
-  return true;
+  return bind::run<fast>(kernel, sum, bind::operands(&cpu::SumOfSquares::x), bind::results(&cpu::SumOfSquares::result),
+                         cpu::sum_of_squares, cpu::reference::sum_of_squares);
 }
 
 bool make_clip(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
@@ -51,24 +39,13 @@ bool make_adamw(const CpuProblem& problem, CpuKernel& kernel, std::string& refus
   adamw.beta2 = problem.op.attributes.number("beta2");
   adamw.epsilon = problem.op.attributes.number("epsilon");
   adamw.weight_decay = problem.op.attributes.number("weight_decay");
-  kernel.run = [adamw](const CpuCall& call) {
-    // The kernel works in place; where the plan could not, the old values come along first.
-    const auto bytes = static_cast<std::size_t>(adamw.count) * size_of(adamw.type);
-    for (int i = 0; i < 3; ++i)
-      if (call.operands[i] != call.results[i]) std::memcpy(call.results[i], call.operands[i], bytes);
-    cpu::AdamW one = adamw;
-    one.m = call.results[0];
-    one.v = call.results[1];
-    one.parameter = call.results[2];
-    one.gradient = call.operands[3];
-    one.coefficient = static_cast<const double*>(call.operands[4]);
-    one.learning_rate = static_cast<const double*>(call.operands[5]);
-    one.step = static_cast<const double*>(call.operands[6]);
-    if constexpr (fast)
-      cpu::adamw(call.context.pool(), one);
-    else
-      cpu::reference::adamw(one);
-  };
+  bind::run<fast>(kernel, adamw,
+                  bind::operands(bind::skip, bind::skip, bind::skip, &cpu::AdamW::gradient, &cpu::AdamW::coefficient,
+                                 &cpu::AdamW::learning_rate, &cpu::AdamW::step),
+                  bind::results(&cpu::AdamW::m, &cpu::AdamW::v, &cpu::AdamW::parameter), cpu::adamw,
+                  cpu::reference::adamw);
+  const std::int64_t bytes = problem.results[0].bytes();
+  bind::copy_first(kernel, {{0, 0, bytes}, {1, 1, bytes}, {2, 2, bytes}});
   return true;
 }
 
