@@ -5,7 +5,6 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "ir/builder.h"
 #include "ir/memory_plan.h"
 #include "ir/rewrite.h"
 
@@ -20,29 +19,14 @@ bool same_type(const Value& a, const Value& b) {
   return a.shape == b.shape && a.dtype == b.dtype && a.layout == b.layout;
 }
 
-// Inserts an op behind every op that `wants` it, and gives its result to all later users and outputs.
+// Behind every op that `wants` it, an op that `make` gives for its first result, for all that come after.
 template <typename Wants, typename Make>
-bool insert_behind(Graph& graph, Wants&& wants, Make&& make, bool once) {
-  bool planted = false;
-  std::vector<Op> ops;
-  ops.swap(graph.ops);
-  std::vector<ValueId> replacement(graph.values.size(), no_value);
-  const auto follow = [&](ValueId& value) {
-    if (at(value) < replacement.size() && replacement[at(value)] != no_value) value = replacement[at(value)];
-  };
+bool plant_behind(Graph& graph, Wants&& wants, Make&& make) {
   Builder builder(graph, "fault");
   builder.place_results(true);
-  for (Op& op : ops) {
-    for (ValueId& operand : op.operands) follow(operand);
-    const Op before = op;
-    graph.ops.push_back(std::move(op));
-    if ((once && planted) || !wants(before)) continue;
-    builder.at(before);
-    replacement[at(before.results[0])] = make(builder, before.results[0]);
-    planted = true;
-  }
-  for (auto& output : graph.outputs) follow(output.value);
-  return planted;
+  return insert_behind(
+             builder, [&](const Op& op, ValueId result) { return result == op.results[0] && wants(op); },
+             [&](ValueId result) { return make(builder, result); }) > 0;
 }
 
 template <typename Wants>
@@ -88,16 +72,9 @@ bool rounds_an_activation(Graph& graph, const PassContext& context) {
   if (!is_accumulate(context.kind)) return false;
   const DType high = context.options.precision.dtype, low = high == DType::float64 ? DType::float32 : DType::bfloat16;
   if (high == low) return false;
-  return insert_behind(
+  return plant_behind(
       graph, [](const Op& op) { return op.is("einsum") && op.phase == Phase::forward; },
-      [&](Builder& builder, ValueId value) {
-        const auto cast = [&](ValueId from, DType type) {
-          return builder.one("cast", {from}, {},
-                             {.signature = "", .result_shapes = {}, .result_types = {type}, .name = ""});
-        };
-        return cast(cast(value, low), high);
-      },
-      false);
+      [&](Builder& builder, ValueId value) { return builder.cast(builder.cast(value, low), high); });
 }
 
 bool scales_logits_of_the_head(Graph& graph, const PassContext&) {
@@ -143,15 +120,14 @@ bool confuses_two_copies(Graph& graph, const PassContext& context) {
 // Averages what KV heads that were repeated for several ranks receive.
 bool averages_copies_of_kv_heads(Graph& graph, const PassContext& context) {
   if (!is_accumulate(context.kind)) return false;
-  return insert_behind(
+  return plant_behind(
       graph, [](const Op& op) { return op.is("reduce_heads"); },
       [&](Builder& builder, ValueId value) {
         const ValueId copies = graph.ops.back().operands[0];
         return builder.one(
             "scale", {value},
             {{"factor", static_cast<double>(graph[value].shape[2]) / static_cast<double>(graph[copies].shape[2])}});
-      },
-      false);
+      });
 }
 
 // Where accumulators are sharded, a micro-batch's gradient takes the place of the sum so far.
@@ -247,12 +223,11 @@ bool drops_a_reduction(Graph& graph, const PassContext& context) {
 
 bool averages_gradients(Graph& graph, const PassContext& context) {
   if (!is_accumulate(context.kind)) return false;
-  return insert_behind(
+  return plant_behind(
       graph, [&](const Op& op) { return is_reduction(op) && !graph[op.results[0]].shape.empty(); },
       [&](Builder& builder, ValueId value) {
         return builder.one("scale", {value}, {{"factor", 1.0 / graph.mesh.world()}});
-      },
-      false);
+      });
 }
 
 bool norm_of_own_shard(Graph& graph, const PassContext& context) {
@@ -267,16 +242,9 @@ bool rounds_what_moves(Graph& graph, const PassContext& context) {
   if (!is_accumulate(context.kind)) return false;
   const DType high = context.options.precision.dtype, low = high == DType::float64 ? DType::float32 : DType::bfloat16;
   if (high == low) return false;
-  return insert_behind(
+  return plant_behind(
       graph, [&](const Op& op) { return op.is("all_to_all") && graph[op.results[0]].dtype == high; },
-      [&](Builder& builder, ValueId value) {
-        const auto cast = [&](ValueId from, DType type) {
-          return builder.one("cast", {from}, {},
-                             {.signature = "", .result_shapes = {}, .result_types = {type}, .name = ""});
-        };
-        return cast(cast(value, low), high);
-      },
-      false);
+      [&](Builder& builder, ValueId value) { return builder.cast(builder.cast(value, low), high); });
 }
 
 bool swaps_tensors_of_a_message(Graph& graph, const PassContext& context) {
@@ -311,16 +279,12 @@ bool overwrites_a_value(Program& program, const NamedBuffers& named) {
   const Graph& graph = program.graph;
   std::vector<std::int64_t>& offset = program.plan.value_offset;
   const auto use = uses(graph);
-  const auto bytes = [&](ValueId id) {
-    return static_cast<std::int64_t>(size_of(graph[id].dtype)) *
-           local_count(graph[id].shape, graph[id].layout, graph.mesh);
-  };
   for (std::size_t i = 0; i < graph.ops.size(); ++i)
     for (ValueId result : graph.ops[i].results)
       for (ValueId operand : graph.ops[i].operands) {
         if (offset[at(operand)] < named.bytes || offset[at(result)] < named.bytes ||
-            use[at(operand)].back() <= static_cast<std::int32_t>(i) || bytes(result) != bytes(operand) ||
-            graph[operand].shape.empty())
+            use[at(operand)].back() <= static_cast<std::int32_t>(i) ||
+            local_bytes(graph, result) != local_bytes(graph, operand) || graph[operand].shape.empty())
           continue;
         offset[at(result)] = offset[at(operand)];
         return true;
