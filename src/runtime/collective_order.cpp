@@ -49,7 +49,7 @@ std::vector<std::string> collective_order(const std::vector<const Program*>& pro
       const CommunicationStep step(graph, op, rank);
       if (step.is_local()) continue;
       lines.push_back(fmt::format("{}: {} over {} of {} tensor{} ({}), {} bytes sent", graph.name, op.definition->name,
-                                  graph.mesh.text(step.axes()), op.operands.size(), op.operands.size() == 1 ? "" : "s",
+                                  graph.mesh.text(step.axes), op.operands.size(), op.operands.size() == 1 ? "" : "s",
                                   name_of(graph[op.operands[0]].dtype), step.bytes_sent()));
       if (const auto by = op.attributes.integer("by")) lines.back() += fmt::format(", {} ranks on", by);
     }

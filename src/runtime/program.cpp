@@ -15,7 +15,7 @@ std::vector<TrafficRow> predicted_traffic(const std::string& name, const Program
   for (const Op& op : program.graph.ops) {
     if (!op.definition->communication || op.is("slice")) continue;
     const CommunicationStep step(program.graph, op, rank);
-    const std::string group = program.graph.mesh.text(step.axes());
+    const std::string group = program.graph.mesh.text(step.axes);
     TrafficRow& row = rows[{op.definition->name, op.made_by, group}];
     row = {name, op.definition->name, op.made_by, group, row.calls + 1, row.bytes_sent + step.bytes_sent()};
   }

@@ -17,7 +17,7 @@
 #include "ir/op_definition.h"
 #include "ir/verifier.h"
 #include "kernels/cpu/thread_pool.h"
-#include "runtime/communication.h"
+#include "runtime/cpu/communication_run.h"
 #include "tests/passes/shards.h"
 
 using namespace longhaul;
@@ -170,8 +170,8 @@ void execute(const Shape& shape, const std::vector<std::vector<Step>>& messages)
       const auto rank = static_cast<std::size_t>(world.rank());
       for (std::size_t i = 0; i < messages.size(); ++i) {
         const CommunicationStep step(graphs[i], graphs[i].ops[0], world.rank());
-        auto& group = groups[step.axes()];
-        if (!step.is_local() && !group) group = world.group(mesh.group(step.axes(), world.rank()));
+        auto& group = groups[step.axes];
+        if (!step.is_local() && !group) group = world.group(mesh.group(step.axes, world.rank()));
         Tensors operands;
         std::vector<const void*> from;
         std::vector<void*> to;
@@ -188,11 +188,11 @@ void execute(const Shape& shape, const std::vector<std::vector<Step>>& messages)
         }
         LONGHAUL_CHECK(step.bytes_sent() == alone, "together {} bytes, one by one {}", step.bytes_sent(), alone);
         std::vector<double> scratch(static_cast<std::size_t>(step.scratch_bytes()) / 8, 1e88);
-        const std::int64_t before = group ? group->traffic()[step.collective()].bytes_sent : 0;
-        step.run(group.get(), from, to, scratch.data(), pool);
+        const std::int64_t before = group ? group->traffic()[step.collective].bytes_sent : 0;
+        run_communication(step, group.get(), from, to, scratch.data(), pool);
         if (group)
-          LONGHAUL_CHECK(group->traffic()[step.collective()].bytes_sent - before == alone,
-                         "{} bytes sent, predicted {}", group->traffic()[step.collective()].bytes_sent - before, alone);
+          LONGHAUL_CHECK(group->traffic()[step.collective].bytes_sent - before == alone, "{} bytes sent, predicted {}",
+                         group->traffic()[step.collective].bytes_sent - before, alone);
       }
       return 0;
     });

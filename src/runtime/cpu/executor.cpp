@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "ir/op_definition.h"
+#include "runtime/cpu/communication_run.h"
 
 namespace longhaul {
 
@@ -51,7 +52,7 @@ void CpuExecutor::prepare(const Program& program, int rank) {
     std::size_t scratch = 0;
     if (op.definition->communication) {
       instruction.communication = std::make_unique<CommunicationStep>(graph, op, rank);
-      if (!instruction.communication->is_local()) instruction.group = &group(graph, instruction.communication->axes());
+      if (!instruction.communication->is_local()) instruction.group = &group(graph, instruction.communication->axes);
       scratch = static_cast<std::size_t>(instruction.communication->scratch_bytes());
     } else {
       instruction.kernel = kernels_.get(graph, op);
@@ -75,8 +76,8 @@ void CpuExecutor::run(std::size_t i) {
   for (Instruction& instruction : program.instructions) {
     const auto begin = profiling_ ? Clock::now() : Clock::time_point();
     if (instruction.communication)
-      instruction.communication->run(instruction.group, instruction.operands, instruction.results, instruction.scratch,
-                                     context_.pool(), profiling_ ? &times_ : nullptr);
+      run_communication(*instruction.communication, instruction.group, instruction.operands, instruction.results,
+                        instruction.scratch, context_.pool(), profiling_ ? &times_ : nullptr);
     else
       instruction.kernel->run({instruction.operands.data(), instruction.results.data(), instruction.scratch, context_});
     if (profiling_) {

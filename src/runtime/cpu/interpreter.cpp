@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "ir/op_definition.h"
 #include "kernels/cpu/thread_pool.h"
-#include "runtime/communication.h"
+#include "runtime/cpu/communication_run.h"
 
 namespace longhaul {
 
@@ -103,8 +103,9 @@ std::map<std::string, HostTensor> Interpreter::execute(const Graph& graph,
     if (op.definition->communication) {
       if (world) {
         const CommunicationStep step(graph, op, world->rank());
-        Communicator* members = step.is_local() ? nullptr : &group(graph, step.axes(), *world);
-        step.run(members, operands, results, room(static_cast<std::size_t>(step.scratch_bytes())), context_.pool());
+        Communicator* members = step.is_local() ? nullptr : &group(graph, step.axes, *world);
+        run_communication(step, members, operands, results, room(static_cast<std::size_t>(step.scratch_bytes())),
+                          context_.pool());
       } else {
         for (std::size_t k = 0; k < results.size(); ++k) at(op.results[k]).bytes = at(op.operands[k]).bytes;
       }
