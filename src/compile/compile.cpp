@@ -84,6 +84,7 @@ Graph specification(const CompileRequest& request, ProgramKind kind) {
 }
 
 CompiledModel compile_model(const CompileRequest& request, const CompileHooks& hooks) {
+  LONGHAUL_CHECK(request.scratch, "memory is planned for a target");
   CompiledModel model;
   model.kinds = request.kinds;
   if (!request.dump.empty()) std::filesystem::create_directories(request.dump);
@@ -105,9 +106,8 @@ CompiledModel compile_model(const CompileRequest& request, const CompileHooks& h
   for (const auto& program : model.programs) graphs.push_back(&program->graph);
   model.named = plan_named_buffers(graphs);
   model.arena_bytes = model.named.bytes;
-  const ScratchBytes scratch = cpu_scratch_bytes(request.threads, request.reference_only);
   for (auto& program : model.programs) {
-    program->plan = plan_memory(program->graph, model.named, scratch);
+    program->plan = plan_memory(program->graph, model.named, request.scratch);
     if (hooks.after_plan) hooks.after_plan(*program, model.named);
     model.arena_bytes = std::max(model.arena_bytes, model.named.bytes + program->plan.transient_bytes);
   }

@@ -13,10 +13,6 @@
 
 namespace longhaul {
 
-namespace cpu {
-class MatmulLibraries;
-}
-
 struct CompileRequest {
   TransformerSpec spec;
   CompileOptions options;
@@ -24,12 +20,8 @@ struct CompileRequest {
   std::int64_t batch = 1;     ///< sequences of a micro-batch over all data-parallel ranks
   std::int64_t sequence = 1;  ///< tokens of a sequence, already padded so that it divides over its axes
   std::vector<ProgramKind> kinds;
-  int threads = 1;                ///< of a rank; scratch sizes depend on it
-  bool reference_only = false;    ///< LONGHAUL_KERNELS=reference
+  ScratchBytes scratch;           ///< what ops need besides their values: the target's answer (Target::scratch_bytes)
   std::int64_t memory_limit = 0;  ///< bytes that a rank's arena may take; 0: any
-  /// Who computes matrix products in a session (choose_libraries); null: the first library that takes each. Memory does
-  /// not depend on it.
-  std::shared_ptr<cpu::MatmulLibraries> libraries;
   std::filesystem::path dump;  ///< a folder for the IR after every pass, the programs and the memory table; empty: none
 };
 

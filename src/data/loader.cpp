@@ -28,7 +28,7 @@ SequenceLoader::SequenceLoader(const TokenSource& source, std::int64_t sequence_
 }
 
 std::int64_t SequenceLoader::fill(std::span<const std::int64_t> samples, std::span<const std::int32_t> order,
-                                  const MicroBatch& batch) {
+                                  HostBatch& batch) {
   return fill(
       samples, [&](std::span<const std::int32_t>, std::int32_t) { return order; }, batch);
 }
@@ -47,21 +47,23 @@ std::span<const std::int32_t> SequenceLoader::document_starts(std::int64_t sampl
   return starts_;
 }
 
-std::int64_t SequenceLoader::fill(std::span<const std::int64_t> samples, const RowOrder& order_of,
-                                  const MicroBatch& batch) {
+std::int64_t SequenceLoader::fill(std::span<const std::int64_t> samples, const RowOrder& order_of, HostBatch& batch) {
   std::int64_t at = 0;
   for (const std::int64_t sample : samples) {
     const std::int64_t first_token = sample * sequence_length_;
     const auto order = order_of(document_starts(sample), sequence_length_);
     const auto slots = static_cast<std::int64_t>(order.size());
+    if (at == 0) batch.resize(samples.size() * order.size());
+    LONGHAUL_CHECK(at + slots <= static_cast<std::int64_t>(batch.tokens.size()), "rows of different lengths");
     for (std::int64_t slot = 0; slot < slots;) {
       const std::int32_t index = order[static_cast<std::size_t>(slot)];
       LONGHAUL_CHECK(index >= 0, "index {} in slot {}", index, slot);
       if (index >= sequence_length_) {
-        batch.tokens[at + slot] = 0;
-        batch.labels[at + slot] = ignored_label;
-        batch.index[at + slot] = batch.key_start[at + slot] = index;
-        batch.position[at + slot] = 0;
+        const auto place = static_cast<std::size_t>(at + slot);
+        batch.tokens[place] = 0;
+        batch.labels[place] = ignored_label;
+        batch.index[place] = batch.key_start[place] = index;
+        batch.position[place] = 0;
         ++slot;
         continue;
       }
@@ -74,22 +76,23 @@ std::int64_t SequenceLoader::fill(std::span<const std::int64_t> samples, const R
     }
     at += slots;
   }
-  return at - std::count(batch.labels, batch.labels + at, ignored_label);
+  return at - std::count(batch.labels.begin(), batch.labels.begin() + at, ignored_label);
 }
 
 void SequenceLoader::fill_run(std::int64_t first_token, std::int32_t index, std::int64_t count, std::int64_t at,
-                              const MicroBatch& batch) const {
+                              HostBatch& batch) const {
   const std::int64_t begin = first_token + index;
-  source_.read(begin, count, batch.tokens + at);
+  std::int32_t* const labels = batch.labels.data() + at;
+  source_.read(begin, count, batch.tokens.data() + at);
   // The last label of a slice is the first token of the next rank's: labels are shifted before the sequence is split.
-  source_.read(begin + 1, count, batch.labels + at);
+  source_.read(begin + 1, count, labels);
   if (source_.has_loss_mask()) {
     std::array<std::uint8_t, 4096> mask;
     for (std::int64_t done = 0; done < count; done += static_cast<std::int64_t>(mask.size())) {
       const std::int64_t piece = std::min(count - done, static_cast<std::int64_t>(mask.size()));
       source_.read_loss_mask(begin + 1 + done, piece, mask.data());
       for (std::int64_t i = 0; i < piece; ++i)
-        if (mask[static_cast<std::size_t>(i)] == 0) batch.labels[at + done + i] = ignored_label;
+        if (mask[static_cast<std::size_t>(i)] == 0) labels[done + i] = ignored_label;
     }
   }
   // Without packing there are no ends: one document, from index 0.
@@ -101,10 +104,11 @@ void SequenceLoader::fill_run(std::int64_t first_token, std::int32_t index, std:
       ++next_end;
     }
     const auto own = static_cast<std::int32_t>(index + i);
-    batch.index[at + i] = own;
-    batch.key_start[at + i] = start;
-    batch.position[at + i] = own - start;
-    if (next_end != ends_.end() && begin + i + 1 == *next_end) batch.labels[at + i] = ignored_label;
+    const auto place = static_cast<std::size_t>(at + i);
+    batch.index[place] = own;
+    batch.key_start[place] = start;
+    batch.position[place] = own - start;
+    if (next_end != ends_.end() && begin + i + 1 == *next_end) labels[i] = ignored_label;
   }
 }
 

@@ -6,20 +6,9 @@
 #include <vector>
 
 #include "data/dataset.h"
+#include "model/batch.h"
 
 namespace longhaul {
-
-/// The label that the loss leaves out and does not count.
-inline constexpr std::int32_t ignored_label = -100;
-
-/// Buffers of one micro-batch, each int32 [rows, slots] row-major; the loader writes every element.
-struct MicroBatch {
-  std::int32_t* tokens = nullptr;
-  std::int32_t* labels = nullptr;     // the next token of the whole sequence, or ignored_label
-  std::int32_t* index = nullptr;      // place in the padded sequence
-  std::int32_t* key_start = nullptr;  // index of the first token of the own document; 0 when not packed
-  std::int32_t* position = nullptr;   // index - key_start; 0 for padding
-};
 
 enum class Packing : std::uint8_t {
   none,       // documents attend to each other; key_start 0, position = index
@@ -41,13 +30,13 @@ class SequenceLoader {
   /// Samples of `sequence_length` (S) inputs. Throws Error for Packing::documents of a source without document ends.
   SequenceLoader(const TokenSource& source, std::int64_t sequence_length, Packing packing = Packing::none);
 
-  /// Fills a row for each of `samples`, global sample numbers (see Sampler). Indices >= S are padding: token 0, ignored
+  /// Fills a row for each of `samples`, global sample numbers (see Sampler), and gives every field of the batch their
+  /// size. Indices >= S are padding: token 0, ignored
   /// label, key_start = own index, position 0. Returns the number of labels that are not ignored. Allocates nothing
   /// after the first call unless documents are packed.
-  std::int64_t fill(std::span<const std::int64_t> samples, const RowOrder& order, const MicroBatch& batch);
+  std::int64_t fill(std::span<const std::int64_t> samples, const RowOrder& order, HostBatch& batch);
   /// The same with one order for all rows.
-  std::int64_t fill(std::span<const std::int64_t> samples, std::span<const std::int32_t> order,
-                    const MicroBatch& batch);
+  std::int64_t fill(std::span<const std::int64_t> samples, std::span<const std::int32_t> order, HostBatch& batch);
 
   /// Where a sample's documents begin, as RowOrder gets it. Valid until the next call.
   std::span<const std::int32_t> document_starts(std::int64_t sample);
@@ -57,7 +46,7 @@ class SequenceLoader {
  private:
   // `count` real tokens of one row, whose global indices follow each other from `index` on.
   void fill_run(std::int64_t first_token, std::int32_t index, std::int64_t count, std::int64_t at,
-                const MicroBatch& batch) const;
+                HostBatch& batch) const;
 
   const TokenSource& source_;
   std::int32_t sequence_length_;

@@ -11,6 +11,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -38,6 +39,8 @@ struct ShardEntry {
   std::vector<std::int64_t> shape;   // of the whole tensor; rank 0 = one element
   std::vector<ElementRange> ranges;  // ascending, disjoint
   const void* data = nullptr;        // the ranges' elements one after the other, packed
+  /// In place of data, of elements that are not in host memory: copies to.size() bytes of them, from `byte` on.
+  std::function<void(std::int64_t byte, std::span<std::byte> to)> read = nullptr;
 
   /// The whole tensor.
   static ShardEntry whole(std::string name, DType dtype, std::vector<std::int64_t> shape, const void* data);

@@ -87,6 +87,7 @@ void remove_older(const std::string& folder, std::int64_t step, int keep_latest_
 void check_entry(const ShardEntry& entry) {
   const std::int64_t count = element_count(entry.shape);
   std::int64_t previous = 0;
+  LONGHAUL_CHECK(entry.data || entry.read || entry.ranges.empty(), "no elements of tensor '{}'", entry.name);
   for (const auto& range : entry.ranges) {
     LONGHAUL_CHECK(range.begin >= previous && range.end >= range.begin && range.end <= count,
                    "checkpoint range [{}, {}) of tensor '{}' with {} elements, after {}", range.begin, range.end,
@@ -130,7 +131,6 @@ void CheckpointStore::begin(std::int64_t step) {
 
 std::string CheckpointStore::write_shard(std::int64_t step, int rank, std::span<const ShardEntry> entries) {
   ManifestFile file{shard_file_name(rank), 0, {}};
-  std::vector<const char*> sources;
   for (const auto& entry : entries) {
     check_entry(entry);
     ManifestEntry described{entry.name, {entry.dtype, entry.shape}, {}, file.bytes, {}};
@@ -139,16 +139,22 @@ std::string CheckpointStore::write_shard(std::int64_t step, int rank, std::span<
     const std::int64_t bytes = described.bytes();
     file.bytes = (file.bytes + bytes + entry_alignment - 1) / entry_alignment * entry_alignment;
     file.entries.push_back(std::move(described));
-    sources.push_back(static_cast<const char*>(entry.data));
   }
   AtomicFile out((fs::path(temporary_path(folder_, step)) / file.name).string(), file.bytes);
+  std::vector<std::byte> room;
   for (std::size_t i = 0; i < file.entries.size(); ++i) {
     auto& entry = file.entries[i];
     const std::int64_t bytes = entry.bytes();
     for (std::int64_t done = 0; done < bytes; done += checkpoint_chunk_bytes) {
       const std::int64_t piece = std::min(checkpoint_chunk_bytes, bytes - done);
-      entry.hashes.push_back(XXH3_64bits(sources[i] + done, static_cast<std::size_t>(piece)));
-      out.write_at(entry.offset + done, sources[i] + done, piece);
+      const char* source = static_cast<const char*>(entries[i].data) + done;
+      if (!entries[i].data) {
+        room.resize(static_cast<std::size_t>(piece));
+        entries[i].read(done, room);
+        source = reinterpret_cast<const char*>(room.data());
+      }
+      entry.hashes.push_back(XXH3_64bits(source, static_cast<std::size_t>(piece)));
+      out.write_at(entry.offset + done, source, piece);
     }
   }
   out.commit();

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "ir/builder.h"
+#include "model/batch.h"
 #include "model/parameters.h"
 #include "model/rope.h"
 
@@ -15,8 +16,8 @@ class ForwardBuilder {
   ForwardBuilder(const TransformerSpec& spec, Graph& graph) : spec_(spec), graph_(graph), builder_(graph, "model") {}
 
   void run(std::int64_t batch, std::int64_t sequence) {
-    for (const char* name : {"tokens", "labels", "index", "key_start", "position"})
-      graph_.add_input(name, {batch, sequence}, DType::int32, Role::data);
+    for (const BatchField& field : batch_fields)
+      graph_.add_input(std::string(field.name), {batch, sequence}, DType::int32, Role::data);
     for (const auto& parameter : parameters(spec_))
       graph_.add_input(StateKey{Role::parameter, parameter.name}, parameter.shape, DType::float64);
     ValueId x = builder_.one("embedding", {graph_.input("tokens"), parameter("embedding.tokens")});

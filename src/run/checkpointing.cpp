@@ -41,10 +41,16 @@ void save_checkpoint(Session& session, CheckpointStore& store, const TrainerStat
       for (const auto& tensor : session.state()) {
         // Of equal copies the first rank's is written.
         if (!is_saved(tensor.key.role) || tensor.begin == tensor.end || tensor.copy != 0) continue;
-        if (tensor.whole)
-          entries.push_back(ShardEntry::whole(tensor.name, tensor.dtype, tensor.shape, tensor.data));
-        else
-          entries.push_back({tensor.name, tensor.dtype, tensor.shape, {{tensor.begin, tensor.end}}, tensor.data});
+        ShardEntry entry{tensor.name, tensor.dtype, tensor.shape, {{tensor.begin, tensor.end}}};
+        if (session.in_host_memory(tensor)) {
+          std::vector<std::byte> unused;
+          entry.data = session.elements(tensor, tensor.begin, tensor.end, unused).data();
+        } else {
+          entry.read = [&](std::int64_t byte, std::span<std::byte> to) {
+            session.read(tensor, tensor.begin + byte / static_cast<std::int64_t>(size_of(tensor.dtype)), to);
+          };
+        }
+        entries.push_back(std::move(entry));
       }
       fragment = store.write_shard(state.step, world.rank(), entries);
     });
@@ -80,7 +86,9 @@ TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint) {
   phase(session.world(), [&] {
     for (const auto& tensor : session.state())
       if (is_saved(tensor.key.role))
-        checkpoint.read(tensor.name, tensor.dtype, tensor.shape, tensor.begin, tensor.end, tensor.data);
+        session.fill_elements(tensor, [&](std::int64_t begin, std::int64_t end, void* target) {
+          checkpoint.read(tensor.name, tensor.dtype, tensor.shape, begin, end, target);
+        });
     refuse_other_tensors(session, checkpoint);
     session.refresh_compute_copies(
         [&](const std::string& name, std::int64_t begin, std::int64_t end, DType dtype, void* target) {

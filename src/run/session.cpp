@@ -11,6 +11,9 @@
 namespace longhaul {
 namespace {
 
+// Of state that is moved through host memory, at a time.
+constexpr std::int64_t piece_elements = 1 << 20;
+
 // Before anything collective is made of them.
 std::vector<const Program*> agreed(Communicator& world, const CompiledModel& model) {
   const auto programs = model.all();
@@ -20,12 +23,13 @@ std::vector<const Program*> agreed(Communicator& world, const CompiledModel& mod
 
 }  // namespace
 
-Session::Session(Communicator& world, const CompileRequest& request, const CompiledModel& model, LoadHook after_load)
+Session::Session(Communicator& world, Target& target, const CompileRequest& request, const CompiledModel& model,
+                 LoadHook after_load)
     : world_(world),
+      target_(target),
       request_(request),
       model_(model),
-      executor_(world, agreed(world, model), model.named,
-                {.threads = request.threads, .reference_only = request.reference_only, .libraries = request.libraries}),
+      executor_(target.executor(world, agreed(world, model), model.named)),
       placement_(request.mesh, request.options.placement, request.sequence, attention_layers(request.spec)),
       after_load_(std::move(after_load)) {
   const Mesh& mesh = request.mesh;
@@ -35,6 +39,7 @@ Session::Session(Communicator& world, const CompileRequest& request, const Compi
   data_rank_ = mesh.index(batch, world.rank());
   rows_ = request.batch / data_ranks_;
   slots_ = request.sequence / mesh.count(sequence);
+  batch_.resize(static_cast<std::size_t>(rows_ * slots_));
   find_state();
 }
 
@@ -65,7 +70,6 @@ void Session::find_state() {
           tensor.begin = std::min(count, chunk * mesh.index(value.layout.flat, world_.rank()));
           tensor.end = std::min(count, tensor.begin + chunk);
         }
-        tensor.data = executor_.buffer(binding.name);
         state_.push_back(std::move(tensor));
       }
 }
@@ -76,52 +80,99 @@ const StateTensor& Session::state(std::string_view name) const {
   LONGHAUL_CHECK(false, "no state {}", name);
 }
 
+std::int64_t Session::place(const StateTensor& tensor, std::int64_t begin, std::size_t bytes) const {
+  const auto size = static_cast<std::int64_t>(size_of(tensor.dtype));
+  LONGHAUL_CHECK(begin >= tensor.begin && begin * size + static_cast<std::int64_t>(bytes) <= tensor.end * size,
+                 "{} bytes of {} from element {} on, of which this rank holds [{}, {})", bytes, tensor.name, begin,
+                 tensor.begin, tensor.end);
+  return (begin - tensor.begin) * size;
+}
+
+void Session::read(const StateTensor& tensor, std::int64_t begin, std::span<std::byte> to) {
+  executor_->read(tensor.name, place(tensor, begin, to.size()), to);
+}
+
+void Session::write(const StateTensor& tensor, std::int64_t begin, std::span<const std::byte> from) {
+  executor_->write(tensor.name, place(tensor, begin, from.size()), from);
+}
+
+std::span<const std::byte> Session::elements(const StateTensor& tensor, std::int64_t begin, std::int64_t end,
+                                             std::vector<std::byte>& room) {
+  const std::size_t bytes = static_cast<std::size_t>(end - begin) * size_of(tensor.dtype);
+  const std::int64_t at = place(tensor, begin, bytes);
+  if (const auto view = executor_->host_view(tensor.name); !view.empty())
+    return view.subspan(static_cast<std::size_t>(at), bytes);
+  room.resize(bytes);
+  executor_->read(tensor.name, at, room);
+  return room;
+}
+
+void Session::fill_elements(const StateTensor& tensor, const ElementFill& fill) {
+  if (const auto view = executor_->host_view(tensor.name); !view.empty())
+    return fill(tensor.begin, tensor.end, view.data());
+  std::vector<std::byte> room;
+  for (std::int64_t begin = tensor.begin; begin < tensor.end; begin += piece_elements) {
+    const std::int64_t end = std::min(tensor.end, begin + piece_elements);
+    room.resize(static_cast<std::size_t>(end - begin) * size_of(tensor.dtype));
+    fill(begin, end, room.data());
+    write(tensor, begin, room);
+  }
+}
+
 void Session::set_parameters(const ParameterSource& source) {
   for (const auto& tensor : state_) {
-    if (tensor.key.role == Role::parameter) source(tensor.name, tensor.begin, tensor.end, tensor.dtype, tensor.data);
-    if (is_moment(tensor.key.role))
-      std::memset(tensor.data, 0, static_cast<std::size_t>(tensor.end - tensor.begin) * size_of(tensor.dtype));
+    if (tensor.key.role == Role::parameter)
+      fill_elements(tensor, [&](std::int64_t begin, std::int64_t end, void* target) {
+        source(tensor.name, begin, end, tensor.dtype, target);
+      });
+    if (is_moment(tensor.key.role)) executor_->zero(tensor.name);
   }
   refresh_compute_copies(source);
 }
 
 void Session::refresh_compute_copies(const ParameterSource& source) {
   std::vector<char> master;
+  const DType dtype = request_.options.precision.master();
   for (const auto& tensor : state_) {
     if (tensor.key.role != Role::compute_parameter) continue;
-    const DType dtype = request_.options.precision.master();
-    // In pieces: a whole copy in the master dtype would double the memory of the largest tensor.
-    constexpr std::int64_t piece = 1 << 20;
-    for (std::int64_t begin = tensor.begin; begin < tensor.end; begin += piece) {
-      const std::int64_t end = std::min(tensor.end, begin + piece);
-      master.resize(static_cast<std::size_t>(end - begin) * size_of(dtype));
-      source(tensor.key.parameter, begin, end, dtype, master.data());
-      dispatch_floating(tensor.dtype, [&](auto zero) {
-        using T = decltype(zero);
-        T* target = static_cast<T*>(tensor.data) + (begin - tensor.begin);
-        const auto* from = reinterpret_cast<const float*>(master.data());
-        for (std::int64_t i = 0; i < end - begin; ++i) target[i] = static_cast<T>(from[i]);
-      });
-    }
+    fill_elements(tensor, [&](std::int64_t from, std::int64_t to, void* target) {
+      // In pieces: a whole copy in the master dtype would double the memory of the largest tensor.
+      for (std::int64_t begin = from; begin < to; begin += piece_elements) {
+        const std::int64_t end = std::min(to, begin + piece_elements);
+        master.resize(static_cast<std::size_t>(end - begin) * size_of(dtype));
+        source(tensor.key.parameter, begin, end, dtype, master.data());
+        dispatch_floating(tensor.dtype, [&](auto zero) {
+          using T = decltype(zero);
+          T* const copies = static_cast<T*>(target) + (begin - from);
+          const auto* masters = reinterpret_cast<const float*>(master.data());
+          for (std::int64_t i = 0; i < end - begin; ++i) copies[i] = static_cast<T>(masters[i]);
+        });
+      }
+    });
   }
-}
-
-MicroBatch Session::micro_batch() {
-  const auto at = [&](const char* name) { return static_cast<std::int32_t*>(executor_.buffer(name)); };
-  return {at("tokens"), at("labels"), at("index"), at("key_start"), at("position")};
 }
 
 void Session::load(const std::function<void(std::int64_t)>& fill, std::int64_t i) {
   fill(i);
-  if (after_load_) after_load_(micro_batch(), rows_, slots_);
+  if (after_load_) after_load_(batch_, rows_, slots_);
+  upload();
+}
+
+void Session::upload() {
+  for (const BatchField& field : batch_fields) {
+    const std::vector<std::int32_t>& values = batch_.*field.values;
+    LONGHAUL_CHECK(values.size() == static_cast<std::size_t>(rows_ * slots_), "{} {} of {} rows of {}", values.size(),
+                   field.name, rows_, slots_);
+    executor_->write(field.name, 0, std::as_bytes(std::span(values)));
+  }
 }
 
 double Session::count(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill) {
   double valid = 0;
   for (std::int64_t i = 0; i < micro_batches; ++i) {
     load(fill, i);
-    executor_.run(model_.index(ProgramKind::count));
-    valid += executor_.scalar("valid_tokens");
+    executor_->run(model_.index(ProgramKind::count));
+    valid += executor_->scalar("valid_tokens");
   }
   return valid;
 }
@@ -130,20 +181,20 @@ StepResult Session::accumulate(std::int64_t micro_batches, const std::function<v
   StepResult result;
   result.valid_tokens = count(micro_batches, fill);
   // A step without any valid token has loss 0 and gradients 0, not NaN.
-  executor_.set_scalar("inverse_count", 1 / std::max(1.0, result.valid_tokens));
+  executor_->set_scalar("inverse_count", 1 / std::max(1.0, result.valid_tokens));
   for (std::int64_t i = 0; i < micro_batches; ++i) {
     if (micro_batches > 1) load(fill, i);  // one micro-batch is still in its buffers
-    executor_.run(model_.index(accumulate_kind(i, micro_batches)));
-    result.loss += executor_.scalar("loss");
+    executor_->run(model_.index(accumulate_kind(i, micro_batches)));
+    result.loss += executor_->scalar("loss");
   }
   return result;
 }
 
 double Session::update(std::int64_t step, double learning_rate) {
-  executor_.set_scalar("step", static_cast<double>(step));
-  executor_.set_scalar("learning_rate", learning_rate);
-  executor_.run(model_.index(ProgramKind::update));
-  return executor_.scalar("grad_norm");
+  executor_->set_scalar("step", static_cast<double>(step));
+  executor_->set_scalar("learning_rate", learning_rate);
+  executor_->run(model_.index(ProgramKind::update));
+  return executor_->scalar("grad_norm");
 }
 
 StepResult Session::step(std::int64_t step, double learning_rate, std::int64_t micro_batches,
@@ -154,19 +205,22 @@ StepResult Session::step(std::int64_t step, double learning_rate, std::int64_t m
 }
 
 std::pair<double, double> Session::evaluate() {
-  executor_.run(model_.index(ProgramKind::evaluate));
-  return {executor_.scalar("loss_sum"), executor_.scalar("valid_tokens")};
+  upload();
+  executor_->run(model_.index(ProgramKind::evaluate));
+  return {executor_->scalar("loss_sum"), executor_->scalar("valid_tokens")};
 }
 
 std::vector<double> Session::gather(const StateTensor& tensor) {
   const std::int64_t count = element_count(tensor.shape);
   const std::size_t size = size_of(tensor.dtype);
+  std::vector<std::byte> room;
+  const auto own = elements(tensor, tensor.begin, tensor.end, room);
   std::vector<char> bytes;
-  const char* from = static_cast<const char*>(tensor.data);
+  const char* from = reinterpret_cast<const char*>(own.data());
   if (!tensor.whole) {
     const std::int64_t shards = request_.mesh.count(tensor.shards), chunk = (count + shards - 1) / shards;
     std::vector<char> mine(static_cast<std::size_t>(chunk) * size, 0);
-    std::memcpy(mine.data(), from, static_cast<std::size_t>(tensor.end - tensor.begin) * size);
+    if (!own.empty()) std::memcpy(mine.data(), from, own.size());
     std::vector<char> all(mine.size() * static_cast<std::size_t>(world_.size()));
     world_.all_gather(mine.data(), all.data(), mine.size());
     bytes.resize(mine.size() * static_cast<std::size_t>(shards));

@@ -3,15 +3,17 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "comm/communicator.h"
 #include "compile/compile.h"
-#include "data/loader.h"
+#include "model/batch.h"
 #include "model/parameters.h"
 #include "plan/token_placement.h"
-#include "runtime/cpu/executor.h"
+#include "runtime/executor.h"
+#include "runtime/target.h"
 
 namespace longhaul {
 
@@ -25,12 +27,15 @@ struct StateTensor {
   bool whole = true;                // every rank holds all of it
   AxisList shards;                  // the mesh axes that it is split over; none when it is whole
   int copy = 0;                     // this rank's number among those that hold the same part, by mesh coordinates
-  void* data = nullptr;             // end - begin elements (a flat shard's padding follows)
+  std::int64_t elements() const { return end - begin; }
 };
 
 /// Fills elements [begin, end) of a parameter, given in the master dtype (float or double).
 using ParameterSource =
     std::function<void(const std::string& name, std::int64_t begin, std::int64_t end, DType dtype, void* target)>;
+
+/// Writes elements [begin, end) of a tensor to `target`, in the tensor's dtype.
+using ElementFill = std::function<void(std::int64_t begin, std::int64_t end, void* target)>;
 
 struct StepResult {
   double loss = 0;          // mean over the step's valid tokens
@@ -39,20 +44,20 @@ struct StepResult {
 };
 
 /// Changes a micro-batch of rows × slots after it was loaded: for `longhaul verify --fault` and tests.
-using LoadHook = std::function<void(const MicroBatch&, std::int64_t rows, std::int64_t slots)>;
+using LoadHook = std::function<void(HostBatch&, std::int64_t rows, std::int64_t slots)>;
 
 class Session {
  public:
-  /// Collective over `world`. `request` and `model` must outlive the session. Throws when a rank's programs would issue
-  /// other collectives than rank 0's (check_collective_order).
-  Session(Communicator& world, const CompileRequest& request, const CompiledModel& model,
+  /// Collective over `world`. `target` (this rank's), `request` and `model` must outlive the session. Throws when a
+  /// rank's programs would issue other collectives than rank 0's (check_collective_order).
+  Session(Communicator& world, Target& target, const CompileRequest& request, const CompiledModel& model,
           LoadHook after_load = nullptr);
 
   /// Sets every parameter (and its compute copy) from a source and zeroes the moments.
   void set_parameters(const ParameterSource& source);
 
-  /// Buffers of the micro-batch to fill: rows() × slots() int32 each.
-  MicroBatch micro_batch();
+  /// The micro-batch to fill, of rows() × slots() elements a field. What runs on it gets a copy first.
+  HostBatch& micro_batch() { return batch_; }
   std::int64_t rows() const { return rows_; }
   std::int64_t slots() const { return slots_; }
   /// Global indices of this rank's slots in the padded sequence, for a sequence whose documents begin at `starts` and
@@ -71,32 +76,50 @@ class Session {
                   const std::function<void(std::int64_t)>& fill);
   /// Everything of a step but the update: gradients stay in their buffers.
   StepResult accumulate(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill);
-  /// Fills micro_batch() with the i-th of a step, as accumulate() does.
+  /// Fills micro_batch() with the i-th of a step and gives it to the target, as accumulate() does.
   void load(const std::function<void(std::int64_t)>& fill, std::int64_t i);
   /// Runs the update on the gradients that accumulate left.
   double update(std::int64_t step, double learning_rate);
-  /// Sum of losses and count of valid tokens of the micro-batch in the buffers, over all ranks.
+  /// Sum of losses and count of valid tokens of micro_batch(), over all ranks.
   std::pair<double, double> evaluate();
 
   /// Masters and moments (what a checkpoint holds), compute copies and gradients.
   const std::vector<StateTensor>& state() const { return state_; }
   const StateTensor& state(std::string_view name) const;
+  /// Elements [begin, end) of the whole tensor, which are among this rank's, in host memory: where they lie when the
+  /// target shows them there, else copied into `room`.
+  std::span<const std::byte> elements(const StateTensor& tensor, std::int64_t begin, std::int64_t end,
+                                      std::vector<std::byte>& room);
+  /// Copies elements, which are among this rank's, from the first of `to` on, or to them.
+  void read(const StateTensor& tensor, std::int64_t begin, std::span<std::byte> to);
+  void write(const StateTensor& tensor, std::int64_t begin, std::span<const std::byte> from);
+  /// Gives this rank's elements of a tensor the values that `fill` puts into host memory for [begin, end) of the whole
+  /// tensor: all at once where they lie when the target shows them there, else piece by piece.
+  void fill_elements(const StateTensor& tensor, const ElementFill& fill);
+  /// Whether elements() copies nothing.
+  bool in_host_memory(const StateTensor& tensor) { return !executor_->host_view(tensor.name).empty(); }
   /// The whole tensor gathered from the ranks, as doubles; collective.
   std::vector<double> gather(const StateTensor& tensor);
   /// After masters were changed from outside (a checkpoint was read): makes the compute copies again from `source`.
   void refresh_compute_copies(const ParameterSource& source);
 
-  CpuExecutor& executor() { return executor_; }
+  Executor& executor() { return *executor_; }
+  Target& target() { return target_; }
   Communicator& world() { return world_; }
 
  private:
   void find_state();
+  void upload();
+  // The byte of a tensor's buffer at which element `begin` lies; `bytes` from there on must be this rank's.
+  std::int64_t place(const StateTensor& tensor, std::int64_t begin, std::size_t bytes) const;
   double count(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill);
 
   Communicator& world_;
+  Target& target_;
   const CompileRequest& request_;
   const CompiledModel& model_;
-  CpuExecutor executor_;
+  std::unique_ptr<Executor> executor_;
+  HostBatch batch_;
   std::vector<StateTensor> state_;
   std::int64_t rows_ = 0, slots_ = 0;
   TokenPlacement placement_;

@@ -9,22 +9,10 @@
 #include "comm/exchange.h"
 #include "model/parameters.h"
 #include "plan/mesh.h"
+#include "run/target.h"
 
 namespace longhaul {
 namespace {
-
-bool reference_kernels() {
-  const std::string kernels = environment("LONGHAUL_KERNELS");
-  if (!kernels.empty() && kernels != "reference")
-    fail("LONGHAUL_KERNELS is '{}'; allowed are 'reference' or unset", kernels);
-  return kernels == "reference";
-}
-
-int resolve_threads(const Experiment& experiment, int ranks_on_host) {
-  if (experiment.training.threads) return static_cast<int>(*experiment.training.threads);
-  // The ranks of a host share its cores, and a rank that is bound to some uses no more than those.
-  return std::max(1, std::min(usable_cores(), machine_cores() / std::max(1, ranks_on_host)));
-}
 
 std::int64_t share_of_host(int ranks) {
   return host_memory() / 4 * 3 / std::max(1, ranks);
@@ -114,8 +102,7 @@ RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts
 RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int world, const Hosts& hosts) {
   RunSetup setup;
   setup.experiment = experiment;
-  if (experiment.device.type != DeviceType::cpu)
-    fail("device.type is {}: this build has no such executor; allowed is cpu", value_of(experiment, "device.type"));
+  setup.target = make_target(experiment, hosts.ranks_here);
   setup.model = model;
   const TransformerSpec& spec = setup.model.spec;
   setup.decisions = setup.model.notes;
@@ -129,8 +116,9 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
   setup.sequence = experiment.training.seq_len;
   request.sequence = padded_sequence(setup.parallel, setup.sequence);
   request.kinds = step_kinds(setup.parallel.accumulation_steps, !experiment.data.validation_files.empty());
-  request.threads = resolve_threads(experiment, hosts.ranks_here);
-  request.reference_only = reference_kernels();
+  request.scratch = [target = setup.target](const Graph& graph, const Op& op) {
+    return target->scratch_bytes(graph, op);
+  };
   request.dump = environment("LONGHAUL_DUMP");
 
   CompileOptions& options = request.options;
@@ -147,13 +135,13 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
                     setup.sequence, spec.max_positions));
   setup.decisions.push_back(fmt::format("parallelism: {}; {} micro-batches of {} sequences a step; {} threads a rank",
                                         describe(setup.parallel), setup.parallel.accumulation_steps, request.batch,
-                                        request.threads));
+                                        setup.target->options().threads));
   if (request.sequence != setup.sequence)
     setup.decisions.push_back(
         fmt::format("sequences of {} tokens are padded to {} with ignored tokens, so that they divide over {} ranks",
                     setup.sequence, request.sequence, setup.parallel.sequence()));
   resolve_memory(setup, hosts);
-  if (request.reference_only)
+  if (setup.target->options().reference_only)
     setup.decisions.push_back("LONGHAUL_KERNELS=reference: every op runs the plain-loop reference kernel");
   return setup;
 }

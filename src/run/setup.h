@@ -2,6 +2,7 @@
 // numbers: by src/plan for the keys of parallelism, and here where it takes the host or a compiled run. Two come later:
 // matrix libraries (libraries.h) and the end-of-document token (data/dataset.h).
 #pragma once
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "config/experiment.h"
 #include "model/huggingface.h"
 #include "plan/parallelism.h"
+#include "runtime/target.h"
 
 namespace longhaul {
 
@@ -17,6 +19,7 @@ struct RunSetup {
   Experiment experiment;
   LoadedModel model;
   ResolvedParallelism parallel;
+  std::shared_ptr<Target> target;  ///< of this rank
   CompileRequest request;
   std::int64_t sequence = 1;  ///< as the experiment says; request.sequence is padded so that it divides over its ranks
   std::vector<std::string> decisions;  ///< what `auto` became, padding, and whatever else a user should know: log them
@@ -38,7 +41,7 @@ Hosts find_hosts(Communicator& world);
 /// What the choice of a split and of a token order depends on, for every layer of a model.
 std::vector<AttentionLayer> attention_layers(const TransformerSpec& spec);
 
-/// Reads the model and resolves parallelism, precision, memory and threads.
+/// Reads the model, makes the rank's target, and resolves parallelism, precision, memory and threads.
 /// Throws Error for what cannot be done: a device or key value without an implementation, heads that do not divide, a
 /// sequence longer than a learned position table. Compiles the run once when keep_gathered auto depends on its memory.
 RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts);

@@ -185,11 +185,10 @@ class Exporter {
 
   // The piece's elements on rank 0; null on others.
   const char* fetch(const StateTensor& tensor, int owner, std::int64_t begin, std::int64_t end) {
-    const std::size_t size = size_of(tensor.dtype), bytes = static_cast<std::size_t>(end - begin) * size;
+    const std::size_t bytes = static_cast<std::size_t>(end - begin) * size_of(tensor.dtype);
     const int rank = world_.rank();
     const char* here = nullptr;
-    if (rank == owner)
-      here = static_cast<const char*>(tensor.data) + static_cast<std::size_t>(begin - tensor.begin) * size;
+    if (rank == owner) here = reinterpret_cast<const char*>(session_.elements(tensor, begin, end, own_).data());
     if (owner == 0) return here;
     // Rank 0 and the owner are each other's partner, everybody else their own.
     const int partner = rank == 0 ? owner : rank == owner ? 0 : rank;
@@ -245,6 +244,7 @@ class Exporter {
   std::unique_ptr<SafetensorsWriter> writer_;  // of rank 0
   std::int64_t bytes_ = 0;
   bool made_folder_ = false;
+  std::vector<std::byte> own_;
   std::vector<char> received_, converted_, transposed_;
 };
 

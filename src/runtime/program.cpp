@@ -6,7 +6,6 @@
 #include "base/error.h"
 #include "ir/op_definition.h"
 #include "runtime/communication.h"
-#include "runtime/cpu/kernel.h"
 
 namespace longhaul {
 
@@ -45,16 +44,6 @@ std::string print(const Program& program) {
   for (const auto& copy : program.plan.final_copies)
     text += fmt::format("       copy {}+{} <- {}\n", copy.to, copy.bytes, copy.from);
   return text;
-}
-
-ScratchBytes cpu_scratch_bytes(int threads, bool reference_only) {
-  // Equal layers ask the same question; making a kernel to answer it (a oneDNN primitive) is what is slow.
-  auto context = std::make_shared<CpuContext>(threads);
-  auto kernels = std::make_shared<CpuKernelCache>(*context, reference_only);
-  return [context, kernels](const Graph& graph, const Op& op) -> std::int64_t {
-    if (op.definition->communication) return CommunicationStep(graph, op, 0).scratch_bytes();
-    return static_cast<std::int64_t>(kernels->get(graph, op)->scratch_bytes);
-  };
 }
 
 }  // namespace longhaul

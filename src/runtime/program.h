@@ -28,7 +28,4 @@ std::vector<TrafficRow> predicted_traffic(const std::string& name, const Program
 /// Instructions as text: op, operand and result offsets, scratch.
 std::string print(const Program& program);
 
-/// Scratch of an op on the CPU executor: what plan_memory asks for. `reference_only`: LONGHAUL_KERNELS=reference.
-ScratchBytes cpu_scratch_bytes(int threads, bool reference_only);
-
 }  // namespace longhaul

@@ -14,7 +14,6 @@
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "data/sampler.h"
-#include "kernels/cpu/peak.h"
 #include "model/flops.h"
 #include "model/initialise.h"
 #include "run/libraries.h"
@@ -69,7 +68,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   const CompiledModel model = compile_model(setup.request);
   if (const std::string libraries = choose_libraries(world, setup, model, ""); !libraries.empty())
     log_info("{}", libraries);
-  Session session(world, setup.request, model);
+  Session session(world, *setup.target, setup.request, model);
   session.set_parameters(first_parameters(setup));
 
   const std::int64_t batch = setup.parallel.global_batch_size, total = options.steps + options.warmup;
@@ -93,7 +92,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   std::vector<double> seconds, losses, fractions, cores_seen;
   const double flops =
       flops_per_token(setup.model.spec, setup.sequence).causal() * static_cast<double>(batch * setup.sequence);
-  const int cores = world.size() * setup.request.threads;
+  const double cores = world.size() * setup.target->options().cores;
   double busy = 0, wall = 0;
   const auto cpu_of_all = [&] {
     // Ranks of one process share its clock.
@@ -102,7 +101,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     return all;
   };
   for (std::int64_t step = 1; step <= total; ++step) {
-    if (step == options.warmup + 1) session.executor().profile(true);
+    if (step == options.warmup + 1) session.executor().set_profiling(true);
     sampler.take(cursor, samples);
     const auto fill = [&](std::int64_t i) {
       const std::int64_t rows = session.rows();
@@ -110,11 +109,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
       fill_rows(*loader, session, {samples.data() + begin, static_cast<std::size_t>(rows)});
     };
     world.barrier();
-    double peak = 0;
-    for (int i = 0; i < 3; ++i) {
-      const double low = experiment.training.dtype == DType::bfloat16 ? cpu::measure_bfloat16_peak() : 0;
-      peak = std::max(peak, low > 0 ? low : cpu::measure_float32_peak());
-    }
+    const double peak = setup.target->peak_flops(experiment.training.dtype) * world.size();
     world.barrier();
     const double cpu_begin = cpu_of_all();
     world.barrier();
@@ -126,12 +121,12 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     const double cpu = cpu_of_all() - cpu_begin;
     seconds.push_back(elapsed);
     cores_seen.push_back(cpu / elapsed);
-    fractions.push_back(flops / elapsed / (peak * cores));
+    fractions.push_back(flops / elapsed / peak);
     busy += cpu;
     wall += elapsed;
   }
   // Of the ranks together: what one waits for is what another computes.
-  const CommunicationTimes mine = session.executor().communication_times();
+  const CommunicationTimes mine = session.executor().profile().communication;
   const auto share = [&](double rank_seconds) {
     return 100 * sum_over_ranks(world, rank_seconds) / (wall * world.size());
   };
@@ -155,11 +150,14 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
               median(seconds));
   std::printf("tokens/s          %.0f (median)\n", static_cast<double>(batch * setup.sequence) / median(seconds));
   std::printf(
-      "fraction of peak  %.1f%% median, %.1f%% best (model FLOPs, causal, over the %s FMA peak of %d core%s measured "
+      "fraction of peak  %.1f%% median, %.1f%% best (model FLOPs, causal, over the %s FMA peak of %g core%s measured "
       "between the steps)\n",
       100 * median(fractions), 100 * *std::max_element(fractions.begin(), fractions.end()),
-      experiment.training.dtype == DType::bfloat16 ? "bf16" : "fp32", cores, cores == 1 ? "" : "s");
-  std::printf("CPU time / wall   %.2f, of all ranks, which can use %d\n", busy / wall, cores);
+      experiment.training.dtype == DType::bfloat16  ? "bf16"
+      : experiment.training.dtype == DType::float64 ? "fp64"
+                                                    : "fp32",
+      cores, cores == 1 ? "" : "s");
+  std::printf("CPU time / wall   %.2f, of all ranks, which can use %g\n", busy / wall, cores);
   std::printf("CPU seconds       %.4f a step (what a neighbour cannot take away)\n",
               busy / static_cast<double>(options.steps));
   if (world.size() > 1)
@@ -167,17 +165,17 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
         "communication     %.1f%% of the ranks' time waiting for other ranks, %.1f%% in collectives, %.1f%% in copies "
         "around them\n",
         waiting, moving, packing);
-  std::printf("memory            %zu bytes a rank\n\n", session.executor().arena_bytes());
+  std::printf("memory            %lld bytes a rank\n\n", static_cast<long long>(session.executor().arena_bytes()));
   std::vector<std::pair<double, std::string>> rows;
   double sum = 0;
-  for (const auto& [name, row] : session.executor().profile()) {
+  for (const auto& [name, row] : session.executor().profile().ops) {
     rows.emplace_back(row.seconds, name);
     sum += row.seconds;
   }
   std::sort(rows.rbegin(), rows.rend());
   std::printf("%-28s %7s %10s %8s %10s\n", "op", "share", "ms a step", "calls", "GFLOP/s");
   for (const auto& [time, name] : rows) {
-    const auto& row = session.executor().profile().at(name);
+    const auto& row = session.executor().profile().ops.at(name);
     std::printf("%-28s %6.1f%% %10.2f %8lld %10s\n", name.c_str(), 100 * time / sum,
                 1e3 * time / static_cast<double>(options.steps), static_cast<long long>(row.calls / options.steps),
                 row.flops > 0 ? fmt::format("{:.1f}", row.flops / row.seconds * 1e-9).c_str() : "");

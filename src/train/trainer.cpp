@@ -7,7 +7,6 @@
 #include <fstream>
 #include <memory>
 #include <optional>
-#include <thread>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -17,7 +16,6 @@
 #include "data/loader.h"
 #include "data/sampler.h"
 #include "io/file.h"
-#include "kernels/cpu/peak.h"
 #include "model/flops.h"
 #include "run/attention_balance.h"
 #include "run/checkpointing.h"
@@ -40,9 +38,6 @@ class Trainer {
     phase(world, [&] { setup_ = prepare_run(experiment, world.size(), hosts); });
     folder_ = setup_.experiment.job.folder;
     for (const auto& decision : setup_.decisions) log_info("{}", decision);
-    cores_ = static_cast<double>(std::min<std::int64_t>(
-        std::int64_t{world.size()} * setup_.request.threads,
-        std::int64_t{std::thread::hardware_concurrency()} * world.size() / std::max(1, hosts.ranks_here)));
   }
 
   int run() {
@@ -66,10 +61,10 @@ class Trainer {
     });
     libraries = choose_libraries(world_, setup_, model_, libraries);
     if (!libraries.empty()) log_info("{}", libraries);
-    session_ = std::make_unique<Session>(world_, setup_.request, model_);
+    session_ = std::make_unique<Session>(world_, *setup_.target, setup_.request, model_);
     start_state();
     open_report();
-    measure_peak();
+    peak_flops_ = setup_.target->peak_flops(experiment().training.dtype) * world_.size();
     loop();
     export_model(*session_, setup_.model.spec, folder_ / "export",
                  {.family = setup_.model.family,
@@ -191,24 +186,13 @@ class Trainer {
         fail("job.folder {} cannot be made: {}; name a folder that can be written", folder_.string(),
              problem.message());
       write_text_atomically((folder_ / "experiment.yaml").string(), to_yaml(experiment()));
-      write_text_atomically((folder_ / "matmul.json").string(), choices_text(setup_) + "\n");
+      write_text_atomically((folder_ / "matmul.json").string(), setup_.target->libraries() + "\n");
       report_ = std::make_unique<MetricsReport>(folder_ / "metrics.jsonl", state_.step, steps(),
                                                 experiment().metrics.log_freq);
     });
     state_.experiment = to_yaml(experiment());
     state_.model = spec_text(setup_.model.spec);
-    state_.libraries = choices_text(setup_);
-  }
-
-  void measure_peak() {
-    const bool low = experiment().training.dtype == DType::bfloat16;
-    double one = 0;
-    for (int i = 0; i < 3; ++i) {
-      const double bf16 = low ? cpu::measure_bfloat16_peak() : 0;
-      one = std::max(one, bf16 > 0 ? bf16 : cpu::measure_float32_peak());
-    }
-    if (experiment().training.dtype == DType::float64) one /= 2;
-    peak_flops_ = one * cores_;
+    state_.libraries = setup_.target->libraries();
   }
 
   double validate() {
@@ -223,11 +207,10 @@ class Trainer {
     for (std::int64_t begin = 0; begin < wanted; begin += batch) {
       for (std::int64_t r = 0; r < rows; ++r)
         samples[static_cast<std::size_t>(r)] = std::min(begin + session_->data_rank() * rows + r, wanted - 1);
-      const MicroBatch buffers = session_->micro_batch();
       fill_rows(*validation_.loader, *session_, samples);
       for (std::int64_t r = 0; r < rows; ++r)  // rows past the end repeat the last sample, and do not count
         if (begin + session_->data_rank() * rows + r >= wanted)
-          std::fill_n(buffers.labels + r * session_->slots(), session_->slots(), ignored_label);
+          std::fill_n(session_->micro_batch().labels.begin() + r * session_->slots(), session_->slots(), ignored_label);
       const auto [sum, count] = session_->evaluate();
       loss += sum;
       valid += count;
@@ -279,7 +262,7 @@ class Trainer {
       metrics.step_seconds = seconds;
       metrics.tokens_per_second = static_cast<double>(batch * setup_.sequence) / seconds;
       metrics.mfu = metrics.tokens_per_second * flops / peak_flops_;
-      metrics.peak_memory_bytes = static_cast<std::int64_t>(session_->executor().arena_bytes());
+      metrics.peak_memory_bytes = session_->executor().arena_bytes();
       const std::int64_t freq = experiment().validation.freq;
       if (validation_.dataset && (step == steps() || (freq > 0 && step % freq == 0)))
         metrics.validation_loss = validate();
@@ -312,7 +295,7 @@ class Trainer {
   Communicator& world_;
   RunSetup setup_;
   fs::path folder_;
-  double cores_ = 1, peak_flops_ = 1;
+  double peak_flops_ = 1;  // of all ranks
   std::int64_t resume_step_ = -1, last_saved_ = -1;
   DataSource training_, validation_;
   CompiledModel model_;

@@ -294,18 +294,18 @@ bool overwrites_a_value(Program& program, const NamedBuffers& named) {
 
 // ---- of the data: one rank's buffers of a micro-batch, [rows, slots] each
 
-bool drops_boundary_labels(const MicroBatch& batch, std::int64_t rows, std::int64_t slots) {
+bool drops_boundary_labels(HostBatch& batch, std::int64_t rows, std::int64_t slots) {
   for (std::int64_t row = 1; row <= rows; ++row) batch.labels[row * slots - 1] = -1;  // any negative label is ignored
   return true;
 }
 
-bool hides_keys_of_first_tokens(const MicroBatch& batch, std::int64_t rows, std::int64_t slots) {
+bool hides_keys_of_first_tokens(HostBatch& batch, std::int64_t rows, std::int64_t slots) {
   for (std::int64_t i = 0; i < rows * slots; i += slots) batch.key_start[i] = batch.index[i];
   return true;
 }
 
 // A token that sees only itself and has no label: padding, or the only one of its document, which has none either.
-bool labels_padding(const MicroBatch& batch, std::int64_t rows, std::int64_t slots) {
+bool labels_padding(HostBatch& batch, std::int64_t rows, std::int64_t slots) {
   bool planted = false;
   for (std::int64_t i = 0; i < rows * slots; ++i)
     if (batch.key_start[i] == batch.index[i] && batch.labels[i] < 0) {
@@ -315,7 +315,7 @@ bool labels_padding(const MicroBatch& batch, std::int64_t rows, std::int64_t slo
   return planted;
 }
 
-bool moves_document_starts(const MicroBatch& batch, std::int64_t rows, std::int64_t slots) {
+bool moves_document_starts(HostBatch& batch, std::int64_t rows, std::int64_t slots) {
   bool planted = false;
   for (std::int64_t i = 0; i < rows * slots; ++i)
     if (batch.key_start[i] > 0) {
@@ -401,7 +401,7 @@ FaultHooks fault_hooks(const Fault* fault) {
       note(fault->plan(program, named), program.graph.name);
     };
   if (fault->data)
-    hooks.after_load = [=](const MicroBatch& batch, std::int64_t rows, std::int64_t slots) {
+    hooks.after_load = [=](HostBatch& batch, std::int64_t rows, std::int64_t slots) {
       note(fault->data(batch, rows, slots), "the data");
     };
   return hooks;

@@ -21,7 +21,7 @@ struct Fault {
   std::string_view meaning;  // what goes wrong
   bool (*graph)(Graph&, const PassContext&) = nullptr;
   bool (*plan)(Program&, const NamedBuffers&) = nullptr;
-  bool (*data)(const MicroBatch&, std::int64_t rows, std::int64_t slots) = nullptr;
+  bool (*data)(HostBatch&, std::int64_t rows, std::int64_t slots) = nullptr;
 };
 
 /// One for every pass of the pipeline (of its name), one for the memory plan, and the classic mistakes.

@@ -75,7 +75,7 @@ class Location {
     for (const auto& input : graph_.inputs) {
       const Value& value = graph_[input.value];
       HostTensor local(TensorType{local_shape(value.shape, value.layout, graph_.mesh), value.dtype});
-      std::memcpy(local.data(), session_.executor().buffer(input.name), local.bytes.size());
+      session_.executor().read(input.name, 0, std::as_writable_bytes(std::span(local.bytes)));
       bool replicas_differ = false;
       Values whole = gather_value(session_.world(), graph_, input.value, local, replicas_differ);
       local_[input.name] = std::move(local);
@@ -157,8 +157,8 @@ class Location {
     if (first()) {
       std::map<std::string, HostTensor> given;
       for (const auto& input : graph_.inputs) given[input.name] = whole(input.name, graph_[input.value]);
-      Interpreter one({.reference_only = request_.reference_only,
-                       .threads = request_.threads,
+      Interpreter one({.reference_only = session_.target().options().reference_only,
+                       .threads = session_.target().options().threads,
                        .observer = [&](const Graph&, std::size_t i, std::vector<HostTensor*>& results) {
                          for (std::size_t k = 0; k < results.size(); ++k)
                            right[static_cast<std::size_t>(graph_.ops[i].results[k])] = values_of(*results[k]);
@@ -169,8 +169,8 @@ class Location {
     }
     std::string found;
     Interpreter ranks(
-        {.reference_only = request_.reference_only,
-         .threads = request_.threads,
+        {.reference_only = session_.target().options().reference_only,
+         .threads = session_.target().options().threads,
          .observer = [&](const Graph&, std::size_t i, std::vector<HostTensor*>& results) {
            const Op& op = graph_.ops[i];
            for (std::size_t k = 0; k < results.size(); ++k) {
@@ -201,7 +201,7 @@ class Location {
     for (const auto& output : graph_.outputs) {
       const HostTensor& wanted = run_outputs_.at(output.name);
       HostTensor have(wanted.type);
-      std::memcpy(have.data(), session_.executor().buffer(output.name), have.bytes.size());
+      session_.executor().read(output.name, 0, std::as_writable_bytes(std::span(have.bytes)));
       bool ignored = false;
       both[output.name] = {gather_value(session_.world(), graph_, output.value, have, ignored),
                            gather_value(session_.world(), graph_, output.value, wanted, ignored)};

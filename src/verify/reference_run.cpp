@@ -52,21 +52,19 @@ void ReferenceRun::set_parameters(const ParameterSource& source, DType dtype) {
   }
 }
 
-std::map<std::string, HostTensor> ReferenceRun::inputs(const Graph& graph, const GlobalBatch* batch) const {
+std::map<std::string, HostTensor> ReferenceRun::inputs(const Graph& graph, const HostBatch* batch) const {
   std::map<std::string, HostTensor> map;
   for (const auto& input : graph.inputs) {
     const Shape& shape = graph[input.value].shape;
-    if (batch && input.name == "tokens") map[input.name] = integers(shape, batch->tokens);
-    if (batch && input.name == "labels") map[input.name] = integers(shape, batch->labels);
-    if (batch && input.name == "index") map[input.name] = integers(shape, batch->index);
-    if (batch && input.name == "key_start") map[input.name] = integers(shape, batch->key_start);
-    if (batch && input.name == "position") map[input.name] = integers(shape, batch->position);
+    if (batch)
+      for (const BatchField& field : batch_fields)
+        if (input.name == field.name) map[input.name] = integers(shape, batch->*field.values);
     if (const auto known = state_.find(input.name); known != state_.end()) map[input.name] = known->second;
   }
   return map;
 }
 
-StepResult ReferenceRun::accumulate(const std::vector<GlobalBatch>& micro_batches) {
+StepResult ReferenceRun::accumulate(const std::vector<HostBatch>& micro_batches) {
   StepResult result;
   for (const auto& batch : micro_batches)
     result.valid_tokens += static_cast<double>(
@@ -96,7 +94,7 @@ double ReferenceRun::update(std::int64_t step, double learning_rate) {
   return norm;
 }
 
-StepResult ReferenceRun::step(std::int64_t step, double learning_rate, const std::vector<GlobalBatch>& micro_batches) {
+StepResult ReferenceRun::step(std::int64_t step, double learning_rate, const std::vector<HostBatch>& micro_batches) {
   StepResult result = accumulate(micro_batches);
   result.grad_norm = update(step, learning_rate);
   return result;

@@ -11,11 +11,6 @@
 
 namespace longhaul {
 
-/// One micro-batch as the whole model sees it: [batch, sequence] each, not padded, not split.
-struct GlobalBatch {
-  std::vector<std::int32_t> tokens, labels, index, key_start, position;
-};
-
 class ReferenceRun {
  public:
   /// For micro-batches of `batch` sequences, of `sequence` tokens without padding.
@@ -24,16 +19,17 @@ class ReferenceRun {
   /// Starts from the numbers that a run's masters hold, which are of `dtype` (Precision::master()), moments from zero.
   void set_parameters(const ParameterSource& source, DType dtype);
 
-  StepResult accumulate(const std::vector<GlobalBatch>& micro_batches);
+  /// Micro-batches as the whole model sees them: [batch, sequence] each, not padded, not split.
+  StepResult accumulate(const std::vector<HostBatch>& micro_batches);
   double update(std::int64_t step, double learning_rate);
-  StepResult step(std::int64_t step, double learning_rate, const std::vector<GlobalBatch>& micro_batches);
+  StepResult step(std::int64_t step, double learning_rate, const std::vector<HostBatch>& micro_batches);
 
   /// By the names of their buffers: parameters, moments, and what the last step's programs left of gradients.
   const std::map<std::string, HostTensor>& state() const { return state_; }
   std::vector<double> values(const std::string& name) const;
 
  private:
-  std::map<std::string, HostTensor> inputs(const Graph& graph, const GlobalBatch* batch) const;
+  std::map<std::string, HostTensor> inputs(const Graph& graph, const HostBatch* batch) const;
   const Graph& graph(ProgramKind kind);
 
   CompileRequest request_;

@@ -14,6 +14,7 @@
 #include "model/flops.h"
 #include "model/parameters.h"
 #include "run/attention_balance.h"
+#include "run/libraries.h"
 #include "run/source.h"
 #include "verify/faults.h"
 #include "verify/locate.h"
@@ -75,14 +76,10 @@ StepOutcome run_programs(Session& session, const DataSource& source, const std::
 }
 
 // Micro-batch i of the whole model, the tokens of each sequence in the order given (beyond S: padding).
-GlobalBatch global_batch(const DataSource& source, const std::vector<std::int64_t>& samples, std::int64_t rows,
-                         const RowOrder& order, std::int64_t slots, std::int64_t i) {
-  GlobalBatch batch;
-  const std::size_t size = static_cast<std::size_t>(rows * slots);
-  for (auto* list : {&batch.tokens, &batch.labels, &batch.index, &batch.key_start, &batch.position}) list->resize(size);
-  source.loader->fill(
-      {samples.data() + i * rows, static_cast<std::size_t>(rows)}, order,
-      {batch.tokens.data(), batch.labels.data(), batch.index.data(), batch.key_start.data(), batch.position.data()});
+HostBatch global_batch(const DataSource& source, const std::vector<std::int64_t>& samples, std::int64_t rows,
+                       const RowOrder& order, std::int64_t i) {
+  HostBatch batch;
+  source.loader->fill({samples.data() + i * rows, static_cast<std::size_t>(rows)}, order, batch);
   return batch;
 }
 
@@ -91,11 +88,11 @@ StepOutcome run_reference(const RunSetup& setup, const ParameterSource& paramete
   const CompileRequest& request = setup.request;
   ReferenceRun reference(request.spec, request.options.meaning, request.batch, setup.sequence);
   reference.set_parameters(parameters, request.options.precision.master());
-  std::vector<GlobalBatch> batches;
+  std::vector<HostBatch> batches;
   const auto order = contiguous_order(0, static_cast<std::int32_t>(setup.sequence));
   const auto in_order = [&](std::span<const std::int32_t>, std::int32_t) { return std::span(order); };
   for (std::int64_t i = 0; i < setup.parallel.accumulation_steps; ++i)
-    batches.push_back(global_batch(source, samples, request.batch, in_order, setup.sequence, i));
+    batches.push_back(global_batch(source, samples, request.batch, in_order, i));
   StepOutcome outcome;
   outcome.step = reference.accumulate(batches);
   for (const auto& parameter : request.options.meaning.parameters) {
@@ -122,7 +119,7 @@ StepOutcome run_alone(Communicator& world, const RunSetup& setup, const Paramete
   request.options.placement.token_order = TokenOrder::contiguous;
   const CompiledModel model = compile_model(request);
   const auto alone = world.group({world.rank()});
-  Session session(*alone, request, model);
+  Session session(*alone, *setup.target, request, model);
   session.set_parameters(parameters);
   return run_programs(session, source, samples, setup.parallel.accumulation_steps, rate, false);
 }
@@ -165,13 +162,14 @@ std::vector<std::string> differing_replicas(Session& session, const Mesh& mesh, 
   std::vector<std::string> names{"the loss", "the gradient norm", "the count of valid tokens"};
   std::vector<AxisList> shards(names.size());
   std::vector<std::uint64_t> hashes;
+  std::vector<std::byte> room;
   for (const double* value : {&step.loss, &step.grad_norm, &step.valid_tokens})
     hashes.push_back(XXH64(value, sizeof *value, 0));
   for (const auto& tensor : session.state()) {
     names.push_back(tensor.name);
     shards.push_back(tensor.shards);
-    hashes.push_back(
-        XXH64(tensor.data, static_cast<std::size_t>(tensor.end - tensor.begin) * size_of(tensor.dtype), 0));
+    const auto mine = session.elements(tensor, tensor.begin, tensor.end, room);
+    hashes.push_back(XXH64(mine.data(), mine.size(), 0));
   }
   Communicator& world = session.world();
   const std::vector<std::uint64_t> all = all_gather(world, hashes);
@@ -235,7 +233,9 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
   DataCursor cursor;
   source.sampler->take(cursor, samples);
 
-  Session session(world, setup.request, model, hooks.after_load);
+  if (const std::string libraries = choose_libraries(world, setup, model, ""); !libraries.empty())
+    log_info("{}", libraries);
+  Session session(world, *setup.target, setup.request, model, hooks.after_load);
   phase(world, [&] { session.set_parameters(parameters); });
   session.executor().reset_traffic();
   const StepOutcome ranks = run_programs(session, source, samples, micro_batches, rate, exact);
@@ -244,7 +244,7 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
   if (fault) report.notes.push_back(describe(*fault, all_gather(world, static_cast<int>(*hooks.planted))));
   report.problems = differing_replicas(session, setup.request.mesh, ranks.step);
   std::string mine = check_traffic(session, model, micro_batches);
-  if (mine.empty() && static_cast<std::int64_t>(session.executor().arena_bytes()) != model.arena_bytes)
+  if (mine.empty() && session.executor().arena_bytes() != model.arena_bytes)
     mine = fmt::format("{} bytes are allocated, {} were planned", session.executor().arena_bytes(), model.arena_bytes);
   const auto all = gather_texts(world, mine);
   for (std::size_t rank = 0; rank < all.size(); ++rank)
@@ -270,12 +270,11 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
           const auto order = [&](std::span<const std::int32_t> starts, std::int32_t length) {
             return session.placement().whole_order(starts, length);
           };
-          const GlobalBatch batch = global_batch(source, samples, rows, order, setup.request.sequence, i);
-          return std::map<std::string, HostTensor>{{"tokens", integers(batch.tokens, rows)},
-                                                   {"labels", integers(batch.labels, rows)},
-                                                   {"index", integers(batch.index, rows)},
-                                                   {"key_start", integers(batch.key_start, rows)},
-                                                   {"position", integers(batch.position, rows)}};
+          const HostBatch batch = global_batch(source, samples, rows, order, i);
+          std::map<std::string, HostTensor> fields;
+          for (const BatchField& field : batch_fields)
+            fields[std::string(field.name)] = integers(batch.*field.values, rows);
+          return fields;
         });
   }
   return report;

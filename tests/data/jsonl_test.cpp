@@ -189,14 +189,13 @@ TEST_CASE("labels that are prompt tokens are ignored, packed or not, in any orde
     Ints labels(17), key_start(17);
     std::int64_t valid = 0;
     for (const Ints& order : orders) {
-      const std::size_t n = order.size();
-      Ints tokens(n), label(n), index(n), start(n), position(n);
+      HostBatch batch;
       const std::vector<std::int64_t> samples = {0};
-      valid += loader.fill(samples, order, {tokens.data(), label.data(), index.data(), start.data(), position.data()});
-      for (std::size_t i = 0; i < n; ++i)
+      valid += loader.fill(samples, order, batch);
+      for (std::size_t i = 0; i < order.size(); ++i)
         if (order[i] < 17) {
-          labels[static_cast<std::size_t>(order[i])] = label[i];
-          key_start[static_cast<std::size_t>(order[i])] = start[i];
+          labels[static_cast<std::size_t>(order[i])] = batch.labels[i];
+          key_start[static_cast<std::size_t>(order[i])] = batch.key_start[i];
         }
     }
     CHECK(valid == 17 - std::count(labels.begin(), labels.end(), ignored_label));

@@ -43,20 +43,21 @@ class CountingSource : public TokenSource {
   mutable std::vector<bool> touched;
 };
 
-struct Buffers {
-  std::vector<std::int32_t> tokens, labels, index, key_start, position;
+struct Buffers : HostBatch {
   std::int64_t valid = 0;
-  bool operator==(const Buffers&) const = default;
+  bool operator==(const Buffers& other) const {
+    for (const BatchField& field : batch_fields)
+      if (this->*field.values != other.*field.values) return false;
+    return valid == other.valid;
+  }
 };
 
 Buffers load(SequenceLoader& loader, const std::vector<std::int64_t>& samples, const std::vector<std::int32_t>& order) {
   Buffers result;
   const std::size_t size = samples.size() * order.size();
-  for (auto* buffer : {&result.tokens, &result.labels, &result.index, &result.key_start, &result.position})
-    buffer->assign(size, -12345);
-  result.valid = loader.fill(samples, order,
-                             {result.tokens.data(), result.labels.data(), result.index.data(), result.key_start.data(),
-                              result.position.data()});
+  for (const BatchField& field : batch_fields) (result.*field.values).assign(size + 3, -12345);  // of another size
+  result.valid = loader.fill(samples, order, result);
+  for (const BatchField& field : batch_fields) CHECK((result.*field.values).size() == size);
   return result;
 }
 

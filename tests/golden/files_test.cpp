@@ -70,6 +70,7 @@ TEST_CASE("an export holds the tensors and the configuration that were loaded", 
     const Golden golden(name);
     const LoadedModel& model = golden.model;
     CompileRequest request;
+    request.scratch = cpu_scratch_bytes();
     request.spec = model.spec;
     request.options = options_for(model.spec, DType::float64, 3);
     request.mesh = Mesh({{"dp", 2}, {"ring", 1}, {"ulysses", 1}});
@@ -81,7 +82,8 @@ TEST_CASE("an export holds the tensors and the configuration that were loaded", 
     const std::string target = folder / "export";
     const ParameterSource source = golden.source();
     run_threads(2, [&](Communicator& world) {
-      Session session(world, request, programs);
+      CpuTarget cpu;
+      Session session(world, cpu, request, programs);
       session.set_parameters(source);
       const ExportedModel exported = export_model(
           session, model.spec, target, {.family = model.family, .source_config = model.config_text, .dtype = {}});

@@ -14,9 +14,9 @@
 #include "base/json.h"
 #include "io/safetensors.h"
 #include "model/huggingface.h"
+#include "run/weights.h"
 #include "verify/compare.h"
 #include "verify/reference_run.h"
-#include "run/weights.h"
 
 namespace longhaul::testing {
 
@@ -102,7 +102,7 @@ struct Golden {
   LoadedModel model;
   std::vector<WeightMapping> mappings;
   std::int64_t rows = 0, sequence = 0;
-  GlobalBatch batch;
+  HostBatch batch;
   double loss = 0;
   std::vector<double> logits, losses, norms;
   Tensors gradients;                                        ///< by their names, in their shapes

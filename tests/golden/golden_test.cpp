@@ -21,6 +21,7 @@ struct Outcome {
 CompileRequest request_for(const Golden& golden, DType dtype, int sequence_ranks, int zero_stage) {
   const auto& optimizer = golden.manifest["optimizer"];
   CompileRequest request;
+  request.scratch = cpu_scratch_bytes();
   request.spec = golden.model.spec;
   request.options = options_for(golden.model.spec, dtype, zero_stage);
   request.options.meaning.optimizer.max_norm = optimizer["max_norm"];
@@ -66,7 +67,8 @@ Outcome run_programs(const Golden& golden, DType dtype, int ranks, int zero_stag
   const ParameterSource source = golden.source();
   Outcome outcome;
   run_threads(ranks, [&](Communicator& world) {
-    Session session(world, request, model);
+    CpuTarget cpu;
+    Session session(world, cpu, request, model);
     session.set_parameters(source);
     const auto fill = [&](std::int64_t) { fill_slice(session, golden.batch, golden.sequence); };
     Outcome mine;

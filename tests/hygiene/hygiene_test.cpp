@@ -98,16 +98,16 @@ std::string command_output(const std::string& command) {
 
 TEST_CASE("a room includes only the rooms that the table allows") {
   // ARCHITECTURE.md's table. Every room may include itself and src/base.
-  const std::set<std::string> run = {"src/ir",     "src/ops",       "src/passes", "src/plan", "src/compile",
-                                     "src/config", "src/runtime",   "src/comm",   "src/data", "src/io",
-                                     "src/model",  "src/tokenizer", "kernels/cpu"};
+  const std::set<std::string> run = {"src/ir",      "src/ops",    "src/passes",  "src/plan",
+                                     "src/compile", "src/config", "src/runtime", "src/comm",
+                                     "src/data",    "src/io",     "src/model",   "src/tokenizer"};
   const auto with = [](std::set<std::string> rooms, const std::set<std::string>& more) {
     rooms.insert(more.begin(), more.end());
     return rooms;
   };
   const std::set<std::string> above_run = with(run, {"src/run"});
   const std::set<std::string> all =
-      with(above_run, {"src/verify", "src/train", "kernels/cuda", "kernels/bench", "include/longhaul"});
+      with(above_run, {"src/verify", "src/train", "kernels/cpu", "kernels/cuda", "kernels/bench", "include/longhaul"});
   const std::map<std::string, std::set<std::string>> allowed = {
       {"src/base", {}},
       {"src/config", {}},
@@ -120,7 +120,7 @@ TEST_CASE("a room includes only the rooms that the table allows") {
       {"src/plan", {"src/ir", "src/ops", "src/passes", "src/config"}},
       {"src/runtime", {"src/ir", "src/comm", "kernels/cpu", "kernels/cuda"}},
       {"src/tokenizer", {"src/io"}},
-      {"src/data", {"src/config", "src/io"}},
+      {"src/data", {"src/config", "src/io", "src/model"}},
       {"src/compile", {"src/ir", "src/ops", "src/passes", "src/model", "src/runtime"}},
       {"src/run", run},
       {"src/verify", above_run},
@@ -213,6 +213,36 @@ TEST_CASE("state is told by its role, never by a name or by the pass that made i
   CHECK(found == "");
   CHECK(std::regex_search(R"(if (name.starts_with("gradient.")))", name));  // the patterns find what they are for
   CHECK(std::regex_search("op.made_by == \"optimizer\"", provenance));
+}
+
+TEST_CASE("a back end is named in its own folder and in one factory") {
+  // Everything above the runtime sees targets and executors. Two files may name the CPU's interpreter: the oracle runs
+  // on it, whatever the run does.
+  const std::set<std::string> oracle = {"src/verify/reference_run.h", "src/verify/locate.h"};
+  const std::string interpreter = "runtime/cpu/interpreter.h";
+  const std::regex back_end(R"((runtime|kernels)/(cpu|cuda)|\bC(pu|uda)(Executor|Target|Context|Kernel)|\bcpu::)");
+  std::string found;
+  int exceptions = 0;
+  for (const SourceFile& file : code({"src"})) {
+    const std::string room = room_of(file.path);
+    // The subcommand that drives the kernels of every device has them all.
+    if (file.path == "src/run/target.cpp" || file.path == "src/cli/bench_kernels.cpp") continue;
+    const auto parts = std::count(file.path.begin(), file.path.end(), '/');
+    if (room == "src/runtime" && parts > 2) continue;  // src/runtime/cpu and its like
+    for (std::size_t i = 0; i < file.lines.size(); ++i) {
+      std::string line = file.lines[i];
+      if (oracle.contains(file.path) && included(line) == interpreter) {
+        ++exceptions;
+        continue;
+      }
+      if (room == "src/runtime") line = included(line);  // may say in comments where a device's part is
+      if (std::regex_search(line, back_end)) found += file.path + ":" + std::to_string(i + 1) + ": " + line + "\n";
+    }
+  }
+  CHECK(found == "");
+  CHECK(exceptions == 2);
+  CHECK(std::regex_search("  CpuExecutor executor;", back_end));  // the pattern finds what it is for
+  CHECK(std::regex_search("#include \"kernels/cpu/peak.h\"", back_end));
 }
 
 TEST_CASE("the environment is read in one place, and documented") {

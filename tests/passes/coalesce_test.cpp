@@ -6,7 +6,7 @@
 #include "comm/launch.h"
 #include "ir/verifier.h"
 #include "passes/pass.h"
-#include "runtime/cpu/executor.h"
+#include "runtime/cpu/target.h"
 #include "tests/passes/pass_text.h"
 #include "tests/passes/shards.h"
 #include "tests/passes/small_models.h"
@@ -227,7 +227,8 @@ TEST_CASE("buckets of any size change what a run computes in no bit, and memory 
         const CompiledModel model = compile_model(request);
         std::vector<std::map<std::string, std::string>> outputs(4);
         run_threads(4, [&](Communicator& world) {
-          CpuExecutor executor(world, model.all(), model.named, {});
+          CpuTarget cpu;
+          const auto executor = cpu.executor(world, model.all(), model.named);
           for (std::size_t p = 0; p < model.programs.size(); ++p) {
             const Graph& graph = model.programs[p]->graph;
             const auto inputs = test::random_inputs(graph);
@@ -237,15 +238,15 @@ TEST_CASE("buckets of any size change what a run computes in no bit, and memory 
               HostTensor shard({local_shape(value.shape, value.layout, graph.mesh), value.dtype});
               for (std::size_t i = 0; i < elements.size(); ++i)
                 shard.set(static_cast<std::int64_t>(i), elements[i] < 0 ? 0 : inputs.at(input.name).at(elements[i]));
-              std::memcpy(executor.buffer(input.name), shard.data(), shard.bytes.size());
+              std::memcpy(executor->host_view(input.name).data(), shard.data(), shard.bytes.size());
             }
-            executor.run(p);
+            executor->run(p);
             for (const auto& output : graph.outputs) {
               const Value& value = graph[output.value];
               const auto bytes =
                   size_of(value.dtype) * static_cast<std::size_t>(local_count(value.shape, value.layout, graph.mesh));
               outputs[static_cast<std::size_t>(world.rank())][graph.name + " " + output.name] =
-                  std::string(static_cast<const char*>(executor.buffer(output.name)), bytes);
+                  std::string(reinterpret_cast<const char*>(executor->host_view(output.name).data()), bytes);
             }
           }
           return 0;

@@ -9,7 +9,7 @@
 #include "comm/launch.h"
 #include "ir/op_definition.h"
 #include "passes/plan_memory.h"
-#include "runtime/cpu/executor.h"
+#include "runtime/cpu/target.h"
 #include "tests/passes/small_models.h"
 
 using namespace longhaul;
@@ -121,8 +121,8 @@ void check_plan(const Program& program, const NamedBuffers& named) {
   }
 }
 
-void fill(CpuExecutor& executor, const std::map<std::string, HostTensor>& inputs) {
-  for (const auto& [name, tensor] : inputs) std::memcpy(executor.buffer(name), tensor.data(), tensor.bytes.size());
+void fill(Executor& executor, const std::map<std::string, HostTensor>& inputs) {
+  for (const auto& [name, tensor] : inputs) executor.write(name, 0, std::as_bytes(std::span(tensor.bytes)));
 }
 
 ScratchBytes no_scratch() {
@@ -139,7 +139,9 @@ TEST_CASE("no two live buffers overlap") {
           const CompiledModel model = compile_model(test::request(spec, mesh, zero_stage, dtype));
           INFO("mesh " << mesh.text() << ", ZeRO " << zero_stage << ", " << name_of(dtype));
           for (const auto& program : model.programs) check_plan(*program, model.named);
-          CHECK(model.arena_bytes == arena_bytes(model.all(), model.named));
+          std::int64_t transient = 0;
+          for (const auto& program : model.programs) transient = std::max(transient, program->plan.transient_bytes);
+          CHECK(model.arena_bytes == model.named.bytes + transient);
         }
 }
 
@@ -238,15 +240,16 @@ TEST_CASE("an old state that is read after its successor is made is copied at th
   const auto run = [](const Graph& one) {
     Program program{one, {}};
     const NamedBuffers named = plan_named_buffers({&one});
-    program.plan = plan_memory(one, named, cpu_scratch_bytes(1, false));
+    program.plan = plan_memory(one, named, cpu_scratch_bytes());
     check_plan(program, named);
     double x = 0, z = 0;
     run_threads(1, [&](Communicator& world) {
-      CpuExecutor executor(world, {&program}, named, {});
-      static_cast<double*>(executor.buffer("x"))[39] = 5;
-      executor.run(0);
-      x = static_cast<double*>(executor.buffer("x"))[39];
-      z = static_cast<double*>(executor.buffer("z"))[39];
+      CpuTarget cpu;
+      const auto executor = cpu.executor(world, std::vector<const Program*>{&program}, named);
+      reinterpret_cast<double*>(executor->host_view("x").data())[39] = 5;
+      executor->run(0);
+      x = reinterpret_cast<double*>(executor->host_view("x").data())[39];
+      z = reinterpret_cast<double*>(executor->host_view("z").data())[39];
       return 0;
     });
     CHECK(x == 10);
@@ -289,13 +292,14 @@ TEST_CASE("outputs that are inputs of other names") {
   const NamedBuffers named = plan_named_buffers({&graph});
   program.plan = plan_memory(graph, named, no_scratch());
   run_threads(1, [&](Communicator& world) {
-    CpuExecutor executor(world, {&program}, named, {});
-    *static_cast<double*>(executor.buffer("a")) = 1;
-    *static_cast<double*>(executor.buffer("b")) = 2;
-    executor.run(0);
-    CHECK(executor.scalar("a") == 2);
-    CHECK(executor.scalar("b") == 2);
-    CHECK(executor.scalar("c") == 1);
+    CpuTarget cpu;
+    const auto executor = cpu.executor(world, std::vector<const Program*>{&program}, named);
+    *reinterpret_cast<double*>(executor->host_view("a").data()) = 1;
+    *reinterpret_cast<double*>(executor->host_view("b").data()) = 2;
+    executor->run(0);
+    CHECK(executor->scalar("a") == 2);
+    CHECK(executor->scalar("b") == 2);
+    CHECK(executor->scalar("c") == 1);
     return 0;
   });
   graph.outputs.push_back({"b", 0});  // an exchange, which no order of copies can do
@@ -307,23 +311,25 @@ namespace {
 // Every program of a model on one rank: the same bits as the interpreter with the same kernels, twice.
 void check_arena(const TransformerSpec& spec, int zero_stage, DType dtype, bool reference) {
   CompileRequest request = test::request(spec, test::mesh(1, 1), zero_stage, dtype);
-  request.reference_only = reference;
+  request.scratch = cpu_scratch_bytes({.reference_only = reference});
   const CompiledModel model = compile_model(request);
   InterpreterOptions options;
   options.reference_only = reference;
   Interpreter interpreter(options);
   run_threads(1, [&](Communicator& world) {
-    CpuExecutor executor(world, model.all(), model.named, {.threads = 1, .reference_only = reference});
+    CpuTarget cpu({.reference_only = reference});
+    const auto executor = cpu.executor(world, model.all(), model.named);
+    CHECK(executor->arena_bytes() == model.arena_bytes);
     for (std::size_t p = 0; p < model.programs.size(); ++p) {
       const Graph& graph = model.programs[p]->graph;
       const auto inputs = test::random_inputs(graph);
       const auto expected = interpreter.run(graph, inputs);
       for (int run = 0; run < 2; ++run) {  // whatever another program left in the transient part must not matter
-        fill(executor, inputs);
-        executor.run(p);
+        fill(*executor, inputs);
+        executor->run(p);
         for (const auto& [name, value] : expected) {
           INFO(graph.name << ": " << name << ", " << name_of(dtype) << (reference ? ", reference" : ""));
-          CHECK(std::memcmp(executor.buffer(name), value.data(), value.bytes.size()) == 0);
+          CHECK(std::memcmp(executor->host_view(name).data(), value.data(), value.bytes.size()) == 0);
         }
       }
     }
@@ -391,11 +397,11 @@ TEST_CASE("an 80-layer model compiles for 64 ranks", "[.timing]") {
   for (const auto& graph : graphs) plan_memory(graph, named, no_scratch());
   per_pass["plan_memory without kernels' scratch"] = seconds(at);
   at = Clock::now();
-  const ScratchBytes scratch = cpu_scratch_bytes(1, true);
+  const ScratchBytes scratch = cpu_scratch_bytes({.reference_only = true});
   for (const auto& graph : graphs) plan_memory(graph, named, scratch);
   per_pass["plan_memory with reference kernels' scratch"] = seconds(at);
   at = Clock::now();
-  const ScratchBytes fast = cpu_scratch_bytes(1, false);
+  const ScratchBytes fast = cpu_scratch_bytes();
   for (const auto& graph : graphs) plan_memory(graph, named, fast);
   per_pass["plan_memory with fast kernels' scratch"] = seconds(at);
   for (const auto& [pass, time] : per_pass) WARN(time << " s  " << pass);

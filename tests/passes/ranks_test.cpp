@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "comm/launch.h"
-#include "runtime/cpu/executor.h"
+#include "runtime/cpu/target.h"
 #include "tests/passes/shards.h"
 #include "tests/passes/small_models.h"
 
@@ -57,7 +57,7 @@ double compare(const Value& value, const HostTensor& whole, const Mesh& mesh,
 
 void check_ranks(const TransformerSpec& spec, const Mesh& mesh, int zero_stage, bool reference) {
   CompileRequest request = test::request(spec, mesh, zero_stage);
-  request.reference_only = reference;
+  request.scratch = cpu_scratch_bytes({.reference_only = reference});
   const CompiledModel model = compile_model(request);
   const int world = mesh.world();
   std::vector<std::map<std::string, HostTensor>> inputs, expected;
@@ -73,16 +73,17 @@ void check_ranks(const TransformerSpec& spec, const Mesh& mesh, int zero_stage, 
     for (const auto& output : model.programs[p]->graph.outputs)
       results[p][output.name].resize(static_cast<std::size_t>(world));
   run_threads(world, [&](Communicator& communicator) {
-    CpuExecutor executor(communicator, model.all(), model.named, {.threads = 1, .reference_only = reference});
+    CpuTarget cpu({.reference_only = reference});
+    const auto executor = cpu.executor(communicator, model.all(), model.named);
     for (std::size_t p = 0; p < model.programs.size(); ++p) {
       const Graph& graph = model.programs[p]->graph;
       for (const auto& input : graph.inputs)
         deal(graph[input.value], inputs[p].at(input.name), mesh, communicator.rank(),
-             static_cast<char*>(executor.buffer(input.name)));
-      executor.run(p);
+             reinterpret_cast<char*>(executor->host_view(input.name).data()));
+      executor->run(p);
       for (const auto& output : graph.outputs) {
         const Value& value = graph[output.value];
-        const auto* data = static_cast<const char*>(executor.buffer(output.name));
+        const auto* data = reinterpret_cast<const char*>(executor->host_view(output.name).data());
         results[p].at(output.name)[static_cast<std::size_t>(communicator.rank())].assign(
             data, data + size_of(value.dtype) * static_cast<std::size_t>(local_count(value.shape, value.layout, mesh)));
       }

@@ -8,6 +8,7 @@
 #include "compile/compile.h"
 #include "model/parameters.h"
 #include "runtime/cpu/interpreter.h"
+#include "runtime/cpu/target.h"
 
 namespace longhaul::test {
 
@@ -75,6 +76,7 @@ inline Mesh mesh(int dp, int ulysses) {
 inline CompileRequest request(const TransformerSpec& spec, const Mesh& mesh, int zero_stage,
                               DType dtype = DType::float64) {
   CompileRequest request;
+  request.scratch = cpu_scratch_bytes();
   request.spec = spec;
   request.mesh = mesh;
   request.batch = 2;

@@ -58,6 +58,7 @@ Run compiled(const TransformerSpec& spec, const Case& c, KeepGathered lifetime =
           "/s/r.yaml"),
       world, world, layers);
   CompileRequest& request = run.request;
+  request.scratch = cpu_scratch_bytes();
   request.spec = spec;
   request.options = options_for(spec, c.dtype, 0);
   request.mesh = place_ranks(run.parallel, request.options.placement);

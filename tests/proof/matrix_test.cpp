@@ -109,7 +109,7 @@ TEST_CASE("the case of an ignored rank leaves rank 0 without a label, under ever
   for (std::size_t split = 0; split < all_splits().size(); ++split) {
     const Cell cell = cell_of({0, split, 0, 2, 0});
     const CompileRequest request = request_for(cell);
-    const GlobalBatch batch = make_batch(cell.spec, cell.rows, cell.sequence, 0, cell.masking);
+    const HostBatch batch = make_batch(cell.spec, cell.rows, cell.sequence, 0, cell.masking);
     INFO(all_splits()[split].name);
     if (cell.order == TokenOrder::balanced) continue;  // what a rank holds depends on the documents
     for (const std::int32_t index : token_order(request.mesh, request.options.placement, request.sequence, 0))

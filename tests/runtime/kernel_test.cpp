@@ -118,7 +118,7 @@ TEST_CASE("of the CPU's kernels only matrix products are chosen again when their
   CpuContext context(1);
   KernelCache<CpuContext> cache(context, false);
   Graph graph = scales({2, 3}, {2});
-  const ValueId x = graph.input("x"), w = graph.add_input("w", {4, 3}, DType::float32, Role::parameter);
+  const ValueId x = graph.input("x"), w = graph.add_input("w", {4, 3}, DType::float32, Role::data);
   Op product;
   product.definition = find_op("einsum");
   product.operands = {x, w};

@@ -29,9 +29,10 @@ Cell cell_of(DType dtype, int threads) {
 template <typename Before, typename After>
 void run_steps(Communicator& world, const Cell& cell, const CompileRequest& request, const CompiledModel& model,
                int steps, Before&& before, After&& after) {
-  std::vector<GlobalBatch> batches;
+  std::vector<HostBatch> batches;
   for (int i = 0; i < 2; ++i) batches.push_back(make_batch(cell.spec, cell.rows, cell.sequence, i, Masking::uneven));
-  Session session(world, request, model);
+  CpuTarget cpu({.threads = cell.threads});
+  Session session(world, cpu, request, model);
   session.set_parameters(random_parameters(cell.spec, 11));
   const std::function<void(std::int64_t)> fill = [&](std::int64_t i) {
     fill_slice(session, batches[static_cast<std::size_t>(i)], cell.sequence);

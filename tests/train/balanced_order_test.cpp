@@ -73,16 +73,17 @@ TEST_CASE("what the placement says a rank attends to is what its buffers make vi
     cell.order = order;
     const CompileRequest request = request_for(cell);
     const CompiledModel model = compile_model(request);
-    const GlobalBatch batch = make_batch(cell.spec, 1, cell.sequence, 0, cell.masking);
+    const HostBatch batch = make_batch(cell.spec, 1, cell.sequence, 0, cell.masking);
     std::vector<std::int32_t> starts;
     for (std::size_t i = 0; i < batch.key_start.size(); ++i)
       if (batch.key_start[i] == static_cast<std::int32_t>(i)) starts.push_back(batch.key_start[i]);
     run_threads(cell.world(), [&](Communicator& world) {
-      Session session(world, request, model);
+      CpuTarget cpu;
+      Session session(world, cpu, request, model);
       fill_slice(session, batch, cell.sequence);
-      const MicroBatch buffers = session.micro_batch();
+      const HostBatch& buffers = session.micro_batch();
       double visible = 0;
-      for (std::int64_t slot = 0; slot < session.slots(); ++slot)
+      for (std::size_t slot = 0; slot < buffers.index.size(); ++slot)
         visible += buffers.index[slot] - buffers.key_start[slot] + 1;
       visible *= 2 * 4 * 8;  // layers, heads, head_dim
       const auto shares = session.placement().shares(starts, static_cast<std::int32_t>(cell.sequence));

@@ -20,7 +20,8 @@ std::string refusal(const Cell& cell, const Cell& theirs, const std::function<vo
       const CompileRequest request = request_for(world.rank() == other ? theirs : cell);
       CompiledModel model = compile_model(request);
       if (world.rank() == other && tamper) tamper(model);
-      Session session(world, request, model);
+      CpuTarget cpu;
+      Session session(world, cpu, request, model);
       return 0;
     });
   } catch (const std::exception& error) {

@@ -57,10 +57,11 @@ TEST_CASE("a step without any valid token changes nothing but decay, and nothing
   const CompileRequest request = request_for(cell);
   const CompiledModel model = compile_model(request);
   run_threads(2, [&](Communicator& world) {
-    Session session(world, request, model);
+    CpuTarget cpu;
+    Session session(world, cpu, request, model);
     session.set_parameters(random_parameters(spec, 11));
     const StepResult result = session.step(1, 1e-2, 1, [&](std::int64_t) {
-      GlobalBatch batch = make_batch(spec, 2, 1, 0, Masking::plain);
+      HostBatch batch = make_batch(spec, 2, 1, 0, Masking::plain);
       for (auto& label : batch.labels) label = -100;
       fill_slice(session, batch, 1);
     });

@@ -40,11 +40,11 @@ Verified verify_on(int ranks, const Experiment& experiment) {
     DataCursor cursor;
     source.sampler->take(cursor, samples);
     const CompiledModel model = compile_model(setup.request);
-    Session session(world, setup.request, model);
+    Session session(world, *setup.target, setup.request, model);
     source.fill(session, samples, 0);
-    const MicroBatch batch = session.micro_batch();
+    const HostBatch& batch = session.micro_batch();
     std::int64_t& labels = verified.labels[static_cast<std::size_t>(world.rank())];
-    for (std::int64_t i = 0; i < session.rows() * session.slots(); ++i) labels += batch.labels[i] >= 0;
+    for (const std::int32_t label : batch.labels) labels += label >= 0;
     if (world.rank() != 0) return 0;
     for (const auto& row : mine.rows)
       if (row.name == "loss") verified.loss = row.norm;

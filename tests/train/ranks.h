@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "plan/mesh.h"
+#include "runtime/cpu/target.h"
 #include "small_models.h"
 
 namespace longhaul::testing {
@@ -72,7 +73,7 @@ inline CompileRequest request_for(const Cell& cell) {
   request.options.placement.token_order = cell.order;
   request.options.placement.window_axes = cell.window_axes;
   request.kinds = step_kinds(cell.micro_batches, false);
-  request.threads = cell.threads;
+  request.scratch = cpu_scratch_bytes({.threads = cell.threads});
   return request;
 }
 
@@ -80,7 +81,8 @@ inline CompileRequest request_for(const Cell& cell) {
 /// that the arena is as planned.
 inline Outcome run_rank(Communicator& world, const Cell& cell, const CompileRequest& request,
                         const CompiledModel& model, std::string& problem) {
-  Session session(world, request, model);
+  CpuTarget cpu({.threads = cell.threads});
+  Session session(world, cpu, request, model);
   session.set_parameters(random_parameters(cell.spec, 11));
   const auto fill = [&](int step) {
     return [&, step](std::int64_t i) {
@@ -117,7 +119,7 @@ inline Outcome run_rank(Communicator& world, const Cell& cell, const CompileRequ
       problem = fmt::format("rank {} sent {} bytes by {}, predicted {}", world.rank(), sent[kind].bytes_sent, name,
                             predicted[name]);
   }
-  if (static_cast<std::int64_t>(session.executor().arena_bytes()) != model.arena_bytes)
+  if (session.executor().arena_bytes() != model.arena_bytes)
     problem = fmt::format("the arena has {} bytes, planned {}", session.executor().arena_bytes(), model.arena_bytes);
   return outcome;
 }
@@ -147,7 +149,7 @@ inline Outcome run_reference(const Cell& cell) {
   ReferenceRun reference(request.spec, request.options.meaning, request.batch, cell.sequence);
   reference.set_parameters(random_parameters(cell.spec, 11), request.options.precision.master());
   const auto batches = [&](int step) {
-    std::vector<GlobalBatch> list;
+    std::vector<HostBatch> list;
     for (std::int64_t i = 0; i < cell.micro_batches; ++i)
       list.push_back(make_batch(cell.spec, cell.rows, cell.sequence, static_cast<int>(step * 10 + i), cell.masking));
     return list;

@@ -7,6 +7,7 @@
 #include "comm/launch.h"
 #include "ir/op_definition.h"
 #include "model/initialise.h"
+#include "runtime/cpu/target.h"
 #include "verify/compare.h"
 #include "verify/reference_run.h"
 
@@ -94,9 +95,9 @@ enum class Masking { plain, uneven, one_rank_ignored, first_row_ignored, packed 
 
 /// Micro-batch `number` of a run: tokens from a counter-based stream; labels are the next tokens, some ignored as
 /// `masking` says.
-inline GlobalBatch make_batch(const TransformerSpec& spec, std::int64_t rows, std::int64_t sequence, int number,
-                              Masking masking) {
-  GlobalBatch batch;
+inline HostBatch make_batch(const TransformerSpec& spec, std::int64_t rows, std::int64_t sequence, int number,
+                            Masking masking) {
+  HostBatch batch;
   const auto token = [&](std::int64_t row, std::int64_t at) {
     return static_cast<std::int32_t>(
         philox({static_cast<std::uint32_t>(at), static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(number), 7},
@@ -127,8 +128,8 @@ inline GlobalBatch make_batch(const TransformerSpec& spec, std::int64_t rows, st
 }
 
 /// This rank's slice of a whole micro-batch, padded as the loader pads.
-inline void fill_slice(Session& session, const GlobalBatch& batch, std::int64_t sequence) {
-  const MicroBatch target = session.micro_batch();
+inline void fill_slice(Session& session, const HostBatch& batch, std::int64_t sequence) {
+  HostBatch& target = session.micro_batch();
   std::size_t at = 0;
   for (std::int64_t r = 0; r < session.rows(); ++r) {
     const std::int64_t row = (session.data_rank() * session.rows() + r) * sequence;

@@ -189,7 +189,8 @@ TEST_CASE("a checkpoint goes on in other shard groups", "[threads]") {
     const CompileRequest request = request_for(cell);
     const CompiledModel model = compile_model(request);
     run_threads(4, [&](Communicator& world) {
-      Session session(world, request, model);
+      CpuTarget cpu;
+      Session session(world, cpu, request, model);
       session.set_parameters(random_parameters(spec, 11));
       steps(cell, session, 1, 2);
       CheckpointStore store(folder, 0);
@@ -208,7 +209,8 @@ TEST_CASE("a checkpoint goes on in other shard groups", "[threads]") {
     const CompiledModel model = compile_model(request);
     double loss = 0;
     run_threads(cell.world(), [&](Communicator& world) {
-      Session session(world, request, model);
+      CpuTarget cpu;
+      Session session(world, cpu, request, model);
       load_checkpoint(session, checkpoint);
       const double mine = steps(cell, session, 3, 4);
       if (world.rank() == 0) loss = mine;
@@ -223,7 +225,8 @@ TEST_CASE("every rank's state lies in its group, and copies outside it are numbe
   const CompileRequest request = request_for(cell);
   const CompiledModel model = compile_model(request);
   run_threads(4, [&](Communicator& world) {
-    Session session(world, request, model);
+    CpuTarget cpu;
+    Session session(world, cpu, request, model);
     for (const auto& tensor : session.state()) {
       const std::int64_t half = (element_count(tensor.shape) + 1) / 2;
       const std::int64_t begin = world.rank() % 2 ? half : 0;

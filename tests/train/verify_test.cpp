@@ -62,6 +62,30 @@ TEST_CASE("runs without a fault are verified", "[threads]") {
   }
 }
 
+#ifdef LONGHAUL_WITH_OPENBLAS
+TEST_CASE("verify multiplies matrices with the libraries that training would", "[threads]") {
+  const SmallExperiment small(small_llama());
+  const std::vector<std::string> keys = with(two_by_two, {"training.matmul=openblas"});
+  const Experiment experiment = small.load(with(keys, {"training.dtype=float32"}));
+  std::vector<std::string> libraries(4);
+  run_threads(4, [&](Communicator& world) {
+    const RunSetup setup = prepare_run(experiment, world.size(), Hosts::one(world.size()));
+    LONGHAUL_CHECK(setup.target->libraries() == "{}", "{}", setup.target->libraries());
+    const VerificationReport report = verify_run(world, setup, {});
+    LONGHAUL_CHECK(!report.differs, "{}", report.text());
+    libraries[static_cast<std::size_t>(world.rank())] = setup.target->libraries();
+    return 0;
+  });
+  for (const std::string& text : libraries) {
+    CHECK(text.find("openblas") != std::string::npos);
+    CHECK(text.find("onednn") == std::string::npos);
+    CHECK(text.find("reference") == std::string::npos);
+  }
+  CHECK_THROWS_WITH(verify_on(4, small.load(with(keys, {"training.dtype=bfloat16"}))),
+                    Catch::Contains("training.matmul is openblas") && Catch::Contains("bfloat16"));
+}
+#endif
+
 TEST_CASE("gradients in a coarser dtype than activations are verified", "[threads]") {
   const SmallExperiment small(small_llama());
   for (const std::string dtype : {"float32", "bfloat16"})

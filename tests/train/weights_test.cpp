@@ -100,6 +100,7 @@ std::vector<double> read_range(const ParameterSource& source, const std::string&
 
 CompileRequest request_for(const TransformerSpec& spec, DType dtype, int stage, int data, int ulysses) {
   CompileRequest request;
+  request.scratch = cpu_scratch_bytes();
   request.spec = spec;
   request.options = options_for(spec, dtype, stage);
   request.mesh = Mesh({{"dp", data}, {"ring", 1}, {"ulysses", ulysses}});
@@ -113,7 +114,8 @@ ExportedModel export_once(const CompileRequest& request, const std::string& fold
   const CompiledModel model = compile_model(request);
   ExportedModel result;
   run_threads(request.mesh.world(), [&](Communicator& world) {
-    Session session(world, request, model);
+    CpuTarget cpu;
+    Session session(world, cpu, request, model);
     session.set_parameters(random_parameters(request.spec, 5));
     const ExportedModel exported = export_model(session, request.spec, folder, options);
     if (world.rank() == 0) result = exported;
@@ -323,7 +325,8 @@ TEST_CASE("an export that fails on rank 0 fails on all ranks and leaves the earl
   auto* const handler = std::signal(SIGXFSZ, SIG_IGN);
   std::vector<std::string> messages(2);
   run_threads(2, [&](Communicator& world) {
-    Session session(world, request, model);
+    CpuTarget cpu;
+    Session session(world, cpu, request, model);
     session.set_parameters(random_parameters(request.spec, 6));  // other numbers
     world.barrier();
     if (world.rank() == 0) {
@@ -346,7 +349,8 @@ TEST_CASE("an export that fails on rank 0 fails on all ranks and leaves the earl
 
   // The ranks can go on, and an export over an earlier one replaces its two files only.
   run_threads(2, [&](Communicator& world) {
-    Session session(world, request, model);
+    CpuTarget cpu;
+    Session session(world, cpu, request, model);
     session.set_parameters(random_parameters(request.spec, 6));
     // A folder cannot be made where a file is.
     const std::string message =

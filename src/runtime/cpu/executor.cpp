@@ -1,5 +1,6 @@
 #include "runtime/cpu/executor.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 
@@ -9,22 +10,22 @@
 
 namespace longhaul {
 
-std::int64_t arena_bytes(const std::vector<const Program*>& programs, const NamedBuffers& named) {
+namespace {
+
+// Named buffers, and the largest program's transients.
+std::size_t bytes_for(std::span<const Program* const> programs, const NamedBuffers& named) {
   std::int64_t transient = 0;
   for (const Program* program : programs) transient = std::max(transient, program->plan.transient_bytes);
-  return named.bytes + transient;
+  return static_cast<std::size_t>(named.bytes + transient);
 }
 
-CpuExecutor::CpuExecutor(Communicator& world, const std::vector<const Program*>& programs, const NamedBuffers& named,
-                         const ExecutorOptions& options)
-    : world_(world),
-      named_(named),
-      arena_(static_cast<std::size_t>(longhaul::arena_bytes(programs, named))),
-      context_(options.threads),
-      kernels_(context_, options.reference_only) {
-  context_.set_libraries(options.libraries);
+}  // namespace
+
+CpuExecutor::CpuExecutor(Communicator& world, std::span<const Program* const> programs, const NamedBuffers& named,
+                         CpuContext& context, CpuKernelCache& kernels)
+    : world_(world), named_(named), arena_(bytes_for(programs, named)), context_(context), kernels_(kernels) {
   programs_.reserve(programs.size());
-  for (const Program* program : programs) prepare(*program, world.rank());
+  for (const Program* program : programs) prepare(*program);
 }
 
 Communicator& CpuExecutor::group(const Graph& graph, const AxisList& axes) {
@@ -33,14 +34,14 @@ Communicator& CpuExecutor::group(const Graph& graph, const AxisList& axes) {
   return *entry;
 }
 
-void CpuExecutor::prepare(const Program& program, int rank) {
+void CpuExecutor::prepare(const Program& program) {
   const Graph& graph = program.graph;
   LONGHAUL_CHECK(graph.mesh.world() == world_.size(), "a program for {} ranks on {}", graph.mesh.world(),
                  world_.size());
   Prepared prepared;
   prepared.copies = program.plan.final_copies;
   prepared.instructions.reserve(graph.ops.size());
-  const auto place = [&](ValueId id) -> char* {
+  const auto stored = [&](ValueId id) -> char* {
     const std::int64_t offset = program.plan.value_offset[static_cast<std::size_t>(id)];
     LONGHAUL_CHECK(offset >= 0, "value %{} has no place", id);
     return arena_.data() + offset;
@@ -51,7 +52,7 @@ void CpuExecutor::prepare(const Program& program, int rank) {
     instruction.op = &op;
     std::size_t scratch = 0;
     if (op.definition->communication) {
-      instruction.communication = std::make_unique<CommunicationStep>(graph, op, rank);
+      instruction.communication = std::make_unique<CommunicationStep>(graph, op, world_.rank());
       if (!instruction.communication->is_local()) instruction.group = &group(graph, instruction.communication->axes);
       scratch = static_cast<std::size_t>(instruction.communication->scratch_bytes());
     } else {
@@ -63,8 +64,8 @@ void CpuExecutor::prepare(const Program& program, int rank) {
                    "{} needs {} bytes of scratch, planned {}", op.definition->name, scratch,
                    program.plan.scratch_bytes[i]);
     if (scratch) instruction.scratch = arena_.data() + program.plan.scratch_offset[i];
-    for (ValueId operand : op.operands) instruction.operands.push_back(place(operand));
-    for (ValueId result : op.results) instruction.results.push_back(place(result));
+    for (ValueId operand : op.operands) instruction.operands.push_back(stored(operand));
+    for (ValueId result : op.results) instruction.results.push_back(stored(result));
     prepared.instructions.push_back(std::move(instruction));
   }
   programs_.push_back(std::move(prepared));
@@ -77,11 +78,11 @@ void CpuExecutor::run(std::size_t i) {
     const auto begin = profiling_ ? Clock::now() : Clock::time_point();
     if (instruction.communication)
       run_communication(*instruction.communication, instruction.group, instruction.operands, instruction.results,
-                        instruction.scratch, context_.pool(), profiling_ ? &times_ : nullptr);
+                        instruction.scratch, context_.pool(), profiling_ ? &profile_.communication : nullptr);
     else
       instruction.kernel->run({instruction.operands.data(), instruction.results.data(), instruction.scratch, context_});
     if (profiling_) {
-      ProfileRow& row = profile_[instruction.op->definition->name];
+      Profile::Row& row = profile_.ops[instruction.op->definition->name];
       row.seconds += std::chrono::duration<double>(Clock::now() - begin).count();
       row.calls += 1;
       row.flops += instruction.flops;
@@ -91,10 +92,33 @@ void CpuExecutor::run(std::size_t i) {
     std::memmove(arena_.data() + copy.to, arena_.data() + copy.from, static_cast<std::size_t>(copy.bytes));
 }
 
-void* CpuExecutor::buffer(std::string_view name) {
-  const auto slot = named_.slots.find(name);
-  LONGHAUL_CHECK(slot != named_.slots.end(), "no buffer is called {}", name);
-  return arena_.data() + slot->second.offset;
+std::int64_t CpuExecutor::place(std::string_view buffer, std::int64_t byte, std::size_t count) const {
+  const auto slot = named_.slots.find(buffer);
+  LONGHAUL_CHECK(slot != named_.slots.end(), "no buffer is called {}", buffer);
+  LONGHAUL_CHECK(byte >= 0 && byte + static_cast<std::int64_t>(count) <= slot->second.bytes,
+                 "bytes [{}, {}) of {}, which has {}", byte, byte + static_cast<std::int64_t>(count), buffer,
+                 slot->second.bytes);
+  return slot->second.offset + byte;
+}
+
+void CpuExecutor::read(std::string_view buffer, std::int64_t byte, std::span<std::byte> to) const {
+  const char* const from = arena_.data() + place(buffer, byte, to.size());
+  if (!to.empty()) std::memcpy(to.data(), from, to.size());
+}
+
+void CpuExecutor::write(std::string_view buffer, std::int64_t byte, std::span<const std::byte> from) {
+  char* const to = arena_.data() + place(buffer, byte, from.size());
+  if (!from.empty()) std::memcpy(to, from.data(), from.size());
+}
+
+void CpuExecutor::zero(std::string_view buffer) {
+  const auto whole = host_view(buffer);
+  if (!whole.empty()) std::memset(whole.data(), 0, whole.size());
+}
+
+std::span<std::byte> CpuExecutor::host_view(std::string_view buffer) {
+  char* const begin = arena_.data() + place(buffer, 0, 0);
+  return {reinterpret_cast<std::byte*>(begin), static_cast<std::size_t>(named_.slots.find(buffer)->second.bytes)};
 }
 
 Traffic CpuExecutor::traffic() const {

@@ -3,55 +3,35 @@
 #pragma once
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "comm/communicator.h"
 #include "ir/memory_plan.h"
-#include "runtime/communication.h"
 #include "runtime/cpu/arena.h"
 #include "runtime/cpu/kernel.h"
+#include "runtime/executor.h"
 #include "runtime/program.h"
 
 namespace longhaul {
 
-struct ExecutorOptions {
-  int threads = 1;
-  bool reference_only = false;
-  std::shared_ptr<cpu::MatmulLibraries> libraries = nullptr;  // null: each product's first library
-};
-
-class CpuExecutor {
+class CpuExecutor final : public Executor {
  public:
   /// Groups of the mesh are made here, collectively: all ranks construct their executor with the same programs in the
-  /// same order.
-  CpuExecutor(Communicator& world, const std::vector<const Program*>& programs, const NamedBuffers& named,
-              const ExecutorOptions& options);
+  /// same order. Kernels come from `kernels` and run with `context`; both must outlive the executor.
+  CpuExecutor(Communicator& world, std::span<const Program* const> programs, const NamedBuffers& named,
+              CpuContext& context, CpuKernelCache& kernels);
 
-  /// Runs programs[i].
-  void run(std::size_t i);
-
-  /// A named buffer (state, data, results); throws std::logic_error for an unknown name.
-  void* buffer(std::string_view name);
-  double scalar(std::string_view name) { return *static_cast<double*>(buffer(name)); }
-  void set_scalar(std::string_view name, double value) { *static_cast<double*>(buffer(name)) = value; }
-
-  std::size_t arena_bytes() const { return arena_.bytes(); }
-  /// Of all groups together, since the last reset.
-  Traffic traffic() const;
-  void reset_traffic();
-
-  /// Seconds spent per op name since profiling was switched on; off by default. All ranks switch it together: while it
-  /// is on, ranks wait for one another before every collective, so that waiting can be told from moving.
-  void profile(bool on) { profiling_ = on; }
-  struct ProfileRow {
-    double seconds = 0;
-    std::int64_t calls = 0;
-    double flops = 0;
-  };
-  const std::map<std::string, ProfileRow>& profile() const { return profile_; }
-  /// Of all collectives, since profiling was switched on.
-  const CommunicationTimes& communication_times() const { return times_; }
+  void run(std::size_t program) override;
+  void read(std::string_view buffer, std::int64_t byte, std::span<std::byte> to) const override;
+  void write(std::string_view buffer, std::int64_t byte, std::span<const std::byte> from) override;
+  void zero(std::string_view buffer) override;
+  std::span<std::byte> host_view(std::string_view buffer) override;
+  std::int64_t arena_bytes() const override { return static_cast<std::int64_t>(arena_.bytes()); }
+  Traffic traffic() const override;
+  void reset_traffic() override;
+  void set_profiling(bool on) override { profiling_ = on; }
+  const Profile& profile() const override { return profile_; }
 
  private:
   struct Instruction {
@@ -68,22 +48,20 @@ class CpuExecutor {
     std::vector<Instruction> instructions;
     std::vector<MemoryPlan::Copy> copies;
   };
-  void prepare(const Program& program, int rank);
+  void prepare(const Program& program);
   Communicator& group(const Graph& graph, const AxisList& axes);
+  // Where bytes [byte, byte + count) of a buffer lie in the arena.
+  std::int64_t place(std::string_view buffer, std::int64_t byte, std::size_t count) const;
 
   Communicator& world_;
   NamedBuffers named_;
   Arena arena_;
-  CpuContext context_;
-  CpuKernelCache kernels_;
+  CpuContext& context_;
+  CpuKernelCache& kernels_;
   std::map<AxisList, std::unique_ptr<Communicator>> groups_;
   std::vector<Prepared> programs_;
   bool profiling_ = false;
-  std::map<std::string, ProfileRow> profile_;
-  CommunicationTimes times_;
+  Profile profile_;
 };
-
-/// The arena size that these programs need: named buffers, and the largest program's transients.
-std::int64_t arena_bytes(const std::vector<const Program*>& programs, const NamedBuffers& named);
 
 }  // namespace longhaul

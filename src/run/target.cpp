@@ -1,0 +1,39 @@
+#include "run/target.h"
+
+#include <algorithm>
+
+#include "base/environment.h"
+#include "base/error.h"
+#include "base/host.h"
+#include "runtime/cpu/target.h"
+
+namespace longhaul {
+namespace {
+
+bool reference_kernels() {
+  const std::string kernels = environment("LONGHAUL_KERNELS");
+  if (!kernels.empty() && kernels != "reference")
+    fail("LONGHAUL_KERNELS is '{}'; allowed are 'reference' or unset", kernels);
+  return kernels == "reference";
+}
+
+int resolve_threads(const Experiment& experiment, int ranks_here) {
+  if (experiment.training.threads) return static_cast<int>(*experiment.training.threads);
+  // The ranks of a host share its cores, and a rank that is bound to some uses no more than those.
+  return std::max(1, std::min(usable_cores(), machine_cores() / ranks_here));
+}
+
+}  // namespace
+
+std::shared_ptr<Target> make_target(const Experiment& experiment, int ranks_here) {
+  if (experiment.device.type != DeviceType::cpu)
+    fail("device.type is {}: this build has no such executor; allowed is cpu", value_of(experiment, "device.type"));
+  const int ranks = std::max(1, ranks_here);
+  TargetOptions options;
+  options.threads = resolve_threads(experiment, ranks);
+  options.reference_only = reference_kernels();
+  options.cores = std::min<double>(options.threads, static_cast<double>(machine_cores()) / ranks);
+  return std::make_shared<CpuTarget>(options);
+}
+
+}  // namespace longhaul
