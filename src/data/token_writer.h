@@ -1,0 +1,56 @@
+// Token files that training reads, written document by document.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace longhaul {
+
+/// How far an output is.
+struct TokenCounts {
+  std::int64_t documents = 0, tokens = 0;
+  std::int64_t prompt_tokens = 0;  // tokens that are no labels
+  bool operator==(const TokenCounts&) const = default;
+};
+
+/// Writes megatron (PREFIX.bin, PREFIX.idx), datatrove (PREFIX.ds with .index, .metadata and, where tokens are no
+/// labels, .loss) or llmc (PREFIX.bin). Until finish() everything lies under names that end in .partial.
+class TokenWriter {
+ public:
+  /// `vocabulary` decides how wide a token is; `tokenizer` is named in metadata. `from`: what partial files of an
+  /// earlier writer hold for certain; they are cut to it. Throws Error: an unknown format, files that cannot be written
+  /// or are shorter than `from` says.
+  TokenWriter(std::string format, std::string prefix, std::int64_t vocabulary, std::string tokenizer, TokenCounts from);
+  TokenWriter(const TokenWriter&) = delete;
+  ~TokenWriter();
+
+  /// One document; its first `prompt` tokens are no labels. Throws Error: for prompts in a format that has no place for
+  /// them, for too many tokens, on a full disk.
+  void add(std::span<const std::int32_t> tokens, std::int64_t prompt);
+  /// Makes everything added so far durable.
+  void flush();
+  /// Writes what a format has at its ends and gives the files their names. Throws Error when there are no tokens.
+  void finish();
+
+  const TokenCounts& counts() const { return counts_; }
+  /// The file that finish() makes first: PREFIX.bin or PREFIX.ds.
+  static std::string output_file(const std::string& format, const std::string& prefix);
+
+ private:
+  struct Part {
+    std::string path, buffer;
+    int descriptor = -1;
+    std::int64_t written = 0;  // bytes in the file
+  };
+  void open(Part& part, const std::string& path, std::int64_t bytes);
+  void write(Part& part);
+  void write_megatron_index();
+  void write_llmc_header();
+
+  std::string format_, prefix_, tokenizer_;
+  int width_;
+  TokenCounts counts_;
+  Part tokens_, ends_, loss_;
+};
+
+}  // namespace longhaul

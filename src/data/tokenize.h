@@ -1,0 +1,42 @@
+// Text files to token files, on several threads.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/token_writer.h"
+#include "tokenizer/tokenizer.h"
+
+namespace longhaul {
+
+struct TokenizeOptions {
+  /// Files of text (a file is a document) and, where the name ends in .jsonl, of JSON lines (a line is a document, with
+  /// the field text, or prompt and completion); .gz and .zst behind that for compressed ones.
+  std::vector<std::string> files;
+  std::string format;  // megatron, datatrove, llmc
+  std::string prefix;  // of the output's names
+  int threads = 1;
+  std::optional<std::int32_t> end_token;  // after every document
+  EncodeOptions encode;
+};
+
+struct TokenizeProgress {
+  TokenCounts counts;
+  std::int64_t empty_documents = 0;
+  std::int64_t text_bytes = 0;                 // decompressed
+  std::int64_t file_bytes = 0, all_bytes = 0;  // read of the files, and of all of them
+};
+
+/// Tokenizes all files, in order; the output does not depend on the number of threads. Every half minute its state goes
+/// to PREFIX.progress.json; the same call after an interruption goes on from there. `report` is called about ten times
+/// a second. Throws Error naming file and line; a finished output of the name is not overwritten, nor an unfinished one
+/// that was begun with other files or options.
+TokenizeProgress tokenize_files(const Tokenizer& tokenizer, const TokenizeOptions& options,
+                                const std::function<void(const TokenizeProgress&)>& report);
+
+/// A hash of everything that decides the output: the tokenizer, the files' names, sizes and times, the options.
+std::string tokenize_key(const Tokenizer& tokenizer, const TokenizeOptions& options);
+
+}  // namespace longhaul
