@@ -87,11 +87,11 @@ void remove_older(const std::string& folder, std::int64_t step, int keep_latest_
 void check_entry(const ShardEntry& entry) {
   const std::int64_t count = element_count(entry.shape);
   std::int64_t previous = 0;
-  LONGHAUL_CHECK(entry.data || entry.read || entry.ranges.empty(), "no elements of tensor '{}'", entry.name);
   for (const auto& range : entry.ranges) {
     LONGHAUL_CHECK(range.begin >= previous && range.end >= range.begin && range.end <= count,
                    "checkpoint range [{}, {}) of tensor '{}' with {} elements, after {}", range.begin, range.end,
                    entry.name, count, previous);
+    LONGHAUL_CHECK(entry.data || entry.read || range.begin == range.end, "no elements of tensor '{}'", entry.name);
     previous = range.end;
   }
 }
