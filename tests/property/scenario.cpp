@@ -88,26 +88,33 @@ std::string verify_command(const Scenario& s, const std::filesystem::path& exper
   return fmt::format("longhaul verify {} --ranks {}", experiment.string(), s.world);
 }
 
-// In the order in which the program looks.
-std::string refusal(const Scenario& s) {
-  if (s.ring > 1 && s.gather > 1) return "ring and gather_kv are two ways";
-  if (s.batch % (s.rows * s.data) != 0) return "training.global_batch_size is";
+std::vector<std::string> refusals(const Scenario& s) {
+  std::vector<std::string> list;
+  const auto when = [&](bool condition, const char* message) {
+    if (condition) list.emplace_back(message);
+  };
+  when(s.ring > 1 && s.gather > 1, "ring and gather_kv are two ways");
+  when(s.batch % (s.rows * s.data) != 0, "training.global_batch_size is");
+  when(s.world % s.data != 0, "parallelism.data is");
+  when(s.world % (s.ulysses * s.ring * s.gather) != 0, "parallelism.sequence is");
+  when(s.world != s.data * s.ulysses * s.ring * s.gather, "parallelism.data x parallelism.sequence is");
+  when(s.spec.learned_positions && s.sequence > s.spec.max_positions, "learned positions");
+  when(s.packed && s.documents.empty(), "where documents end");
   for (const auto* layer : s.spec.each_layer()) {
-    if (layer->attention.heads % layer->attention.kv_heads != 0) return "must be a multiple of attention.kv_heads";
-    if (layer->rope.kind != RopeKind::none &&
-        (layer->rope.rotary_dim % 2 != 0 || layer->rope.rotary_dim > layer->attention.head_dim))
-      return "rope.rotary_dim is";
+    when(layer->attention.heads % layer->attention.kv_heads != 0, "must be a multiple of attention.kv_heads");
+    when(layer->rope.kind != RopeKind::none &&
+             (layer->rope.rotary_dim % 2 != 0 || layer->rope.rotary_dim > layer->attention.head_dim),
+         "rope.rotary_dim is");
+    when(layer->attention.heads % s.ulysses != 0, "query heads, which do not divide over");
+    when(layer->attention.soft_cap != 0, "soft-capped attention scores are not supported");
   }
-  if (s.world % s.data != 0) return "parallelism.data is";
-  if (s.world % (s.ulysses * s.ring * s.gather) != 0) return "parallelism.sequence is";
-  for (const auto* layer : s.spec.each_layer())
-    if (layer->attention.heads % s.ulysses != 0) return "query heads, which do not divide over";
-  if (s.world != s.data * s.ulysses * s.ring * s.gather) return "parallelism.data x parallelism.sequence is";
-  if (s.spec.learned_positions && s.sequence > s.spec.max_positions) return "learned positions";
-  if (s.packed && s.documents.empty()) return "where documents end";
-  for (const auto* layer : s.spec.each_layer())
-    if (layer->attention.soft_cap != 0) return "soft-capped attention scores are not supported";
-  return "";
+  return list;
+}
+
+std::int64_t least_hidden_size(const TransformerSpec& spec) {
+  bool centred = spec.final_norm.kind == NormKind::layer;
+  for (const auto& group : spec.layers) centred |= group.layer.norm.kind == NormKind::layer;
+  return centred ? 3 : 2;
 }
 
 std::vector<Scenario> simpler(const Scenario& s) {
@@ -166,8 +173,9 @@ std::vector<Scenario> simpler(const Scenario& s) {
   spec(&TransformerSpec::logits_scale, 1.0);
   spec(&TransformerSpec::logits_soft_cap, 0.0);
   spec(&TransformerSpec::final_norm, NormSpec{});
-  for (const std::int64_t size : {std::int64_t{2}, s.spec.hidden_size / 2, s.spec.hidden_size - 1})
-    if (size >= 2 && size < s.spec.hidden_size) spec(&TransformerSpec::hidden_size, size);
+  const std::int64_t least = least_hidden_size(s.spec);
+  for (const std::int64_t size : {least, s.spec.hidden_size / 2, s.spec.hidden_size - 1})
+    if (size >= least && size < s.spec.hidden_size) spec(&TransformerSpec::hidden_size, size);
   for (const std::int64_t size : {std::int64_t{2}, s.spec.vocabulary / 2})
     if (size >= 2 && size < s.spec.vocabulary) spec(&TransformerSpec::vocabulary, size);
   for (std::size_t i = 0; i < s.spec.layers.size(); ++i) {

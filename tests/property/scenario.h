@@ -35,8 +35,14 @@ std::filesystem::path write_experiment(const Scenario& scenario, const std::file
 /// The command that replays it.
 std::string verify_command(const Scenario& scenario, const std::filesystem::path& experiment);
 
-/// Empty when the program must run it; else a part of the message with which it must refuse.
-std::string refusal(const Scenario& scenario);
+/// Empty when the program must run it; else a part of each message with which it may refuse. An experiment may have
+/// several faults: which of them is told first is the program's choice, that it is one of them is not.
+std::vector<std::string> refusals(const Scenario& scenario);
+
+/// The smallest hidden size with which a comparison to 1e-10 means something. Layer norm makes of two elements +1 and
+/// -1 whatever they are, but for epsilon: its gradient is a difference of nearly equal numbers, of which rounding
+/// leaves few digits (a relative error of 1e-9 and more was seen). Three elements keep a direction of their own.
+std::int64_t least_hidden_size(const TransformerSpec& spec);
 
 /// Simpler scenarios that differ in one thing, the boldest steps first.
 std::vector<Scenario> simpler(const Scenario& scenario);
