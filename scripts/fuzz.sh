@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Fuzzes every parser: scripts/fuzz.sh [SECONDS [TARGET...]]. SECONDS (default 60) for each target, as many at once as
+# there are cores. Inputs that reach something new stay in build-fuzz/corpus; a finding ends the script with the input's
+# name, and `build-fuzz/fuzz_TARGET FILE` repeats it. Needs clang with libFuzzer (Debian: clang, libclang-rt-14-dev).
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+seconds=${1:-60}
+shift || true
+compiler=$(command -v clang++ || command -v clang++-14) || { echo "fuzz.sh: clang++ is missing" >&2; exit 1; }
+build=$root/build-fuzz
+cmake -S "$root/tests/fuzz" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_COMPILER="$compiler" >"$build.log" 2>&1 ||
+  { cat "$build.log" >&2; exit 1; }
+rm -f "$build.log"
+targets=("$@")
+if ((${#targets[@]} == 0)); then
+  for file in "$root"/tests/fuzz/*.cpp; do targets+=("$(basename "$file" .cpp)"); done
+fi
+cmake --build "$build" -j "${JOBS:-$(nproc)}" --target "${targets[@]/#/fuzz_}"
+
+run() {
+  local target=$1 corpus=$build/corpus/$1 log=$build/$1.log
+  mkdir -p "$corpus" "$build/findings"
+  # Leaks are looked for at the end only: at every input it halves the speed.
+  if "$build/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 -verbosity=1 \
+    -print_final_stats=1 -artifact_prefix="$build/findings/$target-" "$corpus" "$root/tests/fuzz/corpus/$target" \
+    >"$log" 2>&1; then
+    printf '%-12s %s executions\n' "$target" "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"
+  else
+    tail -n 60 "$log"
+    printf '%-12s FAILED, see %s\n' "$target" "$log"
+    return 1
+  fi
+}
+export -f run
+export build root seconds
+export UBSAN_OPTIONS=print_stacktrace=1
+printf '%s\n' "${targets[@]}" | xargs -P "${JOBS:-$(nproc)}" -I{} bash -c 'run {}'
