@@ -1,13 +1,14 @@
 #include "base/json.h"
 
 #include <cerrno>
-#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <vector>
 
 #include "base/error.h"
+#include "base/file_kind.h"
 
 namespace longhaul {
 namespace {
@@ -149,15 +150,19 @@ nlohmann::json read_json(const std::filesystem::path& file, JsonLines* lines) {
 std::string read_text_file(const std::filesystem::path& file) {
   std::error_code error;
   const auto status = std::filesystem::status(file, error);
-  if (!std::filesystem::exists(status)) fail("{}: no such file", file.string());
+  if (status.type() == std::filesystem::file_type::not_found) fail("{}: no such file", file.string());
+  if (status.type() == std::filesystem::file_type::none) fail("{}: cannot be read: {}", file.string(), error.message());
   if (!std::filesystem::is_regular_file(status)) fail("{}: not a file", file.string());
   constexpr std::uintmax_t limit = 64u << 20;
   if (const auto size = std::filesystem::file_size(file, error); !error && size > limit)
     fail("{}: {} bytes is too large for a text file of settings (limit {})", file.string(), size, limit);
   std::ifstream stream(file, std::ios::binary);
-  if (!stream) fail("{}: cannot be opened: {}", file.string(), std::strerror(errno));
+  if (!stream) fail("{}: cannot be opened: {}", file.string(), std::generic_category().message(errno));
   std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
   if (stream.bad()) fail("{}: cannot be read", file.string());
+  if (const std::string kind = file_kind(std::string_view(text).substr(0, file_kind_bytes), TakenFor::weights);
+      !kind.empty())
+    fail("{}: not a text file of settings, it is {}", file.string(), kind);
   return text;
 }
 

@@ -1,11 +1,15 @@
 // The longhaul program. The only place that turns exceptions into exit codes: 0 done, 1 a failed run or check, 2 a
 // wrong command line, 3 a defect of ours.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
+#include <system_error>
 
 #include "base/environment.h"
 #include "base/error.h"
@@ -13,6 +17,7 @@
 #include "base/nearest_name.h"
 #include "cli/command.h"
 #include "cli/version.h"
+#include "io/file.h"
 
 namespace {
 
@@ -22,6 +27,15 @@ void make_openmp_passive(char** argv) {
   if (longhaul::foreign_variable("OMP_WAIT_POLICY")) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);
   execv("/proc/self/exe", argv);  // returns only when it failed: then all still works, only slower
+}
+
+// Started without one of them (a daemon, `>&-`), the next file that is opened would be number 0, 1 or 2, and what is
+// printed would go into it: a checkpoint, say.
+void open_standard_streams() {
+  for (int descriptor = 0; descriptor <= 2; ++descriptor)
+    if (fcntl(descriptor, F_GETFD) == -1 && errno == EBADF &&
+        open("/dev/null", descriptor == 0 ? O_RDONLY : O_WRONLY) != descriptor)
+      std::_Exit(1);  // nobody can be told
 }
 
 int run(int argc, char** argv) {
@@ -70,13 +84,21 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  open_standard_streams();
   make_openmp_passive(argv);
   // A file that outgrows `ulimit -f` shall be a failed write with a path and a reason, not the end of the process.
   std::signal(SIGXFSZ, SIG_IGN);
+  longhaul::report_unreadable_mappings();
   try {
     return run(argc, argv);
   } catch (const longhaul::Error& error) {
     std::fprintf(stderr, "longhaul: %s\n", error.what());
+    return 1;
+  } catch (const std::system_error& error) {  // of std::filesystem: names that are too long, links in a circle, ...
+    std::fprintf(stderr, "longhaul: %s\n", error.what());
+    return 1;
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "longhaul: this machine has not the memory that the run asks for\n");
     return 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "longhaul: internal error, please report it: %s\n", error.what());

@@ -18,7 +18,7 @@ enum class DataFormat : std::uint8_t { text, jsonl, llmc, megatron, datatrove };
 enum class Tokenizer : std::uint8_t { bytes };
 enum class OptimizerName : std::uint8_t { adamw };
 enum class DecayType : std::uint8_t { linear, cosine, constant, wsd };
-enum class ResumeMode : std::uint8_t { automatic, off };
+enum class ResumeMode : std::uint8_t { automatic, off, restart };
 enum class MatmulLibrary : std::uint8_t { automatic, onednn, openblas };
 enum class DeviceType : std::uint8_t { cpu, cuda };
 enum class PackingMode : std::uint8_t { documents };
@@ -100,6 +100,8 @@ struct Experiment {
     bool operator==(const Checkpoint&) const = default;
     std::int64_t interval = 0;       ///< in steps; 0: none are written
     std::int64_t keep_latest_k = 0;  ///< 0: all are kept
+    bool asynchronous = false;       ///< written by a thread, from a copy, while training goes on
+    std::int64_t max_failures = 0;   ///< saves in a row that the system may refuse before the run stops; at least 1
     ResumeMode resume{};
   } checkpoint;
   struct Metrics {

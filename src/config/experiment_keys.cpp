@@ -82,6 +82,13 @@ constexpr double unbounded = std::numeric_limits<double>::infinity();
 constexpr Limits at_least(double minimum) {
   return {minimum, unbounded, false};
 }
+// Of counts: what is computed from them stays far from the ends of 64 bits.
+constexpr Limits count_from(double minimum) {
+  return {minimum, 1e12, false};
+}
+constexpr Limits small_count_from(double minimum) {
+  return {minimum, 1e9, false};
+}
 const std::vector<std::string_view> dtypes = {"float64", "float32", "bfloat16"};  // in DType's order
 
 std::vector<Key> make_keys() {
@@ -98,7 +105,9 @@ std::vector<Key> make_keys() {
        "Seed of the random initialisation, which is the same for any number of ranks.", at_least(0)},
 
       {"data", "files", member<&E::data, &E::Data::files>, "[]",
-       "Training data, read in this order. Training needs at least one file."},
+       "Training data, read in this order: files, patterns in quotes (\"shards/*.bin\") and folders, which stand for "
+       "the files in "
+       "them with the format's ending, sorted by name. Training needs at least one file."},
       {"data",
        "format",
        choice<&E::data, &E::Data::format>(),
@@ -145,7 +154,7 @@ std::vector<Key> make_keys() {
        member<&E::training, &E::Training::micro_batch_size>,
        "1",
        "Sequences per data-parallel rank per micro-batch (ranks that share a sequence count as one).",
-       {1, 1e9, false}},
+       {1, 1 << 24, false}},
       {"training",
        "global_batch_size",
        member<&E::training, &E::Training::global_batch_size>,
@@ -153,9 +162,9 @@ std::vector<Key> make_keys() {
        "Sequences per optimizer step; a multiple of micro_batch_size x parallelism.data, the quotient being the number "
        "of "
        "micro-batches whose gradients are accumulated. auto: micro_batch_size x parallelism.data (no accumulation).",
-       {1, 1e9, false}},
+       {1, 1 << 24, false}},
       {"training", "steps", member<&E::training, &E::Training::steps>, "1000", "Optimizer steps of the whole run.",
-       at_least(1)},
+       count_from(1)},
       {"training", "max_norm", member<&E::training, &E::Training::max_norm>, "1.0",
        "Gradients are scaled down to this global norm when theirs is larger; 0: never.", at_least(0)},
       {"training", "seed", member<&E::training, &E::Training::seed>, "0", "Seed of the data order.", at_least(0)},
@@ -230,7 +239,7 @@ std::vector<Key> make_keys() {
       {"lr_scheduler", "warmup_steps", member<&E::lr_scheduler, &E::LrScheduler::warmup_steps>, "0",
        "Steps over which the learning rate rises linearly to lr. More than training.steps: the run ends while it "
        "rises.",
-       at_least(0)},
+       count_from(0)},
       {"lr_scheduler",
        "decay_type",
        choice<&E::lr_scheduler, &E::LrScheduler::decay_type>(),
@@ -333,26 +342,40 @@ std::vector<Key> make_keys() {
        {0, 1e15, false}},
 
       {"checkpoint", "interval", member<&E::checkpoint, &E::Checkpoint::interval>, "500",
-       "Steps between checkpoints; 0: none are written.", at_least(0)},
+       "Steps between checkpoints; 0: none are written.", count_from(0)},
       {"checkpoint", "keep_latest_k", member<&E::checkpoint, &E::Checkpoint::keep_latest_k>, "2",
-       "How many checkpoints are kept; 0: all.", at_least(0)},
+       "How many checkpoints are kept; 0: all.", small_count_from(0)},
+      {"checkpoint", "asynchronous", member<&E::checkpoint, &E::Checkpoint::asynchronous>, "false",
+       "true: a save copies a rank's masters and moments to host memory (as many bytes as they have, kept for the run "
+       "and "
+       "counted against device.memory), and a thread writes them while steps go on. The files are the same. A save "
+       "that is "
+       "still running at the next interval, or at the end, is waited for."},
+      {"checkpoint", "max_failures", member<&E::checkpoint, &E::Checkpoint::max_failures>, "3",
+       "Checkpoints in a row that the system may refuse (a full disk) before the run stops. Each is a warning and is "
+       "tried "
+       "again at the next interval; the last step's must succeed. 1: the first one stops the run.",
+       small_count_from(1)},
       {"checkpoint",
        "resume",
        choice<&E::checkpoint, &E::Checkpoint::resume>(),
        "auto",
-       "auto: continue from the newest whole checkpoint in the run folder, if there is one; off: refuse a run folder "
-       "that "
-       "has been used.",
+       "auto: continue from the newest whole checkpoint in the run folder, if there is one; damaged ones are skipped "
+       "with "
+       "a warning, and when all are damaged the run is refused. restart: the same, but when all are damaged the run "
+       "starts again at step 0. off: refuse a run folder that has been used. A checkpoint that the system does not let "
+       "be read, or that a newer program wrote, ends the run.",
        {},
-       {"auto", "off"}},
+       {"auto", "off", "restart"}},
 
       {"metrics", "log_freq", member<&E::metrics, &E::Metrics::log_freq>, "10",
-       "Steps between lines on the console and in metrics.jsonl; step 1 and the last are always logged.", at_least(1)},
+       "Steps between lines on the console and in metrics.jsonl; step 1 and the last are always logged.",
+       count_from(1)},
 
       {"validation", "freq", member<&E::validation, &E::Validation::freq>, "0",
-       "Steps between validations; 0: only after the last step, when there is always one.", at_least(0)},
+       "Steps between validations; 0: only after the last step, when there is always one.", count_from(0)},
       {"validation", "steps", member<&E::validation, &E::Validation::steps>, "0",
-       "Global batches per validation; 0: the whole validation set.", at_least(0)},
+       "Global batches per validation; 0: the whole validation set.", small_count_from(0)},
 
       {"device",
        "type",
@@ -361,10 +384,13 @@ std::vector<Key> make_keys() {
        "Where ranks compute. cuda needs a build with CUDA.",
        {},
        {"cpu", "cuda"}},
-      {"device", "memory", member<&E::device, &E::Device::memory>, "auto",
+      {"device",
+       "memory",
+       member<&E::device, &E::Device::memory>,
+       "auto",
        "GiB (2^30 bytes) that a rank's buffers may take; a run whose plan needs more is refused. auto: no run is "
        "refused, and parallelism.keep_gathered counts on three quarters of the host's memory, divided among its ranks.",
-       at_least(1e-6)},
+       {1e-6, 1e9, false}},
   };
   for (Key& key : table) {
     if (std::holds_alternative<Access<std::optional<std::int64_t>>>(key.field)) key.automatic = true;

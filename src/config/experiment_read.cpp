@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/nearest_name.h"
 #include "config/experiment_keys.h"
+#include "config/yaml_load.h"
 
 namespace longhaul {
 namespace config {
@@ -109,23 +110,8 @@ bool is_utf8(const std::string& text) {
   }
 }
 
-std::string at(const std::string& origin, int line) {
-  return line > 0 ? fmt::format("{}:{}", origin, line) : origin;
-}
-
 int line_of(const YAML::Node& node) {
   return node.Mark().line + 1;
-}
-
-YAML::Node load_yaml(const std::string& text, const std::string& origin) {
-  try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    if (documents.size() > 1)
-      fail("{}: holds {} YAML documents; one experiment is one document", origin, documents.size());
-    return documents.empty() ? YAML::Node() : documents[0];
-  } catch (const YAML::Exception& error) {
-    fail("{}: not valid YAML: {}", at(origin, error.mark.line + 1), error.msg);
-  }
 }
 
 std::vector<Entry> read_yaml(const std::string& text, const std::string& origin) {
@@ -135,7 +121,7 @@ std::vector<Entry> read_yaml(const std::string& text, const std::string& origin)
   if (!root.IsMap()) fail("{}: an experiment is a mapping of sections, such as `training:`", origin);
   std::set<std::string> section_names;
   for (const auto& section : root) {
-    const std::string where = at(origin, line_of(section.first));
+    const std::string where = at_line(origin, line_of(section.first));
     if (!section.first.IsScalar()) fail("{}: a section's name must be a text", where);
     const std::string name = section.first.Scalar();
     if (!section_names.insert(name).second)
@@ -150,10 +136,10 @@ std::vector<Entry> read_yaml(const std::string& text, const std::string& origin)
     std::set<std::string> key_names;
     for (const auto& entry : section.second) {
       const int line = line_of(entry.first);
-      if (!entry.first.IsScalar()) fail("{}: a key of {} must be a text", at(origin, line), name);
+      if (!entry.first.IsScalar()) fail("{}: a key of {} must be a text", at_line(origin, line), name);
       const std::string key = entry.first.Scalar();
       if (!key_names.insert(key).second)
-        fail("{}: the key {}.{} stands twice; keep one of them", at(origin, line), name, key);
+        fail("{}: the key {}.{} stands twice; keep one of them", at_line(origin, line), name, key);
       entries.push_back({name, key, from_yaml(entry.second), line});
     }
   }
@@ -168,7 +154,8 @@ std::vector<Entry> read_json_entries(const std::string& text, const std::string&
   for (const auto& [name, section] : root.items()) {
     if (name == "$schema" && section.is_string()) continue;  // for editors
     const int line = lines["/" + name];
-    if (!section.is_object()) fail("{}: {} must be a section: an object of keys and values", at(origin, line), name);
+    if (!section.is_object())
+      fail("{}: {} must be a section: an object of keys and values", at_line(origin, line), name);
     if (section.empty()) entries.push_back({name, "", {}, line});
     for (const auto& [key, value] : section.items())
       entries.push_back({name, key, from_json(value), lines["/" + name + "/" + key]});
@@ -241,6 +228,12 @@ struct Assigner {
     const std::string& name = text(given);
     if (name.empty()) refuse(" (empty)");
     std::filesystem::path path = (folder / name).lexically_normal();
+    // A name may hold these characters; what does not exist was meant for a shell.
+    std::error_code ignored;
+    if ((name.starts_with('~') || name.find('$') != std::string::npos) && !std::filesystem::exists(path, ignored))
+      refuse(name.starts_with('~')
+                 ? " (~ is not expanded here: write the whole path)"
+                 : " ($NAME is not expanded here: write the path itself, or let the shell expand it)");
     if (!path.has_filename() && path.has_parent_path() && path != path.root_path()) path = path.parent_path();
     return path;
   }
@@ -335,6 +328,15 @@ struct Assigner {
   }
 };
 
+/// A value on the command line is YAML, but for a pattern (*.txt), which a file has to quote.
+Value override_value(const std::string& text, const std::string& where) {
+  if (!text.starts_with('*')) return from_yaml(load_yaml(text, where));
+  Value value;
+  value.kind = Value::Kind::text;
+  value.text = text;
+  return value;
+}
+
 void apply_override(Experiment& experiment, const std::string& argument) {
   std::string text = argument;
   if (text.starts_with("--")) text = text.substr(2);
@@ -349,7 +351,7 @@ void apply_override(Experiment& experiment, const std::string& argument) {
       if (key.name == name) hint += (hint.empty() ? "; did you mean " : " or ") + key.full_name();
     fail("{}: overrides are written section.key=value{}{}", where, hint, hint.empty() ? "" : "?");
   }
-  const Value value = from_yaml(load_yaml(text.substr(equals + 1), where));
+  const Value value = override_value(text.substr(equals + 1), where);
   if (const std::size_t second = name.find('.', dot + 1); second != std::string::npos) {
     const Key& map = known_key(name.substr(0, dot), name.substr(dot + 1, second - dot - 1), where);
     return assign_entry(experiment, map, name.substr(second + 1), value, where);
@@ -448,7 +450,7 @@ Experiment parse_experiment(const std::string& text, const std::filesystem::path
   Experiment experiment;
   for (const config::Entry& entry :
        ending == ".json" ? config::read_json_entries(text, name) : config::read_yaml(text, name)) {
-    const std::string where = config::at(name, entry.line);
+    const std::string where = config::at_line(name, entry.line);
     if (entry.key.empty()) {  // an empty section: only its name is checked
       const auto& known = config::sections();
       if (std::none_of(known.begin(), known.end(), [&](const auto& s) { return s.name == entry.section; }))
@@ -470,7 +472,10 @@ Experiment parse_experiment(const std::string& text, const std::filesystem::path
 }
 
 Experiment load_experiment(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
-  return parse_experiment(read_text_file(file), file, overrides);
+  const std::string text = read_text_file(file);
+  constexpr std::size_t limit = std::size_t{4} << 20;
+  if (text.size() > limit) fail("{}: {} bytes; an experiment file has at most {}", file.string(), text.size(), limit);
+  return parse_experiment(text, file, overrides);
 }
 
 }  // namespace longhaul

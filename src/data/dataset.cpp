@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "data/expand_files.h"
 #include "data/token_file.h"
 
 namespace longhaul {
@@ -37,7 +38,8 @@ TokenDataset::TokenDataset(const DatasetOptions& options) : vocabulary_(options.
   if (options.mask_prompt && options.format != "jsonl")
     fail("data.mask_prompt is true, but data.format {} has no prompts; it is for jsonl", options.format);
   const bool text = options.format == "text";
-  for (const auto& path : options.files) {
+  const std::vector<std::string> files = expand_files(options.files, options.format);
+  for (const auto& path : files) {
     auto part = std::make_unique<Part>();
     part->begin = size_;
     if (text)
@@ -52,10 +54,13 @@ TokenDataset::TokenDataset(const DatasetOptions& options) : vocabulary_(options.
       part->file = open_datatrove(path, vocabulary_);
     else
       fail("data.format '{}' is not one of {}", options.format, fmt::join(dataset_formats(), ", "));
-    const bool last = &path == &options.files.back();
+    const bool last = &path == &files.back();
     if (text && !last) part->file.separator = end_token;
     size_ = part->end();
-    if (part->file.jsonl) prompt_tokens_ += part->file.jsonl->prompt_tokens();
+    if (part->file.jsonl) {
+      prompt_tokens_ += part->file.jsonl->prompt_tokens();
+      lone_surrogates_ += part->file.jsonl->lone_surrogates();
+    }
     parts_.push_back(std::move(part));
   }
   if (options.mask_prompt && prompt_tokens_ == 0)
@@ -79,7 +84,7 @@ void TokenDataset::read(std::int64_t begin, std::int64_t count, std::int32_t* to
   while (count > 0) {
     const Part& part = part_of(begin);
     const std::int64_t here = std::min(count, part.end() - begin);
-    part.file.read(begin - part.begin, here, tokens);
+    part.file.read(begin - part.begin, here, vocabulary_, tokens);
     begin += here;
     count -= here;
     tokens += here;

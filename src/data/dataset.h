@@ -10,7 +10,8 @@
 //   llmc       llm.c .bin: 256 int32 of header (magic 20240520: uint16 tokens; 20240801: uint32 tokens), then the
 //   tokens. megatron   PREFIX.bin + PREFIX.idx; either file or the prefix may be named. datatrove  NAME.ds (uint16 or
 //   uint32) with, where present, NAME.ds.index, NAME.ds.loss and NAME.ds.metadata.
-// Several files follow each other in the order given.
+// Several files follow each other in the order given. A name may be a pattern ("shards/*.bin") or a folder, which
+// stands for the files in it (expand_files.h).
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -27,7 +28,8 @@ class TokenSource {
   virtual ~TokenSource() = default;
   /// Tokens of the stream.
   virtual std::int64_t size() const = 0;
-  /// Copies tokens [begin, begin + count), which must lie in the stream.
+  /// Copies tokens [begin, begin + count), which must lie in the stream. Throws Error for an id outside the vocabulary
+  /// and for a file that is no longer what it was when it was opened.
   virtual void read(std::int64_t begin, std::int64_t count, std::int32_t* tokens) const = 0;
 
   virtual bool has_loss_mask() const { return false; }
@@ -65,6 +67,10 @@ class TokenDataset : public TokenSource {
 
   /// Tokens of jsonl prompts.
   std::int64_t prompt_tokens() const { return prompt_tokens_; }
+  /// Halves of surrogate pairs in jsonl strings, which became U+FFFD.
+  std::int64_t lone_surrogates() const { return lone_surrogates_; }
+  /// Files, after patterns and folders became what they stand for.
+  std::int64_t files() const { return static_cast<std::int64_t>(parts_.size()); }
 
   /// Scans tokens [begin, end) and the same share of each file's document index. Ranks may each scan a part: parts that
   /// cover [0, size()) check everything. Throws Error naming file, byte offset and value of the first token outside
@@ -75,7 +81,7 @@ class TokenDataset : public TokenSource {
   struct Part;
   const Part& part_of(std::int64_t token) const;
   std::vector<std::unique_ptr<Part>> parts_;
-  std::int64_t size_ = 0, prompt_tokens_ = 0;
+  std::int64_t size_ = 0, prompt_tokens_ = 0, lone_surrogates_ = 0;
   std::int64_t vocabulary_ = 0;
 };
 

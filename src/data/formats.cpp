@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/file_kind.h"
 #include "data/token_file.h"
 
 namespace longhaul {
@@ -24,35 +25,38 @@ bool exists(const std::string& path) {
   return std::filesystem::exists(path, ignored);
 }
 
-// What a file that was taken for another kind is, by its first bytes; empty when they say nothing.
-std::string recognise(const MappedFile& file) {
-  const std::string_view head(reinterpret_cast<const char*>(file.data()),
-                              static_cast<std::size_t>(std::min<std::int64_t>(file.size(), 16)));
-  if (head.starts_with(megatron_magic)) return "a Megatron index (data.format: megatron)";
-  if (head.size() >= 8) {
-    std::int32_t words[2];
-    std::memcpy(words, head.data(), 8);
-    if ((words[0] == 20240520 && words[1] == 1) || (words[0] == 20240801 && words[1] == 7))
-      return "a token file of llm.c (data.format: llmc)";
-    if (words[0] == 20240522) return "an evaluation file of llm.c, which is not a token stream";
-    if (words[0] == 20240326) return "a model of llm.c";
-    if (words[0] == 20240328) return "a tokenizer of llm.c";
-  }
-  if (head.starts_with("\x1f\x8b")) return "gzip data; decompress it first";
-  if (head.starts_with("\x28\xb5\x2f\xfd")) return "zstd data; decompress it first";
-  if (head.starts_with(std::string_view("\xfd"
-                                        "7zXZ\0",
-                                        6)))
-    return "xz data; decompress it first";
-  if (head.starts_with("PAR1")) return "a Parquet file";
-  if (head.starts_with("PK\x03\x04")) return "a zip archive";
-  return "";
+std::string kind_of(const MappedFile& file, TakenFor expected) {
+  return file_kind({reinterpret_cast<const char*>(file.data()),
+                    static_cast<std::size_t>(std::min<std::int64_t>(file.size(), file_kind_bytes))},
+                   expected);
 }
 
-void refuse_other_kinds(const MappedFile& file, std::string_view format) {
-  const std::string kind = recognise(file);
+void refuse_other_kinds(const MappedFile& file, std::string_view format, TakenFor expected) {
+  const std::string kind = kind_of(file, expected);
   if (!kind.empty())
     fail("{} was given as data.format: {}, but its first bytes are those of {}", file.path(), format, kind);
+}
+
+// nanoGPT and others write tokens without a header. Not proof, so advice only.
+std::string advice_on_raw_tokens(const MappedFile& bytes) {
+  const auto plausible = [&](std::int64_t width) {
+    const std::int64_t count = std::min<std::int64_t>(bytes.size() / width, 4096);
+    std::int64_t largest = 0;
+    for (std::int64_t i = 0; i < count; ++i) {
+      std::uint32_t token = 0;
+      std::memcpy(&token, bytes.data() + i * width, static_cast<std::size_t>(width));
+      largest = std::max<std::int64_t>(largest, token);
+    }
+    return bytes.size() % width == 0 && count > 0 && largest < (width == 2 ? 65536 : 1 << 20);
+  };
+  for (const std::int64_t width : {4, 2})
+    if (plausible(width))
+      return fmt::format(
+          "; they may be the first of raw {} tokens without a header, as nanoGPT's prepare.py writes them: "
+          "data.format: "
+          "datatrove reads such files",
+          width == 2 ? "uint16" : "uint32");
+  return "";
 }
 
 void refuse_empty(const TokenFile& file) {
@@ -71,7 +75,7 @@ TokenFile open_text(const std::string& path) {
   file.count = file.tokens_file.size();
   file.index_kind = TokenFile::Index::whole;
   file.documents = 1;
-  refuse_other_kinds(file.tokens_file, "text");
+  refuse_other_kinds(file.tokens_file, "text", TakenFor::text);
   refuse_empty(file);
   return file;
 }
@@ -80,7 +84,7 @@ TokenFile open_jsonl(const std::string& path, std::optional<std::int32_t> end_to
   TokenFile file;
   file.tokens_file = MappedFile(path);
   file.index_kind = TokenFile::Index::jsonl;
-  refuse_other_kinds(file.tokens_file, "jsonl");
+  refuse_other_kinds(file.tokens_file, "jsonl", TakenFor::text);
   const std::string_view text(reinterpret_cast<const char*>(file.tokens_file.data()),
                               static_cast<std::size_t>(file.tokens_file.size()));
   file.jsonl = std::make_unique<JsonlFile>(text, path, end_token);
@@ -102,13 +106,13 @@ TokenFile open_llmc(const std::string& path) {
     file.type = TokenType::uint16;
   else if (magic == 20240801 && version == 7)
     file.type = TokenType::uint32;
-  else if (const std::string kind = recognise(bytes); !kind.empty())
+  else if (const std::string kind = kind_of(bytes, TakenFor::tokens); !kind.empty())
     fail("{} was given as data.format: llmc, but its first bytes are those of {}", path, kind);
   else
     fail(
         "{}: magic {} and version {} at byte 0 are not those of an llm.c token file (20240520 and 1, or 20240801 and "
-        "7)",
-        path, magic, version);
+        "7){}",
+        path, magic, version, advice_on_raw_tokens(bytes));
   bytes.at(0, file.tokens_offset, "the llm.c header");
   file.count = load<std::int32_t>(bytes, 8, "the llm.c header");
   if (file.count < 0) fail("{}: the token count at byte 8 is {}", path, file.count);
@@ -201,7 +205,7 @@ TokenFile open_datatrove(const std::string& path, std::int64_t vocabulary) {
   file.tokens_file = MappedFile(path);
   const std::int64_t bytes = file.tokens_file.size();
   if (bytes == 0) fail("{} holds no tokens", path);
-  refuse_other_kinds(file.tokens_file, "datatrove");
+  refuse_other_kinds(file.tokens_file, "datatrove", TakenFor::tokens);
   std::int64_t width = vocabulary > 65536 ? 4 : 2;
   std::string reason = fmt::format("the vocabulary of {}", vocabulary);
   std::optional<std::int64_t> tokens;

@@ -14,13 +14,23 @@ namespace {
 
 constexpr std::int64_t mark_distance = 1 << 12;  // tokens: what a read may decode in vain
 
-unsigned hexadecimal(const char* digits) {
-  unsigned value = 0;
+// The number of four hexadecimal digits; -1 when they are not such.
+int hexadecimal(const char* digits) {
+  int value = 0;
   for (int i = 0; i < 4; ++i) {
     const char c = digits[i];
-    value = value << 4 | static_cast<unsigned>(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
+    if ((c < '0' || c > '9') && ((c | 0x20) < 'a' || (c | 0x20) > 'f')) return -1;
+    value = value << 4 | (c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
   }
   return value;
+}
+
+constexpr int replacement_character = 0xfffd;
+bool first_half(int code) {
+  return code >= 0xd800 && code < 0xdc00;
+}
+bool second_half(int code) {
+  return code >= 0xdc00 && code < 0xe000;
 }
 
 int utf8(unsigned code, std::array<std::uint8_t, 4>& bytes) {
@@ -41,30 +51,35 @@ int utf8(unsigned code, std::array<std::uint8_t, 4>& bytes) {
   return 4;
 }
 
-// The next byte of a string, or all bytes of the next escaped character. The string is known to be valid JSON and `at`
-// not at its end.
-int decode(const char*& at, std::array<std::uint8_t, 4>& bytes) {
+// The next byte of a string, or all bytes of the next escaped character; 0 when no valid string goes on so before
+// `end`: the file may have changed since it was checked. `lone`: counts halves of surrogate pairs.
+int decode(const char*& at, const char* end, std::array<std::uint8_t, 4>& bytes, std::int64_t* lone = nullptr) {
   if (*at != '\\') {
     bytes[0] = static_cast<std::uint8_t>(*at++);
     return 1;
   }
+  if (end - at < 2) return 0;
   const char kind = at[1];
   at += 2;
-  unsigned code = static_cast<unsigned char>(kind);  // of ", \ and /
+  int code = static_cast<unsigned char>(kind);  // of ", \ and /
   if (kind == 'b') code = '\b';
   if (kind == 'f') code = '\f';
   if (kind == 'n') code = '\n';
   if (kind == 'r') code = '\r';
   if (kind == 't') code = '\t';
   if (kind == 'u') {
-    code = hexadecimal(at);
+    if (end - at < 4 || (code = hexadecimal(at)) < 0) return 0;
     at += 4;
-    if (code >= 0xd800 && code < 0xdc00) {  // the first half of a pair
-      code = 0x10000 + ((code - 0xd800) << 10) + (hexadecimal(at + 2) - 0xdc00);
+    const int next = first_half(code) && end - at >= 6 && at[0] == '\\' && at[1] == 'u' ? hexadecimal(at + 2) : -1;
+    if (second_half(next)) {
+      code = 0x10000 + ((code - 0xd800) << 10) + (next - 0xdc00);
       at += 6;
+    } else if (first_half(code) || second_half(code)) {
+      code = replacement_character;
+      if (lone) ++*lone;
     }
   }
-  return utf8(code, bytes);
+  return utf8(static_cast<unsigned>(code), bytes);
 }
 
 bool blank(char c) {
@@ -89,7 +104,7 @@ class Members {
     const char* name = text_.data() + at_ + 1;
     std::array<std::uint8_t, 4> bytes;
     while (*name != '"') {
-      const int count = decode(name, bytes);
+      const int count = decode(name, text_.data() + text_.size(), bytes);
       for (int i = 0; i < count; ++i) member.name += static_cast<char>(bytes[static_cast<std::size_t>(i)]);
     }
     skip_string();
@@ -129,6 +144,66 @@ class Members {
   std::string_view text_;
   std::size_t at_;
 };
+
+// True for what JSON's grammar calls a number.
+bool is_json_number(std::string_view text) {
+  const auto digits = [&] {
+    const std::size_t count = std::min(text.find_first_not_of("0123456789"), text.size());
+    text.remove_prefix(count);
+    return count > 0;
+  };
+  if (text.starts_with('-')) text.remove_prefix(1);
+  if (text.starts_with('0'))
+    text.remove_prefix(1);
+  else if (!digits())
+    return false;
+  if (text.starts_with('.')) {
+    text.remove_prefix(1);
+    if (!digits()) return false;
+  }
+  if (text.starts_with('e') || text.starts_with('E')) {
+    text.remove_prefix(1);
+    if (text.starts_with('+') || text.starts_with('-')) text.remove_prefix(1);
+    if (!digits()) return false;
+  }
+  return text.empty();
+}
+
+// A line as a strict parser takes it, of the same length: what Python's json module writes beyond the standard is
+// replaced by something plain.
+void make_strict(std::string& line) {
+  const auto replace = [&](std::size_t begin, std::size_t count) {
+    line.replace(begin, count, "0" + std::string(count - 1, ' '));
+  };
+  bool inside = false;
+  for (std::size_t at = 0; at < line.size();) {
+    const char c = line[at];
+    if (inside) {
+      if (c == '\\' && at + 5 < line.size() && line[at + 1] == 'u') {
+        const int code = hexadecimal(line.data() + at + 2);
+        const bool pair = first_half(code) && at + 11 < line.size() && line[at + 6] == '\\' && line[at + 7] == 'u' &&
+                          second_half(hexadecimal(line.data() + at + 8));
+        if (!pair && (first_half(code) || second_half(code))) line.replace(at + 2, 4, "fffd");
+        at += pair ? 12 : 6;
+        continue;
+      }
+      inside = c != '"';
+      at += c == '\\' ? 2 : 1;
+      continue;
+    }
+    inside = c == '"';
+    if (c == '-' || (c >= '0' && c <= '9')) {
+      const bool infinite = std::string_view(line).substr(at).starts_with("-Infinity");
+      const std::size_t end = infinite ? at + 9 : std::min(line.find_first_not_of("+-.0123456789eE", at), line.size());
+      if (infinite || is_json_number(std::string_view(line).substr(at, end - at))) replace(at, end - at);
+      at = end;
+      continue;
+    }
+    for (const std::string_view word : {"NaN", "Infinity"})
+      if (std::string_view(line).substr(at).starts_with(word)) replace(at, word.size());
+    ++at;
+  }
+}
 
 std::string kind_of(char first) {
   switch (first) {
@@ -172,7 +247,7 @@ void JsonlFile::refuse(std::int64_t line, const std::string& what) const {
 JsonlFile::JsonlFile(std::string_view text, std::string path, std::optional<std::int32_t> end_token)
     : text_(text), path_(std::move(path)), end_token_(end_token) {
   std::int64_t line = 1;
-  std::size_t begin = text.starts_with("\xef\xbb\xbf") ? 3 : 0;  // a byte order mark
+  std::size_t begin = 0;
   for (; begin < text.size(); ++line) {
     const std::size_t end = std::min(text.find('\n', begin), text.size());
     index_line(begin, end, line);
@@ -181,11 +256,15 @@ JsonlFile::JsonlFile(std::string_view text, std::string path, std::optional<std:
 }
 
 void JsonlFile::index_line(std::size_t begin, std::size_t end, std::int64_t line) {
-  const std::string_view whole = text_.substr(begin, end - begin);
+  if (text_.substr(begin, end - begin).starts_with("\xef\xbb\xbf")) begin += 3;  // a byte order mark
+  // A copy of our own: what is checked must be what is indexed, should somebody write to the file now.
+  const std::string written(text_.substr(begin, end - begin));
+  std::string whole = written;
   const auto first = std::find_if_not(whole.begin(), whole.end(), blank);
   if (first == whole.end()) return;
+  make_strict(whole);
   // The parser takes a NUL byte for the end of its input.
-  if (const auto nul = whole.find('\0'); nul != std::string_view::npos)
+  if (const auto nul = whole.find('\0'); nul != std::string::npos)
     refuse(line, fmt::format("not valid JSON: column {}: a NUL byte", nul + 1));
   if (!nlohmann::json::accept(whole))
     refuse(line, fmt::format("not valid JSON: {}{}", complaint(whole),
@@ -194,7 +273,7 @@ void JsonlFile::index_line(std::size_t begin, std::size_t end, std::int64_t line
   constexpr std::array<std::string_view, 3> fields = {"text", "prompt", "completion"};
   std::array<std::optional<std::size_t>, 3> found;
   std::vector<std::string> others;
-  Members members(text_, begin + static_cast<std::size_t>(first - whole.begin()));
+  Members members(whole, static_cast<std::size_t>(first - whole.begin()));
   while (const auto member = members.next()) {
     const auto field = std::find(fields.begin(), fields.end(), member->name);
     if (field == fields.end()) {
@@ -203,8 +282,8 @@ void JsonlFile::index_line(std::size_t begin, std::size_t end, std::int64_t line
     }
     auto& place = found[static_cast<std::size_t>(field - fields.begin())];
     if (place) refuse(line, fmt::format("the field {} stands twice", member->name));
-    if (text_[member->value] != '"')
-      refuse(line, fmt::format("the field {} is {}; it must be a string", member->name, kind_of(text_[member->value])));
+    if (whole[member->value] != '"')
+      refuse(line, fmt::format("the field {} is {}; it must be a string", member->name, kind_of(whole[member->value])));
     place = member->value + 1;
   }
   const auto& [plain, prompt, completion] = found;
@@ -218,21 +297,25 @@ void JsonlFile::index_line(std::size_t begin, std::size_t end, std::int64_t line
     refuse(line, fmt::format("it has neither text nor prompt and completion{}",
                              others.empty() ? "" : fmt::format("; its fields are {}", fmt::join(others, ", "))));
   documents_.push_back({.first = size_, .prompt = 0, .line = line});
-  if (plain) index_string(*plain);
+  if (plain) index_string(written, *plain, begin);
   if (prompt) {
-    index_string(*prompt);
+    index_string(written, *prompt, begin);
     documents_.back().prompt = size_ - documents_.back().first;
     prompt_tokens_ += documents_.back().prompt;
-    index_string(*completion);
+    index_string(written, *completion, begin);
   }
   if (end_token_) ++size_;
 }
 
-void JsonlFile::index_string(std::size_t offset) {
-  marks_.push_back({size_, static_cast<std::int64_t>(offset)});
+// The string that begins at `place` of a line, as it is written; the line begins at `offset` of the file.
+void JsonlFile::index_string(std::string_view line, std::size_t place, std::size_t offset) {
+  marks_.push_back({size_, static_cast<std::int64_t>(offset + place)});
   std::array<std::uint8_t, 4> bytes;
-  for (const char* at = text_.data() + offset; *at != '"'; size_ += decode(at, bytes))
-    if (size_ - marks_.back().token >= mark_distance) marks_.push_back({size_, at - text_.data()});
+  const char* end = line.data() + line.size();
+  for (const char* at = line.data() + place; *at != '"'; size_ += decode(at, end, bytes, &lone_surrogates_)) {
+    if (size_ - marks_.back().token >= mark_distance)
+      marks_.push_back({size_, static_cast<std::int64_t>(offset) + (at - line.data())});
+  }
 }
 
 std::int64_t JsonlFile::document_end(std::int64_t document) const {
@@ -260,13 +343,18 @@ void JsonlFile::read(std::int64_t begin, std::int64_t count, std::int32_t* token
     std::array<std::uint8_t, 4> bytes;
     std::int64_t token = mark->token;
     const std::int64_t end = begin + count;
-    for (const char* at = text_.data() + mark->offset; *at != '"' && token < end;) {
-      const int width = decode(at, bytes);
+    const char* text_end = text_.data() + text_.size();
+    for (const char* at = text_.data() + mark->offset; at < text_end && *at != '"' && token < end;) {
+      const int width = decode(at, text_end, bytes);
+      if (width == 0) break;
       for (int i = 0; i < width; ++i, ++token)
         if (token >= begin && token < end) *tokens++ = bytes[static_cast<std::size_t>(i)];
     }
     token = std::min(token, end);
-    LONGHAUL_CHECK(token > begin, "token {} of {} is in no string", begin, path_);
+    if (token <= begin)
+      refuse(
+          documents_[static_cast<std::size_t>(document)].line,
+          fmt::format("token {} is in no string any more: the file was changed while the run was reading it", begin));
     count -= token - begin;
     begin = token;
   }

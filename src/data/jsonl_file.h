@@ -3,9 +3,11 @@
 //   {"text": "..."}                          the document is the text
 //   {"prompt": "...", "completion": "..."}   the document is the prompt and, right after it, the completion
 //
-// Other fields are ignored; lines of blanks only are skipped; lines end with LF or CR LF. A token is a byte of the
-// UTF-8 that a string stands for once its escapes are resolved. The file is indexed once and stays mapped; strings are
-// decoded where they are read.
+// Other fields are ignored, whatever number they hold: NaN, Infinity, -Infinity and numbers beyond a double, which
+// Python's json module writes, are taken there. Lines of blanks only are skipped; lines end with LF or CR LF; a byte
+// order mark may begin any line. A token is a byte of the UTF-8 that a string stands for once its escapes are resolved;
+// half a surrogate pair, which stands for nothing, becomes U+FFFD and is counted. The file is indexed once and stays
+// mapped; strings are decoded where they are read.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -24,7 +26,7 @@ class JsonlFile {
 
   /// Tokens of all documents, the end tokens included.
   std::int64_t size() const { return size_; }
-  /// Tokens [begin, begin + count).
+  /// Tokens [begin, begin + count). Throws Error when the file is no longer what was indexed.
   void read(std::int64_t begin, std::int64_t count, std::int32_t* tokens) const;
   /// mask[i] = 0 when token begin + i is of a prompt, else 1.
   void read_prompt_mask(std::int64_t begin, std::int64_t count, std::uint8_t* mask) const;
@@ -33,6 +35,8 @@ class JsonlFile {
   /// One past a document's last token (its end token, if there is one).
   std::int64_t document_end(std::int64_t document) const;
   std::int64_t prompt_tokens() const { return prompt_tokens_; }
+  /// Halves of surrogate pairs that became U+FFFD.
+  std::int64_t lone_surrogates() const { return lone_surrogates_; }
 
   /// Throws Error naming the line of the first of tokens [begin, end) that is not below `vocabulary`.
   void validate(std::int64_t begin, std::int64_t end, std::int64_t vocabulary) const;
@@ -48,7 +52,7 @@ class JsonlFile {
     std::int64_t token, offset;
   };
   void index_line(std::size_t begin, std::size_t end, std::int64_t line);
-  void index_string(std::size_t offset);
+  void index_string(std::string_view line, std::size_t place, std::size_t offset);
   std::size_t document_of(std::int64_t token) const;
   [[noreturn]] void refuse(std::int64_t line, const std::string& what) const;
 
@@ -57,7 +61,7 @@ class JsonlFile {
   std::optional<std::int32_t> end_token_;
   std::vector<Document> documents_;
   std::vector<Mark> marks_;
-  std::int64_t size_ = 0, prompt_tokens_ = 0;
+  std::int64_t size_ = 0, prompt_tokens_ = 0, lone_surrogates_ = 0;
 };
 
 }  // namespace longhaul

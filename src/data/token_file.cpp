@@ -64,6 +64,27 @@ std::pair<std::int64_t, std::int64_t> share(std::int64_t total, std::int64_t beg
   return {at(begin), at(end)};
 }
 
+// Tokens [first, last) of a file. `at(i)` gives token i; low and high are the smallest and largest of a range.
+template <typename T>
+[[noreturn]] void refuse_token(const TokenFile& file, std::int64_t first, std::int64_t last, std::int64_t vocabulary) {
+  const std::byte* data = file.tokens_file.data() + file.tokens_offset;
+  constexpr auto width = static_cast<std::int64_t>(sizeof(T));
+  for (std::int64_t i = first; i < last; ++i) {
+    const T token = load<T>(data + i * width);
+    if (token < 0 || static_cast<std::uint64_t>(token) >= static_cast<std::uint64_t>(vocabulary))
+      fail(
+          "{}: token {} at byte {} (token number {}) is outside the model's vocabulary of {}: the file was made for "
+          "another tokenizer, or has another format",
+          file.tokens_file.path(), static_cast<std::int64_t>(token), file.tokens_offset + i * width, i, vocabulary);
+  }
+  fail("{}: tokens {} to {} are being changed while the run reads them", file.tokens_file.path(), first, last);
+}
+
+template <typename T>
+bool outside(T low, T high, std::int64_t vocabulary) {
+  return low < 0 || static_cast<std::uint64_t>(high) >= static_cast<std::uint64_t>(vocabulary);
+}
+
 }  // namespace
 
 std::int64_t bytes_of(TokenType type) {
@@ -80,16 +101,35 @@ std::int64_t largest_value(TokenType type) {
                   [](auto zero) { return static_cast<std::int64_t>(std::numeric_limits<decltype(zero)>::max()); });
 }
 
-void TokenFile::read(std::int64_t begin, std::int64_t amount, std::int32_t* out) const {
-  if (jsonl) return jsonl->read(begin, amount, out);
+void TokenFile::require_unchanged() const {
+  tokens_file.require_unchanged();
+  if (index_kind == Index::datatrove || index_kind == Index::megatron) index.require_unchanged();
+  if (loss) loss->require_unchanged();
+}
+
+void TokenFile::read(std::int64_t begin, std::int64_t amount, std::int64_t vocabulary, std::int32_t* out) const {
+  require_unchanged();
+  if (jsonl) {
+    jsonl->read(begin, amount, out);
+    if (vocabulary < 256) jsonl->validate(begin, begin + amount, vocabulary);
+    return;
+  }
   const std::int64_t stored = std::min(amount, count - begin);
   if (stored < amount) out[amount - 1] = *separator;
   if (stored <= 0) return;
   const std::byte* from = tokens_file.data() + tokens_offset + begin * bytes_of(type);
   dispatch(type, [&](auto zero) {
     using T = decltype(zero);
-    for (std::int64_t i = 0; i < stored; ++i)
-      out[i] = static_cast<std::int32_t>(load<T>(from + i * static_cast<std::int64_t>(sizeof(T))));
+    // Checked every time, at the width they are stored in: a wrong id would be a read outside the embedding.
+    T low = 0, high = 0;
+#pragma omp simd reduction(min : low) reduction(max : high)
+    for (std::int64_t i = 0; i < stored; ++i) {
+      const T token = load<T>(from + i * static_cast<std::int64_t>(sizeof(T)));
+      low = std::min(low, token);
+      high = std::max(high, token);
+      out[i] = static_cast<std::int32_t>(token);
+    }
+    if (outside(low, high, vocabulary)) refuse_token<T>(*this, begin, begin + stored, vocabulary);
   });
 }
 
@@ -139,16 +179,7 @@ void TokenFile::validate_tokens(std::int64_t begin, std::int64_t end, std::int64
         low = std::min(low, token);
         high = std::max(high, token);
       }
-      if (low >= 0 && static_cast<std::uint64_t>(high) < static_cast<std::uint64_t>(vocabulary)) continue;
-      for (std::int64_t i = first; i < last; ++i) {
-        const T token = load<T>(data + i * width);
-        if (token < 0 || static_cast<std::uint64_t>(token) >= static_cast<std::uint64_t>(vocabulary))
-          fail(
-              "{}: token {} at byte {} (token number {}) is outside the model's vocabulary of {}: the file was made "
-              "for "
-              "another tokenizer, or has another format",
-              tokens_file.path(), static_cast<std::int64_t>(token), tokens_offset + i * width, i, vocabulary);
-      }
+      if (outside(low, high, vocabulary)) refuse_token<T>(*this, first, last, vocabulary);
     }
   });
 }

@@ -35,8 +35,9 @@ struct TokenFile {
   bool masks_prompts = false;        // jsonl: tokens of prompts are no labels
 
   std::int64_t size() const { return count + (separator ? 1 : 0); }
-  /// Tokens [begin, begin + amount) of this file, the separator included.
-  void read(std::int64_t begin, std::int64_t amount, std::int32_t* out) const;
+  /// Tokens [begin, begin + amount) of this file, the separator included. Throws Error for one outside [0, vocabulary),
+  /// and when the file is not what it was when it was opened (MappedFile::require_unchanged).
+  void read(std::int64_t begin, std::int64_t amount, std::int64_t vocabulary, std::int32_t* out) const;
   /// One past the last token of a document, counted in this file. Throws Error for an index that points outside.
   std::int64_t document_end(std::int64_t document) const;
   bool has_loss_mask() const { return loss || masks_prompts; }
@@ -44,6 +45,8 @@ struct TokenFile {
   void read_loss_mask(std::int64_t begin, std::int64_t amount, std::uint8_t* mask) const;
   /// Throws Error for the first of tokens [begin, end) outside [0, vocabulary).
   void validate_tokens(std::int64_t begin, std::int64_t end, std::int64_t vocabulary) const;
+  /// Throws Error when the tokens or what belongs to them is no longer what was opened.
+  void require_unchanged() const;
   /// Checks share [begin, end) of size() of the index: documents and sequences follow each other without holes.
   void validate_index(std::int64_t begin, std::int64_t end) const;
 };

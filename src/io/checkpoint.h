@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "base/error.h"
 
 namespace longhaul {
 
@@ -72,8 +73,9 @@ class CheckpointStore {
 
   /// Checks that the fragments (of ranks 0 .. world-1, in order) cover every tensor exactly once and agree on dtypes
   /// and shapes, writes the manifest, renames the folder into place, and only then removes older whole checkpoints
-  /// beyond keep_latest_k. A checkpoint of the same step is replaced. `state`: the trainer's own JSON (or any text),
-  /// returned as it is by Checkpoint::state(). Throws Error; then the earlier checkpoints are as they were.
+  /// beyond keep_latest_k (a failure of that is a warning). A checkpoint of the same step is replaced. `state`: the
+  /// trainer's own JSON (or any text), returned as it is by Checkpoint::state(). Throws Error; then the earlier
+  /// checkpoints are as they were.
   void commit(std::int64_t step, std::span<const std::string> fragments, std::string_view state);
 
   /// Removes this step's temporary folder after a failure. Never throws.
@@ -82,6 +84,13 @@ class CheckpointStore {
  private:
   std::string folder_;
   int keep_latest_k_;
+};
+
+/// A manifest of a format that a later version of the program writes. Not damage: passing over it would go on from an
+/// older checkpoint, or from nothing.
+class NewerFormat : public Error {
+ public:
+  using Error::Error;
 };
 
 struct CheckpointTensor {
@@ -93,7 +102,8 @@ struct CheckpointTensor {
 class Checkpoint {
  public:
   /// `path`: the folder of one checkpoint. Verifies the manifest (checksum, version, full cover of every tensor) and
-  /// that every file is there with its size; reads no tensor. Throws Error saying what is wrong.
+  /// that every file is there with its size; reads no tensor. Throws SystemError when the system did not let it be
+  /// read, NewerFormat, or Error for damage, saying what is wrong.
   explicit Checkpoint(const std::string& path);
   Checkpoint(Checkpoint&&) noexcept;
   Checkpoint& operator=(Checkpoint&&) noexcept;
@@ -108,12 +118,12 @@ class Checkpoint {
 
   /// Copies elements [begin, end) of a tensor to `destination`, from whichever ranks wrote them, after verifying the
   /// checksums of the parts read. Throws Error when there is no such tensor, its dtype or shape differs from what is
-  /// asked (nothing is converted here), or the bytes are corrupted.
+  /// asked (nothing is converted here), or the bytes are corrupted; UnreadablePlace and SystemError as ReadFile does.
   void read(std::string_view name, DType dtype, std::span<const std::int64_t> shape, std::int64_t begin,
             std::int64_t end, void* destination) const;
 
   /// Verifies every checksum of part `part` of `parts` equal parts of the data (so that ranks share the work). Throws
-  /// Error naming the file, offset and tensor.
+  /// as read() does, naming the file, offset and tensor.
   void verify(int part = 0, int parts = 1) const;
 
  private:
@@ -129,5 +139,9 @@ struct CheckpointLocation {
 /// The checkpoint folders (whole or not) in a folder, newest first; none when the folder does not exist.
 /// Throws Error when it cannot be read.
 std::vector<CheckpointLocation> list_checkpoints(const std::string& folder);
+
+/// On file systems that cannot exchange two folders in one step a checkpoint is replaced in two; when a run was killed
+/// between them, its name leads nowhere. Puts the new one there. Call it before listing, on one rank. Never throws.
+void finish_interrupted_replacements(const std::string& folder) noexcept;
 
 }  // namespace longhaul

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "io/ranges.h"
 
 namespace longhaul {
@@ -14,6 +15,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int format_version = 1;
+constexpr std::int64_t largest_chunk_bytes = std::int64_t{1} << 30;
 constexpr const char* format_name = "longhaul-checkpoint";
 
 std::string hex(std::uint64_t value) {
@@ -88,10 +90,6 @@ ManifestFile file_from_json(const json& value) {
   return file;
 }
 
-std::string checksum_of(const std::string& text) {
-  return hex(XXH3_64bits(text.data(), text.size()));
-}
-
 }  // namespace
 
 std::int64_t ManifestEntry::bytes() const {
@@ -156,7 +154,7 @@ std::string write_manifest(const Manifest& manifest) {
                 {"state", manifest.state}};
   try {
     // The checksum covers the canonical text (keys sorted, no spaces) without itself.
-    value["xxh3"] = checksum_of(value.dump());
+    value["xxh3"] = manifest_checksum(value.dump());
     return value.dump(1) + "\n";
   } catch (const json::exception& error) {
     fail("cannot write the manifest: the trainer's state is not UTF-8: {}", error.what());
@@ -164,18 +162,27 @@ std::string write_manifest(const Manifest& manifest) {
 }
 
 Manifest read_manifest(const std::string& text, const std::string& source) {
+  json value = parse_json(text, source);  // within limits of depth, which dump() needs
   try {
-    json value = json::parse(text);
     if (value.value("format", "") != format_name) fail("it is not a longhaul checkpoint");
-    if (const auto version = whole(value.at("version")); version != format_version)
+    // Before the checksum, whose rule a newer version may have changed: to pass over a newer checkpoint would lose more
+    // than to refuse one whose version number was damaged.
+    const auto version = whole(value.at("version"));
+    if (version > format_version)
+      throw NewerFormat(
+          fmt::format("it has format version {}, but this program reads version {}: a newer longhaul wrote "
+                      "it; resume with that one, or move the folder away to go on from an older checkpoint",
+                      version, format_version));
+    if (version != format_version)
       fail("it has format version {}; this program reads version {}", version, format_version);
     const auto stated = value.at("xxh3").get<std::string>();
     value.erase("xxh3");
-    if (checksum_of(value.dump()) != stated) fail("its checksum does not match: it is corrupted");
+    if (manifest_checksum(value.dump()) != stated) fail("its checksum does not match: it is corrupted");
     Manifest manifest;
     manifest.step = whole(value.at("step"));
     manifest.chunk_bytes = whole(value.at("chunk_bytes"));
-    if (manifest.chunk_bytes < 1) fail("chunk_bytes is {}", manifest.chunk_bytes);
+    if (manifest.chunk_bytes < 1 || manifest.chunk_bytes > largest_chunk_bytes)
+      fail("chunk_bytes is {}", manifest.chunk_bytes);
     for (const auto& file : value.at("files")) manifest.files.push_back(file_from_json(file));
     if (whole(value.at("world")) != static_cast<std::int64_t>(manifest.files.size()))
       fail("it names {} files for {} ranks", manifest.files.size(), whole(value.at("world")));
@@ -186,11 +193,17 @@ Manifest read_manifest(const std::string& text, const std::string& source) {
           fail("tensor '{}' in {} has {} checksums", entry.name, file.name, entry.hashes.size());
     manifest.state = value.at("state").get<std::string>();
     return manifest;
+  } catch (const NewerFormat& error) {
+    throw NewerFormat(fmt::format("{}: {}", source, error.what()));
   } catch (const json::exception& error) {
     fail("{}: {}", source, error.what());
   } catch (const Error& error) {
     fail("{}: {}", source, error.what());
   }
+}
+
+std::string manifest_checksum(const std::string& canonical) {
+  return hex(XXH3_64bits(canonical.data(), canonical.size()));
 }
 
 std::string checkpoint_folder_name(std::int64_t step) {

@@ -48,6 +48,9 @@ std::string write_manifest(const Manifest& manifest);
 /// Throws Error for a wrong checksum, format, version, or anything malformed.
 Manifest read_manifest(const std::string& text, const std::string& source);
 
+/// The checksum of a manifest whose text without it, keys sorted and without spaces, is `canonical`.
+std::string manifest_checksum(const std::string& canonical);
+
 std::string checkpoint_folder_name(std::int64_t step);
 inline constexpr std::string_view manifest_name = "manifest.json";
 inline constexpr std::string_view temporary_prefix = ".tmp-";

@@ -14,6 +14,7 @@
 #include "io/checkpoint.h"
 #include "io/checkpoint_manifest.h"
 #include "io/file.h"
+#include "io/uninterrupted.h"
 
 namespace longhaul {
 namespace {
@@ -29,41 +30,38 @@ std::string temporary_path(const std::string& folder, std::int64_t step) {
   return (fs::path(folder) / (std::string(temporary_prefix) + checkpoint_folder_name(step))).string();
 }
 
-// Empties a folder's temporary leftovers. Throws nothing: a leftover that cannot be removed only costs space.
-void remove_leftovers(const std::string& folder) {
-  std::error_code error;
-  std::vector<fs::path> leftovers;
-  for (const auto& item : fs::directory_iterator(folder, error))
-    if (item.path().filename().string().starts_with(temporary_prefix)) leftovers.push_back(item.path());
-  for (const auto& path : leftovers) {
-    fs::remove_all(path, error);
-    if (error) log_warn("cannot remove the unfinished checkpoint {}: {}", path.string(), error.message());
-  }
+constexpr std::string_view replaced_suffix = "-replaced";
+
+int rename_path(const std::string& from, const std::string& to) {
+  return uninterrupted([&] { return ::rename(from.c_str(), to.c_str()); });
 }
 
 // Puts `from` at the name `to`; when `to` exists the two trade places in one step, so that a whole checkpoint stands
 // there at every moment.
 void put_in_place(const std::string& from, const std::string& to) {
-  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return;
+  const auto rename_with = [&](unsigned flags) {
+    return uninterrupted([&] { return ::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), flags); });
+  };
+  if (rename_with(RENAME_NOREPLACE) == 0) return;
   if (errno == EEXIST) {
-    if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return;
+    if (rename_with(RENAME_EXCHANGE) == 0) return;
     if (errno != EINVAL && errno != ENOSYS) fail_system(fmt::format("exchange {} with", from), to, -1, errno);
   } else if (errno != EINVAL && errno != ENOSYS) {
     fail_system(fmt::format("rename {} to", from), to, -1, errno);
   }
-  // A file system without these calls: move the old one aside first.
-  const std::string aside = from + "-replaced";
-  if (::rename(to.c_str(), aside.c_str()) != 0 && errno != ENOENT)
-    fail_system(fmt::format("rename {} to", to), aside, -1, errno);
-  if (::rename(from.c_str(), to.c_str()) != 0) {
+  // A file system without these calls: move the old one aside first. Killed in between:
+  // finish_interrupted_replacements.
+  const std::string aside = from + std::string(replaced_suffix);
+  if (rename_path(to, aside) != 0 && errno != ENOENT) fail_system(fmt::format("rename {} to", to), aside, -1, errno);
+  if (rename_path(from, to) != 0) {
     const int code = errno;
-    (void)::rename(aside.c_str(), to.c_str());
+    (void)rename_path(aside, to);
     fail_system(fmt::format("rename {} to", from), to, -1, code);
   }
 }
 
-// Removes older whole checkpoints beyond the newest k. What is damaged or newer than `step` (a run resumed from before
-// it) is not ours to judge and stays.
+// Removes older whole checkpoints beyond the newest k. What is damaged, cannot be read now, or is newer than `step` (a
+// run resumed from before it) is not ours to judge and stays.
 void remove_older(const std::string& folder, std::int64_t step, int keep_latest_k) {
   if (keep_latest_k <= 0) return;
   int kept = 1;
@@ -71,15 +69,18 @@ void remove_older(const std::string& folder, std::int64_t step, int keep_latest_
     if (older >= step) continue;
     try {
       const Checkpoint whole(path);
-    } catch (const Error&) {
+    } catch (const Error& error) {
+      log_debug("{} does not count as kept: {}", path, error.what());
       continue;
     }
     if (++kept <= keep_latest_k) continue;
     // Renamed first, so that a half-removed folder never carries a checkpoint's name.
     const std::string removed = temporary_path(folder, older);
     std::error_code error;
-    fs::rename(path, removed, error);
-    if (!error) fs::remove_all(removed, error);
+    if (rename_path(path, removed) != 0)
+      error.assign(errno, std::generic_category());
+    else
+      fs::remove_all(removed, error);
     if (error) log_warn("cannot remove the old checkpoint {}: {}", path, error.message());
   }
 }
@@ -121,12 +122,11 @@ CheckpointStore::CheckpointStore(std::string folder, int keep_latest_k)
 
 void CheckpointStore::begin(std::int64_t step) {
   LONGHAUL_CHECK(step >= 0, "checkpoint of step {}", step);
-  std::error_code error;
-  fs::create_directories(folder_, error);
-  if (error) fail_system("create folder", folder_, -1, error.value());
+  make_folders(folder_);
+  finish_interrupted_replacements(folder_);
   remove_leftovers(folder_);
   const std::string path = temporary_path(folder_, step);
-  if (::mkdir(path.c_str(), 0777) != 0) fail_system("create folder", path, -1, errno);
+  if (uninterrupted([&] { return ::mkdir(path.c_str(), 0777); }) != 0) fail_system("create folder", path, -1, errno);
 }
 
 std::string CheckpointStore::write_shard(std::int64_t step, int rank, std::span<const ShardEntry> entries) {
@@ -185,10 +185,37 @@ void CheckpointStore::commit(std::int64_t step, std::span<const std::string> fra
   }
   write_text_atomically((fs::path(temporary) / manifest_name).string(), write_manifest(manifest));
   put_in_place(temporary, target);
-  flush_folder(folder_);
-  // From here on the new checkpoint is safe; what follows only frees space.
-  remove_leftovers(folder_);
-  remove_older(folder_, step, keep_latest_k_);
+  // From here on the new checkpoint stands: nothing of what follows may end a run.
+  try {
+    flush_folder(folder_);
+    remove_leftovers(folder_);
+    remove_older(folder_, step, keep_latest_k_);
+  } catch (const std::exception& error) {
+    log_warn("checkpoint {} is written; what follows it, removing older ones, failed: {}", target, error.what());
+  }
+}
+
+void finish_interrupted_replacements(const std::string& folder) noexcept {
+  try {
+    std::error_code error;
+    std::vector<std::string> aside;
+    for (fs::directory_iterator item(folder, error), end; !error && item != end; item.increment(error)) {
+      const std::string name = item->path().filename().string();
+      if (name.starts_with(temporary_prefix) && name.ends_with(replaced_suffix)) aside.push_back(item->path().string());
+    }
+    for (const auto& old : aside) {
+      const std::string from = old.substr(0, old.size() - replaced_suffix.size());
+      const std::string to =
+          (fs::path(folder) / fs::path(from).filename().string().substr(temporary_prefix.size())).string();
+      if (fs::exists(to, error) || error) continue;
+      const bool whole = fs::exists(fs::path(from) / manifest_name, error);
+      if (rename_path(whole ? from : old, to) == 0)
+        log_warn("{} was being replaced when a run was killed: its {} one stands there again", to,
+                 whole ? "new" : "earlier");
+    }
+  } catch (const std::exception& error) {
+    log_warn("cannot look for interrupted replacements in {}: {}", folder, error.what());
+  }
 }
 
 void CheckpointStore::abandon(std::int64_t step) noexcept {

@@ -1,4 +1,4 @@
-// The safetensors format: a strict reader over memory maps and a writer that takes any byte range in any order.
+// The safetensors format: a strict reader and a writer that takes any byte range in any order.
 //
 // A file is: u64 little-endian header length N, N bytes of JSON, then the tensors' bytes without holes.
 #pragma once
@@ -26,19 +26,22 @@ struct SafetensorsTensor {
   std::string name;
   std::string dtype;  // as written in the file, for example "BF16"
   std::vector<std::int64_t> shape;
-  const std::byte* data = nullptr;  // row-major, little-endian; NOT aligned in general: copy it out
+  std::int64_t offset = 0;  // of its first byte in the file; row-major, little-endian
   std::int64_t bytes = 0;
-  std::string file;  // the file that holds it, for messages
+  std::string file;  // the file that holds it
+  std::int64_t elements() const;
 };
 
-/// Tensors of one file or of a set of shards. The mappings live as long as the reader.
+/// Tensors of one file or of a set of shards. Nothing stays mapped; a few of the files stay open.
 class SafetensorsReader {
  public:
-  /// `path`: a .safetensors file, a ...safetensors.index.json, or a folder with model.safetensors or
-  /// model.safetensors.index.json. Reads and checks every header; touches no tensor bytes. Throws Error for anything
-  /// that the format forbids: a header longer than 100,000,000 bytes or than the file, garbled JSON, duplicate or
-  /// unknown keys, unknown dtypes, shapes whose size overflows or does not match the offsets, overlaps, holes, bytes
-  /// after the last tensor; and for an index that disagrees with its shards.
+  /// `path`: a .safetensors file, a ...safetensors.index.json, or a folder with model.safetensors,
+  /// model.safetensors.index.json, one other .safetensors file, or all shards of one set. Reads and checks every
+  /// header; touches no tensor bytes. Throws Error for anything that the format forbids: a header longer than
+  /// 100,000,000 bytes or than the file, garbled JSON, duplicate or unknown keys, unknown dtypes, shapes whose size
+  /// overflows or does not match the offsets, overlaps, holes, bytes after the last tensor; for an index that disagrees
+  /// with its shards; and for files of other kinds, saying which (a Git LFS pointer, pytorch_model.bin, ...), or what a
+  /// folder holds instead.
   explicit SafetensorsReader(const std::string& path);
   SafetensorsReader(SafetensorsReader&&) noexcept;
   SafetensorsReader& operator=(SafetensorsReader&&) noexcept;
@@ -50,6 +53,9 @@ class SafetensorsReader {
   const SafetensorsTensor* find(std::string_view name) const;
   /// Throws Error naming the path when there is none.
   const SafetensorsTensor& at(std::string_view name) const;
+  /// Copies bytes [begin, begin + bytes) of a tensor of this reader. May be called from several threads. Throws Error
+  /// when the file is shorter than it was, and as ReadFile does.
+  void read(const SafetensorsTensor& tensor, std::int64_t begin, void* to, std::int64_t bytes) const;
   /// The "__metadata__" strings (of all shards together; the first shard's win).
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
@@ -57,6 +63,7 @@ class SafetensorsReader {
   struct Files;
   void add_file(const std::string& path);
   void add_index(const std::string& path);
+  void add_folder(const std::string& path);
   std::string path_;
   std::unique_ptr<Files> files_;
   std::map<std::string, SafetensorsTensor, std::less<>> tensors_;

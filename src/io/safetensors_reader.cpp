@@ -8,7 +8,10 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/file_kind.h"
+#include "base/json.h"
 #include "io/file.h"
+#include "io/open_files.h"
 #include "io/safetensors.h"
 
 namespace longhaul {
@@ -34,7 +37,11 @@ class HeaderEvents : public nlohmann::json_sax<nlohmann::json> {
   std::vector<HeaderTensor> tensors;
   std::map<std::string, std::string> metadata;
 
-  bool null() override { refuse("null"); }
+  bool null() override {
+    // Other writers say with it that there is none.
+    if (depth_ == 1 && in_metadata_) return true;
+    refuse("null");
+  }
   bool boolean(bool) override { refuse("true or false"); }
   bool number_integer(number_integer_t value) override { refuse(fmt::format("the negative number {}", value)); }
   bool number_float(number_float_t, const string_t& text) override {
@@ -117,6 +124,37 @@ class HeaderEvents : public nlohmann::json_sax<nlohmann::json> {
   std::vector<std::int64_t>* list_ = nullptr;
 };
 
+// Not by the first bytes alone: they are the header's length, which may be any number.
+[[noreturn]] void refuse_file(const ReadFile& file, const std::string& why) {
+  std::string head(static_cast<std::size_t>(std::min<std::int64_t>(file.size(), file_kind_bytes)), '\0');
+  file.read_at(0, head.data(), static_cast<std::int64_t>(head.size()), "its kind");
+  const std::string kind = file_kind(head, TakenFor::weights);
+  fail("{}: {}", file.path(), kind.empty() ? why : "this is not a safetensors file, it is " + kind);
+}
+
+std::string list_of_names(const std::vector<std::string>& names) {
+  constexpr std::size_t most = 12;
+  std::string text;
+  for (std::size_t i = 0; i < names.size() && i < most; ++i) text += (i ? ", " : "") + names[i];
+  if (names.size() > most) text += fmt::format(" and {} more", names.size() - most);
+  return names.empty() ? "nothing" : text;
+}
+
+// What weights of other kinds are called.
+std::string advice_on_weight_files(const std::vector<std::string>& names) {
+  for (const auto& name : names) {
+    if (name.ends_with(".bin.index.json") || name.starts_with("pytorch_model"))
+      return "convert pytorch_model.bin to safetensors first (save_pretrained of transformers writes them)";
+    if (name.ends_with(".gguf")) return "GGUF files are quantized for inference; take the model's safetensors";
+    if (name.ends_with(".pth") || name.ends_with(".pt") || name.ends_with(".ckpt"))
+      return "convert PyTorch's .pt, .pth and .ckpt files to safetensors first";
+    if (name == "adapter_config.json") return "an adapter (LoRA) is no model: merge it into its base model first";
+    if (name.starts_with("tf_model") || name.starts_with("flax_model"))
+      return "convert TensorFlow's and Flax's weights to safetensors first";
+  }
+  return "";
+}
+
 std::string text_of(const std::vector<std::int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
@@ -139,18 +177,28 @@ std::int64_t bytes_of(const std::string& path, const HeaderTensor& tensor) {
 }
 
 // Checks one file's header against its size; the tensors come in the order of their bytes.
-std::vector<SafetensorsTensor> parse(const MappedFile& file, std::map<std::string, std::string>& metadata) {
+std::vector<SafetensorsTensor> parse(const ReadFile& file, std::map<std::string, std::string>& metadata) {
   const std::string& path = file.path();
+  if (file.size() < 8)
+    refuse_file(file, fmt::format("it has {} bytes, less than the header length at byte 0 needs: it is truncated",
+                                  file.size()));
   std::uint64_t length = 0;
-  std::memcpy(&length, file.at(0, 8, "the header length"), 8);
+  file.read_at(0, &length, 8, "the header length");
   if (length > static_cast<std::uint64_t>(header_limit))
-    fail("{}: byte 0 gives a header of {} bytes; at most {} are allowed: this is not a safetensors file", path, length,
-         header_limit);
+    refuse_file(file,
+                fmt::format("byte 0 gives a header of {} bytes; at most {} are allowed: this is not a safetensors "
+                            "file",
+                            length, header_limit));
   const auto header_bytes = static_cast<std::int64_t>(length);
-  const char* header = reinterpret_cast<const char*>(file.at(8, header_bytes, "the header"));
-  if (header_bytes == 0 || header[0] != '{') fail("{}: the header at byte 8 does not begin with '{{'", path);
+  if (header_bytes > file.size() - 8)
+    refuse_file(file, fmt::format("the header needs {} bytes at byte 8, but the file has {} bytes: it is truncated or "
+                                  "not what it is taken for",
+                                  header_bytes, file.size()));
+  std::string header(static_cast<std::size_t>(header_bytes), '\0');
+  file.read_at(8, header.data(), header_bytes, "the header");
+  if (header_bytes == 0 || header[0] != '{') refuse_file(file, "the header at byte 8 does not begin with '{'");
   HeaderEvents events(path);
-  nlohmann::json::sax_parse(header, header + header_bytes, &events);
+  nlohmann::json::sax_parse(header, &events);
   metadata.merge(events.metadata);
 
   const std::int64_t data_begin = 8 + header_bytes;
@@ -172,14 +220,14 @@ std::vector<SafetensorsTensor> parse(const MappedFile& file, std::map<std::strin
     if (bytes != offsets[1] - offsets[0])
       fail("{}: tensor '{}' ({} {}) needs {} bytes but its data_offsets [{}, {}) hold {}", path, tensor.name,
            *tensor.dtype, text_of(*tensor.shape), bytes, offsets[0], offsets[1], offsets[1] - offsets[0]);
-    result.push_back({tensor.name, *tensor.dtype, *tensor.shape, file.data() + data_begin + offsets[0], bytes, path});
+    result.push_back({tensor.name, *tensor.dtype, *tensor.shape, data_begin + offsets[0], bytes, path});
   }
   std::sort(result.begin(), result.end(), [](const SafetensorsTensor& a, const SafetensorsTensor& b) {
-    return std::tie(a.data, a.bytes, a.name) < std::tie(b.data, b.bytes, b.name);
+    return std::tie(a.offset, a.bytes, a.name) < std::tie(b.offset, b.bytes, b.name);
   });
   std::int64_t expected = 0;
   for (const auto& tensor : result) {
-    const std::int64_t begin = tensor.data - (file.data() + data_begin);
+    const std::int64_t begin = tensor.offset - data_begin;
     if (begin != expected)
       fail("{}: tensor '{}' begins at byte {} of the data, but the one before it ends at {}: {}", path, tensor.name,
            begin, expected, begin < expected ? "they overlap" : "there is a hole");
@@ -223,8 +271,15 @@ int safetensors_bits(std::string_view dtype) {
   return 0;
 }
 
+std::int64_t SafetensorsTensor::elements() const {
+  std::int64_t count = 1;
+  for (const std::int64_t size : shape) count *= size;  // known not to overflow
+  return count;
+}
+
 struct SafetensorsReader::Files {
-  std::vector<MappedFile> mapped;
+  OpenFiles open;
+  std::map<std::string, std::int64_t> sizes;  // by path, as they were when their headers were read
 };
 
 SafetensorsReader::SafetensorsReader(SafetensorsReader&&) noexcept = default;
@@ -242,7 +297,7 @@ SafetensorsReader::SafetensorsReader(const std::string& path) : path_(path), fil
     else if (fs::exists(index, ignored))
       add_index(index.string());
     else
-      fail("folder {} has neither model.safetensors nor model.safetensors.index.json; name a .safetensors file", path);
+      add_folder(path);
   } else if (path.ends_with(".json")) {
     add_index(path);
   } else {
@@ -251,33 +306,63 @@ SafetensorsReader::SafetensorsReader(const std::string& path) : path_(path), fil
 }
 
 void SafetensorsReader::add_file(const std::string& path) {
-  MappedFile file(path);
+  const ReadFile file(path);
+  files_->sizes[path] = file.size();
   for (auto& tensor : parse(file, metadata_)) {
     const std::string name = tensor.name;
     const auto [there, added] = tensors_.emplace(name, std::move(tensor));
     if (!added) fail("tensor '{}' is in both {} and {}", name, there->second.file, path);
   }
-  files_->mapped.push_back(std::move(file));
+}
+
+// No usual name: one file, or shards without their index, are plain enough.
+void SafetensorsReader::add_folder(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::vector<std::string> weights, others;
+  std::error_code error;
+  for (fs::directory_iterator item(path, error), end; !error && item != end; item.increment(error)) {
+    const std::string name = item->path().filename().string();
+    (name.ends_with(".safetensors") && !name.starts_with('.') ? weights : others).push_back(name);
+  }
+  if (error) fail_system("list folder", path, -1, error.value());
+  std::sort(weights.begin(), weights.end());
+  std::sort(others.begin(), others.end());
+  const std::string advice = advice_on_weight_files(others);
+  if (weights.empty())
+    fail("folder {} holds no .safetensors file; it holds {}{}", path, list_of_names(others),
+         advice.empty() ? "" : ": " + advice);
+  // Meta's own layout has other tensors under other names.
+  if (std::any_of(weights.begin(), weights.end(), [](const auto& one) { return one.starts_with("consolidated"); }))
+    fail(
+        "folder {} holds {}: weights in the layout of their first publisher (consolidated), with other names and "
+        "orders "
+        "of rows; convert them, or take the Hugging Face files (model.safetensors) of that model",
+        path, list_of_names(weights));
+  // "name-00001-of-00003.safetensors": all of them must be there, and nothing else.
+  if (weights.size() > 1) {
+    const auto dash = weights.front().rfind("-of-");
+    const std::size_t wanted =
+        dash == std::string::npos ? 0 : std::strtoul(weights.front().c_str() + dash + 4, nullptr, 10);
+    if (wanted != weights.size())
+      fail(
+          "folder {} holds {} .safetensors files ({}) and no model.safetensors.index.json that says what is in which: "
+          "{}",
+          path, weights.size(), list_of_names(weights),
+          wanted == 0 ? "name the one that is meant" : fmt::format("their names speak of {} shards", wanted));
+  }
+  for (const auto& name : weights) add_file((fs::path(path) / name).string());
 }
 
 void SafetensorsReader::add_index(const std::string& path) {
   const std::string text = read_text(path, header_limit);
   std::set<std::string> files;
   std::map<std::string, std::string> weight_map;
-  std::vector<std::set<std::string>> keys;
-  const auto refuse_duplicates = [&](int, nlohmann::json::parse_event_t event, nlohmann::json& value) {
-    if (event == nlohmann::json::parse_event_t::object_start) keys.emplace_back();
-    if (event == nlohmann::json::parse_event_t::object_end) keys.pop_back();
-    if (event == nlohmann::json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second)
-      fail("{}: the key '{}' appears twice", path, value.get<std::string>());
-    return true;
-  };
-  try {
-    const auto index = nlohmann::json::parse(text, refuse_duplicates);
-    weight_map = index.at("weight_map").get<std::map<std::string, std::string>>();
-  } catch (const nlohmann::json::exception& error) {
-    fail("{}: not an index of safetensors shards (an object \"weight_map\" from tensor to file): {}", path,
-         error.what());
+  const auto index = parse_json(text, path);
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object())
+    fail("{}: not an index of safetensors shards: an object \"weight_map\" from tensor to file is missing", path);
+  for (const auto& [name, file] : index["weight_map"].items()) {
+    if (!file.is_string()) fail("{}: the file of tensor '{}' is {}, not a text", path, name, file.dump());
+    weight_map[name] = file;
   }
   for (const auto& [name, file] : weight_map) {
     // A shard lies beside its index: a path that leads elsewhere is a trap, not a checkpoint.
@@ -297,6 +382,14 @@ void SafetensorsReader::add_index(const std::string& path) {
   }
   for (const auto& [name, tensor] : tensors_)
     if (!weight_map.contains(name)) fail("{}: tensor '{}' of {} is not in the index", path, name, tensor.file);
+}
+
+void SafetensorsReader::read(const SafetensorsTensor& tensor, std::int64_t begin, void* to, std::int64_t bytes) const {
+  LONGHAUL_CHECK(begin >= 0 && bytes >= 0 && begin <= tensor.bytes && bytes <= tensor.bytes - begin,
+                 "bytes [{}, {}) of tensor '{}', which has {}", begin, begin + bytes, tensor.name, tensor.bytes);
+  if (bytes == 0) return;
+  files_->open.open(tensor.file, files_->sizes.at(tensor.file), "when it was opened it had")
+      ->read_at(tensor.offset + begin, to, bytes, tensor.name);
 }
 
 const SafetensorsTensor* SafetensorsReader::find(std::string_view name) const {

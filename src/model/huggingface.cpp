@@ -131,10 +131,32 @@ LoadedModel parse_model(const std::string& text, const std::string& origin) {
 }
 
 LoadedModel load_model(const std::filesystem::path& path) {
+  std::error_code error;
   std::filesystem::path file = path;
-  if (std::filesystem::is_directory(path)) {
+  const auto status = std::filesystem::status(path, error);
+  if (std::filesystem::is_directory(status)) {
     file = path / "config.json";
-    if (!std::filesystem::exists(file)) fail("{}: the folder holds no config.json", path.string());
+    if (!std::filesystem::exists(file, error)) {
+      std::vector<std::string> names;
+      for (std::filesystem::directory_iterator item(path, error), end; !error && item != end && names.size() < 12;
+           item.increment(error))
+        names.push_back(item->path().filename().string());
+      std::sort(names.begin(), names.end());
+      fail("{}: the folder holds no config.json; it holds {}", path.string(),
+           names.empty() ? "nothing" : join_names(names));
+    }
+  } else if (status.type() == std::filesystem::file_type::not_found) {
+    // "owner/name" is how models are called on a hub.
+    const std::string owner = path.parent_path().filename().string(), name = path.filename().string();
+    const bool like_a_hub_name =
+        !owner.empty() && !path.has_extension() && !std::filesystem::exists(path.parent_path(), error);
+    fail("{}: no such file or folder{}", path.string(),
+         like_a_hub_name || name.find("-") != std::string::npos
+             ? fmt::format(
+                   "; if {}/{} is a model on a hub, download it first and name its folder: nothing is downloaded "
+                   "here",
+                   owner, name)
+             : "");
   }
   return parse_model(read_text_file(file), file.string());
 }

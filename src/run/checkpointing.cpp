@@ -6,15 +6,13 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/log.h"
+#include "base/system_error.h"
 #include "comm/exchange.h"
 
 namespace longhaul {
 namespace {
-
-bool is_saved(Role role) {
-  return role == Role::parameter || is_moment(role);
-}
 
 // A checkpoint of a larger model holds all that a smaller one asks for; it is another model's all the same.
 void refuse_other_tensors(const Session& session, const Checkpoint& checkpoint) {
@@ -29,53 +27,12 @@ void refuse_other_tensors(const Session& session, const Checkpoint& checkpoint) 
 
 }  // namespace
 
-void save_checkpoint(Session& session, CheckpointStore& store, const TrainerState& state) {
-  Communicator& world = session.world();
-  try {
-    phase(world, [&] {
-      if (world.rank() == 0) store.begin(state.step);
-    });
-    std::string fragment;
-    phase(world, [&] {
-      std::vector<ShardEntry> entries;
-      for (const auto& tensor : session.state()) {
-        // Of equal copies the first rank's is written.
-        if (!is_saved(tensor.key.role) || tensor.begin == tensor.end || tensor.copy != 0) continue;
-        ShardEntry entry{tensor.name, tensor.dtype, tensor.shape, {{tensor.begin, tensor.end}}};
-        if (session.in_host_memory(tensor)) {
-          std::vector<std::byte> unused;
-          entry.data = session.elements(tensor, tensor.begin, tensor.end, unused).data();
-        } else {
-          entry.read = [&](std::int64_t byte, std::span<std::byte> to) {
-            session.read(tensor, tensor.begin + byte / static_cast<std::int64_t>(size_of(tensor.dtype)), to);
-          };
-        }
-        entries.push_back(std::move(entry));
-      }
-      fragment = store.write_shard(state.step, world.rank(), entries);
-    });
-    const std::vector<std::string> fragments = gather_texts(world, fragment);
-    phase(world, [&] {
-      if (world.rank() != 0) return;
-      nlohmann::ordered_json json;
-      json["step"] = state.step;
-      json["cursor"] = {{"epoch", state.cursor.epoch}, {"position", state.cursor.position}};
-      json["data_seed"] = state.data_seed;
-      json["init_seed"] = state.init_seed;
-      json["experiment"] = state.experiment;
-      json["model"] = state.model;
-      json["libraries"] = state.libraries;
-      store.commit(state.step, fragments, json.dump());
-    });
-  } catch (...) {
-    // Whoever failed: what was written so far only fills the disk.
-    if (world.rank() == 0) store.abandon(state.step);
-    throw;
-  }
+bool is_saved(Role role) {
+  return role == Role::parameter || is_moment(role);
 }
 
 std::string checkpoint_libraries(const Checkpoint& checkpoint) {
-  const auto json = nlohmann::json::parse(checkpoint.state(), nullptr, false);
+  const auto json = parse_json(checkpoint.state(), checkpoint.path() + ": the trainer's state");
   if (!json.is_object() || !json.contains("libraries") || !json["libraries"].is_string())
     fail("{}: the trainer's state is garbled: it names no libraries of matrix products", checkpoint.path());
   return json["libraries"];
@@ -94,8 +51,7 @@ TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint) {
         [&](const std::string& name, std::int64_t begin, std::int64_t end, DType dtype, void* target) {
           checkpoint.read(name, dtype, session.state(name).shape, begin, end, target);
         });
-    const auto json = nlohmann::json::parse(checkpoint.state(), nullptr, false);
-    if (json.is_discarded()) fail("{}: the trainer's state is garbled", checkpoint.path());
+    const auto json = parse_json(checkpoint.state(), checkpoint.path() + ": the trainer's state");
     try {
       state.step = json.at("step");
       state.cursor.epoch = json.at("cursor").at("epoch");
@@ -113,8 +69,7 @@ TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint) {
 }
 
 void refuse_other_model(const TrainerState& state, const TransformerSpec& spec, const std::string& checkpoint) {
-  nlohmann::json ours = spec_to_json(spec), theirs = nlohmann::json::parse(state.model, nullptr, false);
-  if (theirs.is_discarded()) fail("checkpoint {}: its model is garbled", checkpoint);
+  nlohmann::json ours = spec_to_json(spec), theirs = parse_json(state.model, checkpoint + ": its model");
   for (nlohmann::json* one : {&ours, &theirs}) {
     one->erase("initializer_range");
     if (!spec.learned_positions) one->erase("max_positions");
@@ -134,18 +89,30 @@ void refuse_other_model(const TrainerState& state, const TransformerSpec& spec, 
 
 std::int64_t newest_valid_step(Communicator& world, const std::string& folder, std::vector<std::string>& skipped) {
   std::vector<CheckpointLocation> found;
+  phase(world, [&] {
+    if (world.rank() == 0) finish_interrupted_replacements(folder);
+  });
   phase(world, [&] { found = list_checkpoints(folder); });
   for (const auto& location : found) {
-    std::string problem;
-    try {
-      const Checkpoint checkpoint(location.path);
-      if (checkpoint.step() != location.step) fail("its manifest is of step {}", checkpoint.step());
-      checkpoint.verify(world.rank(), world.size());
-    } catch (const Error& error) {
-      problem = error.what();
-    }
+    // Only what the files hold is damage. What the system refuses, and what a newer program wrote, ends the run: else
+    // it would go on from an older checkpoint, or from nothing.
+    std::string damage;
+    phase(world, [&] {
+      try {
+        const Checkpoint checkpoint(location.path);
+        if (checkpoint.step() != location.step) fail("its manifest is of step {}", checkpoint.step());
+        checkpoint.verify(world.rank(), world.size());
+      } catch (const SystemError& error) {
+        fail("checkpoint {} cannot be read now, which does not mean that it is damaged: {}; start again when it can be",
+             location.path, error.what());
+      } catch (const NewerFormat&) {
+        throw;
+      } catch (const Error& error) {
+        damage = error.what();
+      }
+    });
     std::string first;
-    for (const std::string& text : gather_texts(world, problem))
+    for (const std::string& text : gather_texts(world, damage))
       if (first.empty()) first = text;
     if (first.empty()) return location.step;
     skipped.push_back(fmt::format("{}: {}", location.path, first));

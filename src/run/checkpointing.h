@@ -1,4 +1,5 @@
-// A session's state into the checkpoint store and back, for any number of ranks and however they shard it.
+// A session's state from the checkpoint store, for any number of ranks and however they shard it; into it:
+// checkpoint_saver.h.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -22,8 +23,8 @@ struct TrainerState {
   std::string libraries;   // of matrix products (choices_text)
 };
 
-/// Collective. On failure every rank throws and earlier checkpoints are as they were.
-void save_checkpoint(Session& session, CheckpointStore& store, const TrainerState& state);
+/// What a checkpoint holds of a session's state: masters and moments.
+bool is_saved(Role role);
 
 /// TrainerState::libraries of a checkpoint.
 std::string checkpoint_libraries(const Checkpoint& checkpoint);
@@ -36,7 +37,9 @@ TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint);
 void refuse_other_model(const TrainerState& state, const TransformerSpec& spec, const std::string& checkpoint);
 
 /// The newest checkpoint that is whole and whose checksums hold, its step agreed by all ranks (each verifies a share of
-/// the bytes), and the reasons why newer ones were skipped; -1 when there is none. Collective.
+/// the bytes), and the reasons why newer ones were skipped; -1 when there is none. Collective. Damage is skipped;
+/// throws Error on every rank when the system does not let a checkpoint be read or a newer version of the program wrote
+/// it.
 std::int64_t newest_valid_step(Communicator& world, const std::string& folder, std::vector<std::string>& skipped);
 
 }  // namespace longhaul

@@ -65,6 +65,23 @@ void resolve_memory(RunSetup& setup, const Hosts& hosts) {
       request.memory_limit ? "device.memory" : "its share of the host (set device.memory to decide otherwise)"));
 }
 
+// Before anything is planned in 64 bits: an upper bound of a rank's bytes, far beyond any machine. What is smaller is
+// told by the memory plan.
+void refuse_impossible_sizes(const TransformerSpec& spec, double batch, double sequence) {
+  double elements = 3 * static_cast<double>(parameter_count(spec)), width = 0;
+  for (const LayerSpec* layer : spec.each_layer())
+    width += 16 * (static_cast<double>(spec.hidden_size) + static_cast<double>(layer->mlp.size) +
+                   static_cast<double>(layer->attention.heads * layer->attention.head_dim));
+  elements += batch * sequence * (width + static_cast<double>(spec.vocabulary));
+  constexpr double limit = 0x1p58;  // 8 bytes each, and room for what is added to them
+  if (elements > limit)
+    fail(
+        "the model and a micro-batch ({:.0f} sequences of {:.0f} tokens, over all ranks) make more than 2^58 numbers, "
+        "which "
+        "no machine holds; check training.micro_batch_size, training.seq_len, parallelism and the model's sizes",
+        batch, sequence);
+}
+
 }  // namespace
 
 Hosts Hosts::one(int ranks) {
@@ -115,6 +132,7 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
   request.batch = experiment.training.micro_batch_size * setup.parallel.data;
   setup.sequence = experiment.training.seq_len;
   request.sequence = padded_sequence(setup.parallel, setup.sequence);
+  refuse_impossible_sizes(spec, static_cast<double>(request.batch), static_cast<double>(request.sequence));
   request.kinds = step_kinds(setup.parallel.accumulation_steps, !experiment.data.validation_files.empty());
   request.scratch = [target = setup.target](const Graph& graph, const Op& op) {
     return target->scratch_bytes(graph, op);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "model/initialise.h"
 #include "model/parameters.h"
 #include "run/weights.h"
@@ -62,6 +63,24 @@ ParameterSource first_parameters(const RunSetup& setup) {
     else
       initialise(*parameter, seed, begin, end, static_cast<float*>(target));
   };
+}
+
+void report_first_parameters(const RunSetup& setup) {
+  const Experiment& experiment = setup.experiment;
+  if (!experiment.model.weights.empty()) return log_info("weights read from {}", experiment.model.weights.string());
+  log_info("parameters: random, by model.init_seed {} (model.weights is not set)", experiment.model.init_seed);
+  const std::filesystem::path folder = setup.model.file.parent_path();
+  std::vector<std::string> weights;
+  std::error_code error;
+  for (std::filesystem::directory_iterator item(folder, error), end; !error && item != end; item.increment(error)) {
+    const std::string name = item->path().filename().string();
+    if (name.ends_with(".safetensors") || name.starts_with("pytorch_model")) weights.push_back(name);
+  }
+  if (weights.empty()) return;
+  std::sort(weights.begin(), weights.end());
+  log_warn(
+      "{} holds weights ({}{}) which are not read: training starts at random. To start from them, set model.weights={}",
+      folder.string(), weights.front(), weights.size() > 1 ? ", ..." : "", folder.string());
 }
 
 }  // namespace longhaul

@@ -41,4 +41,7 @@ std::unique_ptr<SequenceLoader> make_loader(const Experiment& experiment, const 
 /// Where the parameters of the first step come from: model.weights, or the random initialisation of model.init_seed.
 ParameterSource first_parameters(const RunSetup& setup);
 
+/// Says in the log where first_parameters came from, and warns when a model's folder holds weights that nothing read.
+void report_first_parameters(const RunSetup& setup);
+
 }  // namespace longhaul

@@ -8,8 +8,10 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "io/safetensors.h"
 #include "model/huggingface.h"
+#include "run/tensor_names.h"
 
 namespace longhaul {
 namespace {
@@ -45,48 +47,69 @@ T load(const std::byte* from) {
 
 struct Entry {
   WeightMapping mapping;
-  std::string_view tensor;          // as the file names it
-  const std::byte* data = nullptr;  // of the file's tensor
+  const SafetensorsTensor* tensor = nullptr;  // of the reader
   Stored type = Stored::float32;
+  std::int64_t width() const { return tensor->elements() ? tensor->bytes / tensor->elements() : 0; }
 };
 
-// Elements [begin, end) of the parameter; element(i) gives element i of the tensor.
-template <typename T, typename Element>
-void copy_elements(const WeightMapping& mapping, std::int64_t begin, std::int64_t end, T* target, Element element) {
-  if (!mapping.transposed) {
-    const std::int64_t offset = mapping.tensor_offset(begin);
-    for (std::int64_t i = 0; i < end - begin; ++i) target[i] = static_cast<T>(element(offset + i));
-    return;
+constexpr std::int64_t buffer_bytes = std::int64_t{4} << 20;
+
+template <typename T>
+void convert(const std::byte* from, Stored type, std::int64_t count, std::int64_t stride, T* target) {
+  const auto each = [&](std::int64_t width, auto element) {
+    for (std::int64_t i = 0; i < count; ++i) target[i * stride] = static_cast<T>(element(from + i * width));
+  };
+  switch (type) {
+    case Stored::float64:
+      return each(8, load<double>);
+    case Stored::float32:
+      return each(4, load<float>);
+    case Stored::bfloat16:
+      return each(2, [](const std::byte* at) { return static_cast<float>(load<bfloat16>(at)); });
+    case Stored::float16:
+      return each(2, [](const std::byte* at) { return from_half(load<std::uint16_t>(at)); });
   }
-  // A block of outputs at a time, so that the lines of memory which a stored row brings in are used whole.
-  constexpr std::int64_t block = 32;
-  const std::int64_t inputs = mapping.tensor_shape[0], outputs = mapping.tensor_shape[1];
-  for (std::int64_t first = begin / inputs; first * inputs < end; first += block) {
-    const std::int64_t last = std::min(first + block, (end + inputs - 1) / inputs);
-    for (std::int64_t in = 0; in < inputs; ++in)
-      for (std::int64_t out = first; out < last; ++out) {
-        const std::int64_t i = out * inputs + in;
-        if (i >= begin && i < end) target[i - begin] = static_cast<T>(element(in * outputs + mapping.begin + out));
-      }
+}
+
+// Elements [begin, end) of a parameter that its tensor holds transposed: the file's rows are our columns. A row's part
+// is read alone when it is a small one of a long row; else whole rows are, many at once.
+template <typename T>
+void read_transposed(const SafetensorsReader& reader, const Entry& entry, std::int64_t begin, std::int64_t end,
+                     T* target) {
+  const std::int64_t inputs = entry.mapping.tensor_shape[0], outputs = entry.mapping.tensor_shape[1],
+                     width = entry.width();
+  const std::int64_t first = begin / inputs, last = (end + inputs - 1) / inputs;  // of our rows
+  const bool parts = (last - first) * 4 < outputs && (last - first) * width >= 4096;
+  const std::int64_t row_bytes = parts ? (last - first) * width : outputs * width;
+  const std::int64_t skipped = parts ? 0 : (entry.mapping.begin + first) * width;
+  const std::int64_t rows_at_once = parts ? 1 : std::max<std::int64_t>(1, buffer_bytes / row_bytes);
+  std::vector<std::byte> buffer(static_cast<std::size_t>(std::min(rows_at_once, inputs) * row_bytes));
+  for (std::int64_t in = 0; in < inputs; in += rows_at_once) {
+    const std::int64_t rows = std::min(rows_at_once, inputs - in);
+    const std::int64_t from = in * outputs * width + (parts ? (entry.mapping.begin + first) * width : 0);
+    reader.read(*entry.tensor, from, buffer.data(), rows * row_bytes);
+    for (std::int64_t row = 0; row < rows; ++row) {
+      // Element `in + row` of each of our rows; of the first and the last perhaps not ours.
+      const std::int64_t column = in + row;
+      const std::int64_t own_first = first * inputs + column < begin ? first + 1 : first;
+      const std::int64_t own_last = (last - 1) * inputs + column >= end ? last - 1 : last;
+      if (own_first >= own_last) continue;
+      convert(buffer.data() + row * row_bytes + skipped + (own_first - first) * width, entry.type, own_last - own_first,
+              inputs, target + (own_first * inputs + column - begin));
+    }
   }
 }
 
 template <typename T>
-void read_elements(const Entry& entry, std::int64_t begin, std::int64_t end, T* target) {
-  const std::byte* data = entry.data;
-  switch (entry.type) {
-    case Stored::float64:
-      return copy_elements(entry.mapping, begin, end, target,
-                           [data](std::int64_t i) { return load<double>(data + i * 8); });
-    case Stored::float32:
-      return copy_elements(entry.mapping, begin, end, target,
-                           [data](std::int64_t i) { return load<float>(data + i * 4); });
-    case Stored::bfloat16:
-      return copy_elements(entry.mapping, begin, end, target,
-                           [data](std::int64_t i) { return static_cast<float>(load<bfloat16>(data + i * 2)); });
-    case Stored::float16:
-      return copy_elements(entry.mapping, begin, end, target,
-                           [data](std::int64_t i) { return from_half(load<std::uint16_t>(data + i * 2)); });
+void read_elements(const SafetensorsReader& reader, const Entry& entry, std::int64_t begin, std::int64_t end,
+                   T* target) {
+  if (entry.mapping.transposed) return read_transposed(reader, entry, begin, end, target);
+  const std::int64_t width = entry.width(), at_once = buffer_bytes / width;
+  std::vector<std::byte> buffer(static_cast<std::size_t>(std::min(at_once, end - begin) * width));
+  for (std::int64_t i = begin; i < end; i += at_once) {
+    const std::int64_t count = std::min(at_once, end - i);
+    reader.read(*entry.tensor, entry.mapping.tensor_offset(i) * width, buffer.data(), count * width);
+    convert(buffer.data(), entry.type, count, 1, target + (i - begin));
   }
 }
 
@@ -100,13 +123,14 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
 }
 
 Entry find_entry(const SafetensorsReader& reader, const std::string& path, const WeightMapping& mapping,
-                 std::string_view family) {
-  const SafetensorsTensor* tensor = reader.find(mapping.tensor);
-  if (!tensor && !mapping.other_name.empty()) tensor = reader.find(mapping.other_name);
+                 std::string_view family, const TensorNames& names) {
+  const SafetensorsTensor* tensor = reader.find(names.in_file(mapping.tensor));
+  if (!tensor && !mapping.other_name.empty()) tensor = reader.find(names.in_file(mapping.other_name));
   if (!tensor)
-    fail("{}: tensor '{}' of shape {} is missing{}; the model ({} family) needs it for {}", path, mapping.tensor,
+    fail("{}: tensor '{}' of shape {} is missing{}; the model ({} family) needs it for {}{}", path, mapping.tensor,
          shape_text(mapping.tensor_shape),
-         mapping.other_name.empty() ? "" : fmt::format(" (as is '{}')", mapping.other_name), family, mapping.parameter);
+         mapping.other_name.empty() ? "" : fmt::format(" (as is '{}')", mapping.other_name), family, mapping.parameter,
+         names.advice(mapping.tensor));
   if (tensor->shape != mapping.tensor_shape)
     fail(
         "{}: tensor '{}' has shape {}; the model ({} family) needs {}: the weights and the configuration do not "
@@ -116,7 +140,27 @@ Entry find_entry(const SafetensorsReader& reader, const std::string& path, const
   if (!type)
     fail("{}: tensor '{}' of shape {} has dtype {}; supported are F64, F32, BF16 and F16: convert it first",
          tensor->file, tensor->name, shape_text(tensor->shape), tensor->dtype);
-  return {mapping, tensor->name, tensor->data, *type};
+  return {mapping, tensor, *type};
+}
+
+// A file may hold the head of a model that has none of its own. It must then be the embedding, or the model is another.
+void refuse_other_head(const SafetensorsReader& reader, const SafetensorsTensor& head, const Entry& embedding) {
+  const SafetensorsTensor& table = *embedding.tensor;
+  bool equal = head.shape == table.shape && head.dtype == table.dtype;
+  std::vector<std::byte> one(static_cast<std::size_t>(buffer_bytes)), other(one.size());
+  for (std::int64_t at = 0; equal && at < head.bytes; at += buffer_bytes) {
+    const std::int64_t bytes = std::min(buffer_bytes, head.bytes - at);
+    reader.read(head, at, one.data(), bytes);
+    reader.read(table, at, other.data(), bytes);
+    equal = std::memcmp(one.data(), other.data(), static_cast<std::size_t>(bytes)) == 0;
+  }
+  if (!equal)
+    fail(
+        "{}: tensor '{}' ({} {}) is not equal to '{}' ({} {}), but the configuration ties the two (tie_word_embeddings "
+        "is "
+        "true, by the file or by the family's default): set it to false to train the head of its own, or remove that "
+        "tensor",
+        head.file, head.name, head.dtype, shape_text(head.shape), table.name, table.dtype, shape_text(table.shape));
 }
 
 }  // namespace
@@ -124,18 +168,26 @@ Entry find_entry(const SafetensorsReader& reader, const std::string& path, const
 ParameterSource weights_source(const std::filesystem::path& path, const TransformerSpec& spec,
                                std::string_view family) {
   const auto files = std::make_shared<WeightFiles>(WeightFiles{SafetensorsReader(path.string()), {}});
+  const std::vector<WeightMapping> mappings = weight_mappings(spec, family);
+  const TensorNames names(files->reader, mappings);
+  if (!names.difference().empty()) log_info("{}: {}", path.string(), names.difference());
   std::set<std::string_view> used;
-  for (const WeightMapping& mapping : weight_mappings(spec, family)) {
-    const Entry entry = find_entry(files->reader, path.string(), mapping, family);
-    used.insert(entry.tensor);
+  for (const WeightMapping& mapping : mappings) {
+    const Entry entry = find_entry(files->reader, path.string(), mapping, family, names);
+    used.insert(entry.tensor->name);
     files->entries[mapping.parameter] = entry;
   }
-  for (const auto& [name, tensor] : files->reader.tensors())
-    if (!used.contains(name) && !is_ignored_tensor(name, spec, family))
+  for (const auto& [name, tensor] : files->reader.tensors()) {
+    if (used.contains(name)) continue;
+    const std::string usual = names.usual(name);
+    if (!is_ignored_tensor(usual, spec, family) && !is_ignored_tensor(name, spec, family))
       fail(
           "{}: tensor '{}' of shape {} is none of the model's ({} family): the weights and the configuration do not "
           "belong together",
           tensor.file, name, shape_text(tensor.shape), family);
+    if (spec.tied_head && name.ends_with("lm_head.weight"))
+      refuse_other_head(files->reader, tensor, files->entries.at("embedding.tokens"));
+  }
   return [files](const std::string& name, std::int64_t begin, std::int64_t end, DType dtype, void* target) {
     const auto found = files->entries.find(name);
     LONGHAUL_CHECK(found != files->entries.end(), "no parameter {}", name);
@@ -145,9 +197,9 @@ ParameterSource weights_source(const std::filesystem::path& path, const Transfor
     LONGHAUL_CHECK(dtype == DType::float64 || dtype == DType::float32, "{} asked for as {}", name, name_of(dtype));
     if (begin == end) return;
     if (dtype == DType::float64)
-      read_elements(entry, begin, end, static_cast<double*>(target));
+      read_elements(files->reader, entry, begin, end, static_cast<double*>(target));
     else
-      read_elements(entry, begin, end, static_cast<float*>(target));
+      read_elements(files->reader, entry, begin, end, static_cast<float*>(target));
   };
 }
 

@@ -19,10 +19,11 @@ namespace longhaul {
 ///
 /// Reads the headers and checks everything at once: throws Error when a tensor is missing, has another shape or another
 /// dtype, or when the files hold a tensor that is neither a parameter nor one that the family is known to carry
-/// besides. Messages name the file, the tensor, the shape found and the shape wanted.
+/// besides. Names may carry what wrappers of a model put before them, or lack what a base model's lack
+/// (tensor_names.h). The head of a model whose head is tied must equal the embedding. Messages name the file, the
+/// tensor, the shape found and the shape wanted.
 ///
-/// The source may be copied and called from several threads; the files stay mapped as long as a copy lives. It reads
-/// only what it is asked for.
+/// The source may be copied and called from several threads. It reads only what it is asked for.
 ParameterSource weights_source(const std::filesystem::path& path, const TransformerSpec& spec, std::string_view family);
 
 struct ExportOptions {

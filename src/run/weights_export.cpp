@@ -122,7 +122,7 @@ class Exporter {
     }
     if (world_.rank() != 0) return;
     const fs::path temporary = folder_ / temporary_name;
-    made_folder_ = fs::create_directories(folder_);
+    made_folder_ = make_folders(folder_.string());
     for (const char* name : exported_names)
       if (fs::exists(folder_ / name) && !fs::is_regular_file(folder_ / name))
         fail("{} is not a regular file: an export cannot replace it", (folder_ / name).string());

@@ -74,7 +74,9 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   const std::int64_t batch = setup.parallel.global_batch_size, total = options.steps + options.warmup;
   std::unique_ptr<TokenSource> source;
   bool files = !experiment.data.files.empty();
-  for (const auto& file : experiment.data.files) files &= std::filesystem::exists(file);
+  std::error_code ignored;
+  for (const auto& file : experiment.data.files)
+    files &= std::filesystem::exists(file, ignored) || file.string().find_first_of("*?[") != std::string::npos;
   if (files) {
     source = std::make_unique<TokenDataset>(dataset_options(setup, experiment.data.files));
   } else {

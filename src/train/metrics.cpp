@@ -9,26 +9,41 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/log.h"
+#include "io/file.h"
 
 namespace longhaul {
 namespace {
 
-// Keeps the lines of steps up to `last`; a torn last line (a crash while writing) goes as well.
-void drop_later_lines(const std::filesystem::path& file, std::int64_t last) {
-  std::ifstream in(file);
-  if (!in) return;
-  std::string kept, line;
-  while (std::getline(in, line)) {
+constexpr const char* replaced_lines_name = "metrics-replaced.jsonl";
+
+// Keeps the lines of steps up to `last`. The others (steps that will be done again, a line that a crash tore) are not
+// thrown away but moved to a file beside it. A file that cannot be read is left as it is, and ends the run.
+void move_later_lines(const std::filesystem::path& file, std::int64_t last) {
+  std::error_code error;
+  if (!std::filesystem::exists(file, error) && !error) return;
+  constexpr std::int64_t limit = std::int64_t{1} << 40;
+  const std::string text = read_text(file.string(), limit);
+  std::string kept, moved;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = text.find('\n', begin);
+    const std::string line = text.substr(begin, end == std::string::npos ? end : end - begin);
+    begin = end == std::string::npos ? text.size() : end + 1;
     const auto json = nlohmann::json::parse(line, nullptr, false);
-    if (json.is_discarded() || !json.contains("step") || !json["step"].is_number_integer()) continue;
-    if (json["step"].get<std::int64_t>() <= last) kept += line + "\n";
+    const bool keep = json.is_object() && json.contains("step") && json["step"].is_number_integer() &&
+                      json["step"].get<std::int64_t>() <= last;
+    (keep ? kept : moved) += line + "\n";
   }
-  const std::filesystem::path temporary = file.string() + ".tmp";
-  std::ofstream out(temporary);
-  out << kept;
-  out.close();
-  if (!out) fail("cannot write {}", temporary.string());
-  std::filesystem::rename(temporary, file);
+  if (kept == text) return;
+  if (!moved.empty()) {
+    const std::string beside = (file.parent_path() / replaced_lines_name).string();
+    LineFile replaced(beside);
+    moved.pop_back();
+    if (const std::string problem = replaced.append(moved); !problem.empty())
+      fail("{} (lines of {} that will be written anew are kept there)", problem, file.string());
+    replaced.finish();
+  }
+  write_text_atomically(file.string(), kept);
 }
 
 // A terminal that somebody looks at: MPI launchers give ranks a pseudo-terminal without a size.
@@ -52,9 +67,18 @@ MetricsReport::MetricsReport(const std::filesystem::path& file, std::int64_t res
       log_freq_(log_freq),
       terminal_(is_terminal()),
       begin_(std::chrono::steady_clock::now()) {
-  drop_later_lines(file, resumed_step);
-  stream_.open(file, std::ios::app);
-  if (!stream_) fail("cannot open {} for writing", file.string());
+  move_later_lines(file, resumed_step);
+  lines_ = std::make_unique<LineFile>(file.string());
+  flush_folder(file.parent_path().string());
+}
+
+MetricsReport::~MetricsReport() {
+  // A run that fails has still its lines to write.
+  try {
+    if (waiting_) lines_->finish();
+  } catch (const SystemError& error) {
+    log_warn("lines of metrics are lost: {}", error.what());
+  }
 }
 
 void MetricsReport::report(const StepMetrics& metrics) {
@@ -72,8 +96,11 @@ void MetricsReport::report(const StepMetrics& metrics) {
   json["step_seconds"] = metrics.step_seconds;
   json["peak_memory_bytes"] = metrics.peak_memory_bytes;
   json["time"] = static_cast<double>(std::time(nullptr));
-  stream_ << json.dump() << "\n" << std::flush;
-  if (!stream_) fail("cannot write {}: is the disk full?", file_.string());
+  const std::string problem = lines_->append(json.dump());
+  if (!problem.empty() && !waiting_)
+    log_warn("{}; its lines wait in memory and are tried again at every step", problem);
+  if (problem.empty() && waiting_) log_info("{} can be written again; no line is lost", file_.string());
+  waiting_ = !problem.empty();
 
   if (metrics.step == first_step_ || metrics.step == steps_ || metrics.step % log_freq_ == 0 ||
       metrics.validation_loss) {
@@ -85,6 +112,10 @@ void MetricsReport::report(const StepMetrics& metrics) {
     say(line);
   }
   draw_bar(metrics.step);
+}
+
+void MetricsReport::finish() {
+  lines_->finish();
 }
 
 void MetricsReport::say(const std::string& line) {

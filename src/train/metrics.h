@@ -3,11 +3,13 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
+#include <memory>
 #include <optional>
 #include <string>
 
 namespace longhaul {
+
+class LineFile;
 
 struct StepMetrics {
   std::int64_t step = 0;
@@ -27,11 +29,17 @@ struct StepMetrics {
 /// Rank 0's report. Every step goes to metrics.jsonl; every log_freq-th, the first and the last to standard output.
 class MetricsReport {
  public:
-  /// Opens `file` for appending. `resumed_step` > 0: lines past that step are removed first.
+  /// Opens `file` for appending. Lines past `resumed_step` are moved to metrics-replaced.jsonl beside it first: their
+  /// steps come again. Throws Error when the file cannot be read or written; then it is as it was.
   MetricsReport(const std::filesystem::path& file, std::int64_t resumed_step, std::int64_t steps,
                 std::int64_t log_freq);
 
+  ~MetricsReport();
+
+  /// A line that the disk refuses waits for the next step; nothing is lost and the run goes on.
   void report(const StepMetrics& metrics);
+  /// Writes the lines that wait. Throws SystemError when the disk still refuses.
+  void finish();
   /// A line above the progress bar.
   void say(const std::string& line);
 
@@ -39,7 +47,8 @@ class MetricsReport {
   void draw_bar(std::int64_t step);
   void clear_bar();
   std::filesystem::path file_;
-  std::ofstream stream_;
+  std::unique_ptr<LineFile> lines_;
+  bool waiting_ = false;
   std::int64_t first_step_, steps_, log_freq_;
   bool terminal_;
   std::chrono::steady_clock::time_point begin_;

@@ -18,6 +18,7 @@
 #include "io/file.h"
 #include "model/flops.h"
 #include "run/attention_balance.h"
+#include "run/checkpoint_saver.h"
 #include "run/checkpointing.h"
 #include "run/libraries.h"
 #include "run/session.h"
@@ -63,6 +64,7 @@ class Trainer {
     if (!libraries.empty()) log_info("{}", libraries);
     session_ = std::make_unique<Session>(world_, *setup_.target, setup_.request, model_);
     start_state();
+    open_store();
     open_report();
     peak_flops_ = setup_.target->peak_flops(experiment().training.dtype) * world_.size();
     loop();
@@ -71,6 +73,9 @@ class Trainer {
                   .source_config = setup_.model.config_text,
                   .dtype = std::nullopt,
                   .step = state_.step});
+    phase(world_, [&] {
+      if (report_) report_->finish();
+    });
     return 0;
   }
 
@@ -88,7 +93,7 @@ class Trainer {
       if (fs::exists(folder_, unreadable) && !fs::is_directory(folder_, unreadable))
         fail("job.folder {} is not a folder; name one, or a path at which one can be made", folder_.string());
       try {
-        used = !list_checkpoints(checkpoints.string()).empty() || fs::exists(folder_ / "metrics.jsonl");
+        used = !list_checkpoints(checkpoints.string()).empty() || fs::exists(folder_ / "metrics.jsonl", unreadable);
       } catch (const std::exception& error) {
         fail("job.folder {} cannot be read: {}", folder_.string(), error.what());
       }
@@ -99,13 +104,29 @@ class Trainer {
             folder_.string());
     });
     if (off) return;
+    // Of runs that died; also when this one is finished and writes nothing.
+    if (reports()) {
+      finish_interrupted_replacements(checkpoints.string());
+      for (const char* part : {"", "checkpoints", "export"}) remove_leftovers((folder_ / part).string());
+    }
     std::vector<std::string> skipped;
     resume_step_ = newest_valid_step(world_, checkpoints.string(), skipped);
     for (const auto& reason : skipped) log_warn("skipped checkpoint {}", reason);
     if (resume_step_ >= 0) log_info("resuming from step {} in {}", resume_step_, checkpoints.string());
+    // All ranks know the same; together, so that one of them says it.
+    if (resume_step_ < 0 && !skipped.empty() && experiment().checkpoint.resume != ResumeMode::restart)
+      phase(world_, [&] {
+        fail(
+            "{} holds {} checkpoints and none of them is whole (the newest: {}): nothing was changed. To start again "
+            "at "
+            "step 0 all the same, set checkpoint.resume=restart; or use another job.folder",
+            checkpoints.string(), skipped.size(), skipped.front());
+      });
     if (resume_step_ < 0 && used)
-      log_warn("{} holds metrics of an earlier run but no whole checkpoint: starting at step 0 and replacing them",
-               folder_.string());
+      log_warn(
+          "{} holds metrics of an earlier run but no whole checkpoint: starting at step 0; they are kept in "
+          "metrics-replaced.jsonl",
+          folder_.string());
   }
 
   bool finished() {
@@ -133,7 +154,8 @@ class Trainer {
 
   void report_data() {
     const auto describe = [&](const char* what, const DataSource& source) {
-      log_info("{}: {} tokens{}, {} samples of {}{}", what, source.dataset->size(),
+      log_info("{}: {} tokens{}{}, {} samples of {}{}", what, source.dataset->size(),
+               source.dataset->files() > 1 ? fmt::format(" in {} files", source.dataset->files()) : "",
                experiment().data.mask_prompt
                    ? fmt::format(" ({} of them of prompts, which are not learned)", source.dataset->prompt_tokens())
                    : "",
@@ -143,6 +165,8 @@ class Trainer {
                                                 : "");
     };
     describe("training data", training_);
+    if (const std::int64_t lone = training_.dataset->lone_surrogates())
+      log_warn("data.files: {} halves of surrogate pairs in strings stand for no character and became U+FFFD", lone);
     if (validation_.dataset) describe("validation data", validation_);
   }
 
@@ -159,6 +183,8 @@ class Trainer {
     if (checkpoint_) {
       state_ = load_checkpoint(*session_, *checkpoint_);
       phase(world_, [&] { refuse_other_model(state_, setup_.model.spec, checkpoint_->path()); });
+      if (!experiment().model.weights.empty())
+        log_info("model.weights is not read: parameters come from checkpoint {}", checkpoint_->path());
       checkpoint_.reset();
       if (state_.data_seed != static_cast<std::uint64_t>(experiment().training.seed))
         log_warn("training.seed is {}, but the checkpoint was made with {}: the order of the data changes here",
@@ -172,19 +198,37 @@ class Trainer {
       return;
     }
     phase(world_, [&] { session_->set_parameters(first_); });
-    if (!experiment().model.weights.empty()) log_info("weights read from {}", experiment().model.weights.string());
+    report_first_parameters(setup_);
     state_.data_seed = static_cast<std::uint64_t>(experiment().training.seed);
     state_.init_seed = static_cast<std::uint64_t>(experiment().model.init_seed);
+  }
+
+  void open_store() {
+    phase(world_, [&] {
+      store_ = std::make_unique<CheckpointStore>((folder_ / "checkpoints").string(),
+                                                 static_cast<int>(experiment().checkpoint.keep_latest_k));
+      if (!experiment().checkpoint.asynchronous || experiment().checkpoint.interval == 0) return;
+      const std::int64_t bytes = AsynchronousSaver::copy_bytes(*session_), limit = setup_.request.memory_limit;
+      if (limit > 0 && model_.arena_bytes + bytes > limit)
+        fail(
+            "checkpoint.asynchronous needs a copy of {} bytes beside the {} of a rank's buffers, more than "
+            "device.memory, {} "
+            "bytes; set it to false",
+            bytes, model_.arena_bytes, limit);
+      saver_ = std::make_unique<AsynchronousSaver>(*session_, *store_);
+      log_info("memory: {} bytes more a rank for asynchronous checkpoints", bytes);
+      copy_bytes_ = bytes;
+    });
   }
 
   void open_report() {
     phase(world_, [&] {
       if (!reports()) return;
-      std::error_code problem;
-      fs::create_directories(folder_, problem);
-      if (problem)
-        fail("job.folder {} cannot be made: {}; name a folder that can be written", folder_.string(),
-             problem.message());
+      try {
+        make_folders(folder_.string());
+      } catch (const SystemError& error) {
+        fail("job.folder {} cannot be made: {}; name a folder that can be written", folder_.string(), error.what());
+      }
       write_text_atomically((folder_ / "experiment.yaml").string(), to_yaml(experiment()));
       write_text_atomically((folder_ / "matmul.json").string(), setup_.target->libraries() + "\n");
       report_ = std::make_unique<MetricsReport>(folder_ / "metrics.jsonl", state_.step, steps(),
@@ -219,7 +263,6 @@ class Trainer {
   }
 
   void loop() {
-    CheckpointStore store((folder_ / "checkpoints").string(), static_cast<int>(experiment().checkpoint.keep_latest_k));
     const std::int64_t batch = setup_.parallel.global_batch_size, micro_batches = setup_.parallel.accumulation_steps;
     const double flops = flops_per_token(setup_.model.spec, setup_.sequence).causal();
     std::vector<std::int64_t> samples(static_cast<std::size_t>(batch));
@@ -234,17 +277,21 @@ class Trainer {
       const double rate = learning_rate(experiment(), step);
       StepResult result = session_->accumulate(micro_batches, fill);
       // All ranks have the same numbers; together, so that one of them says it.
-      if (!std::isfinite(result.loss))
+      if (!std::isfinite(result.loss)) {
+        finish_save();
         phase(world_, [&] {
           fail("step {}: the loss is {}; the run stops before it spoils the parameters (last checkpoint: {})", step,
                result.loss, last_checkpoint());
         });
+      }
       result.grad_norm = session_->update(step, rate);
-      if (!std::isfinite(result.grad_norm))
+      if (!std::isfinite(result.grad_norm)) {
+        finish_save();
         phase(world_, [&] {
           fail("step {}: the gradient norm is {}; the run stops (last checkpoint: {})", step, result.grad_norm,
                last_checkpoint());
         });
+      }
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       state_.step = step;
 
@@ -262,7 +309,7 @@ class Trainer {
       metrics.step_seconds = seconds;
       metrics.tokens_per_second = static_cast<double>(batch * setup_.sequence) / seconds;
       metrics.mfu = metrics.tokens_per_second * flops / peak_flops_;
-      metrics.peak_memory_bytes = session_->executor().arena_bytes();
+      metrics.peak_memory_bytes = session_->executor().arena_bytes() + copy_bytes_;
       const std::int64_t freq = experiment().validation.freq;
       if (validation_.dataset && (step == steps() || (freq > 0 && step % freq == 0)))
         metrics.validation_loss = validate();
@@ -271,10 +318,43 @@ class Trainer {
       });
       const std::int64_t interval = experiment().checkpoint.interval;
       if (interval > 0 && (step % interval == 0 || step == steps())) {
-        save_checkpoint(*session_, store, state_);
-        last_saved_ = step;
+        save();
+      } else if (saver_) {
+        judge(saver_->poll());
       }
     }
+    finish_save();
+  }
+
+  // Writes the state, or begins to.
+  void save() {
+    if (!saver_) return judge(SaveOutcome{state_.step, save_checkpoint(*session_, *store_, state_)});
+    finish_save();
+    judge(saver_->start(state_));
+  }
+  void finish_save() {
+    if (saver_) judge(saver_->finish());
+  }
+
+  // A disk that is full now may not be at the next interval. Not for ever: steps that nothing keeps are lost in the
+  // end.
+  void judge(const std::optional<SaveOutcome>& outcome) {
+    if (!outcome) return;
+    if (outcome->refused.empty()) {
+      last_saved_ = outcome->step;
+      failed_saves_ = 0;
+      return;
+    }
+    const std::int64_t limit = experiment().checkpoint.max_failures;
+    if (++failed_saves_ >= limit || outcome->step == steps())
+      phase(world_, [&] {
+        fail("the checkpoint of step {} cannot be written: {} ({} in a row; last checkpoint: {})", outcome->step,
+             outcome->refused, failed_saves_, last_checkpoint());
+      });
+    log_warn(
+        "the checkpoint of step {} cannot be written: {}; the run goes on and tries again (after {} in a row it stops; "
+        "last checkpoint: {})",
+        outcome->step, outcome->refused, limit, last_checkpoint());
   }
 
   // Agreement costs a collective: rank 0's failure to write a metrics line reaches the others at log steps and the end,
@@ -296,12 +376,15 @@ class Trainer {
   RunSetup setup_;
   fs::path folder_;
   double peak_flops_ = 1;  // of all ranks
-  std::int64_t resume_step_ = -1, last_saved_ = -1;
+  std::int64_t resume_step_ = -1, last_saved_ = -1, failed_saves_ = 0;
   DataSource training_, validation_;
   CompiledModel model_;
   ParameterSource first_;
   std::unique_ptr<Checkpoint> checkpoint_;  // from which this run resumes, until it has
   std::unique_ptr<Session> session_;
+  std::unique_ptr<CheckpointStore> store_;
+  std::unique_ptr<AsynchronousSaver> saver_;  // of checkpoint.asynchronous; before the session and the store it goes
+  std::int64_t copy_bytes_ = 0;
   TrainerState state_;
   std::unique_ptr<MetricsReport> report_;
 };

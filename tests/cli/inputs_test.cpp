@@ -1,4 +1,6 @@
 // Bad inputs: each ends with exit code 1 and a message that names the file or key, the value, and what is allowed.
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -30,7 +32,7 @@ std::string changed_weights(const fs::path& exported, const fs::path& target,
     const SafetensorsReader reader(exported.string());
     for (const auto& [name, tensor] : reader.tensors()) {
       std::vector<float> values(static_cast<std::size_t>(tensor.bytes) / 4);
-      std::memcpy(values.data(), tensor.data, values.size() * 4);
+      reader.read(tensor, 0, values.data(), tensor.bytes);
       tensors[name] = {tensor.shape, values};
     }
   }
@@ -212,4 +214,109 @@ TEST_CASE("bad weights: of another shape, missing, surplus, and not a number") {
   CHECK(checkpoints_of(place / "other").empty());
   // Unchanged, the copy is accepted.
   check_end(started(changed_weights(exported, file, [](Tensors&) {})), 0, {"weights read from"});
+}
+
+// The usual mistakes with a model folder, with paths, and with data that changes: what is said, and what is read
+// anyway.
+TEST_CASE("folders and files as users have them") {
+  const Workplace place;
+  const std::string run = "job.folder=" + (place / "run").string();
+  check_end(run_train(place, {run, "training.steps=1"}), 0, {"parameters: random, by model.init_seed 0"});
+  const fs::path exported = place / "run/export";
+  const auto start = [&](std::vector<std::string> more) {
+    fs::remove_all(place / "other");
+    more.insert(more.end(), {"job.folder=" + (place / "other").string(), "training.steps=1"});
+    return run_train(place, more);
+  };
+  // Weights beside model.config are not read in silence.
+  check_end(start({"model.config=" + exported.string()}), 0,
+            {"parameters: random", exported.string() + " holds weights (model.safetensors)",
+             "set model.weights=" + exported.string()});
+  const Ended with = start({"model.config=" + exported.string(), "model.weights=" + exported.string()});
+  check_end(with, 0, {"weights read from"});
+  CHECK_THAT(with.output, !Catch::Contains("which are not read"));
+  // At a resume they are not read again, and that is said.
+  check_end(run_train(place, {run, "training.steps=2", "model.weights=" + exported.string()}), 0,
+            {"model.weights is not read: parameters come from checkpoint"});
+
+  fs::create_directory(place / "lfs");
+  write_file(place / "lfs/model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
+  fs::copy_file(place / "lfs/model.safetensors", place / "lfs/config.json");
+  check_end(start({"model.weights=" + (place / "lfs").string()}), 1, {"Git LFS pointer"});
+  check_end(start({"model.config=" + (place / "lfs").string()}), 1, {"config.json", "Git LFS pointer"});
+  fs::create_directory(place / "bin");
+  write_file(place / "bin/pytorch_model.bin", "x");
+  check_end(start({"model.weights=" + (place / "bin").string()}), 1, {"it holds pytorch_model.bin", "convert"});
+  check_end(start({"model.config=" + (place / "bin").string()}), 1, {"no config.json; it holds pytorch_model.bin"});
+  check_end(start({"model.config=Qwen/Qwen3-0.6B"}), 1, {"Qwen/Qwen3-0.6B", "download it first"});
+  check_end(start({"model.weights=~/weights"}), 1, {"model.weights", "~ is not expanded"});
+  check_end(start({"data.files=" + (place / "te*.txt").string()}), 0, {"training data: 3000 tokens"});
+  fs::create_directory(place / "shards");
+  for (const char* name : {"1.txt", "2.txt"}) fs::copy_file(place / "text.txt", place / "shards" / name);
+  check_end(start({"data.files=" + (place / "shards").string()}), 0, {"training data: 6001 tokens in 2 files"});
+}
+
+TEST_CASE("sizes that no machine has, names of 5,000 letters, pipes and circles end at once with a message") {
+  const Workplace place;
+  const auto refused = [&](const std::vector<std::string>& arguments, const std::vector<std::string>& says) {
+    const Ended ended = Program(place / "log", train_command(place, arguments)).wait(20);
+    check_end(ended, 1, says);
+  };
+  const std::string long_name(5000, 'n');
+  for (const char* key : {"job.name", "job.folder", "model.config", "model.weights", "data.files"})
+    refused({std::string(key) + "=" + long_name}, {});
+  fs::create_symlink(place / "b", place / "a");
+  fs::create_symlink(place / "a", place / "b");
+  REQUIRE(::mkfifo((place / "pipe").c_str(), 0600) == 0);
+  for (const std::string name : {"a", "pipe"}) {
+    const std::string path = (place / name).string();
+    for (const std::string key : {"model.config", "model.weights", "data.files", "data.validation_files"})
+      refused({key + "=" + path}, {path});
+    refused({"job.folder=" + path}, {path});
+    check_end(Program(place / "log", longhaul_command({"train", path + ".yaml"})).wait(20), 1, {});
+  }
+  fs::create_directory(place / "used");
+  REQUIRE(::mkfifo((place / "used/metrics.jsonl").c_str(), 0600) == 0);
+  refused({"job.folder=" + (place / "used").string()}, {"metrics.jsonl"});
+  write_file(place / "deep.json", "{\"model_type\": " + std::string(100'000, '['));
+  refused({"model.config=" + (place / "deep.json").string()}, {"nested deeper than 64"});
+  for (const std::vector<std::string>& sizes :
+       {std::vector<std::string>{"training.micro_batch_size=16777216", "training.seq_len=2147483647",
+                                 "training.global_batch_size=16777216"},
+        {"training.global_batch_size=1000000000", "training.micro_batch_size=1"},
+        {"parallelism.data=1000000", "parallelism.sequence={ulysses: 1000000, ring: 1000000}"},
+        {"training.seq_len=2147483647"}})
+    refused(sizes, {});
+  refused({"model.config=" + place
+                                 .model("huge.json", {{"vocab_size", 2147483647},
+                                                      {"hidden_size", 1048576},
+                                                      {"intermediate_size", 16777216},
+                                                      {"num_hidden_layers", 4096},
+                                                      {"num_attention_heads", 16384},
+                                                      {"num_key_value_heads", 16384},
+                                                      {"head_dim", 4096}})
+                                 .string()},
+          {});
+}
+
+TEST_CASE("data that changes, shrinks or goes while a run reads it ends the run with its name", "[threads]") {
+  const Workplace place;
+  const std::string original = read_file(place / "text.txt");
+  const auto changed = [&](const std::string& ranks, const std::vector<std::string>& says, auto&& change) {
+    write_file(place / "text.txt", original);
+    fs::remove_all(place / "run");
+    Program program(place / "log", train_command(place, {"--ranks", ranks, "job.folder=" + (place / "run").string(),
+                                                         "training.steps=1000000", "checkpoint.interval=0"}));
+    while (program.running() && lines_of(place / "run/metrics.jsonl") < 3)
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    change();
+    check_end(program.wait(30), 1, says);
+  };
+  const fs::path file = place / "text.txt";
+  changed("1", {file.string(), "shortened"}, [&] { fs::resize_file(file, 100); });
+  changed("2", {file.string(), "is gone"}, [&] { fs::remove(file); });
+  changed("2", {file.string(), "another file now"}, [&] {
+    write_file(place / "new.txt", original);
+    fs::rename(place / "new.txt", file);
+  });
 }

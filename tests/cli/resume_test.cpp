@@ -213,7 +213,10 @@ TEST_CASE("damaged checkpoints are skipped, with the reason") {
 
   flip_byte(newest / "manifest.json", 300);
   fs::remove(run / "checkpoints/step-00000009/manifest.json");
-  check_end(run_train(place, arguments), 0, {"step-00000012", "step-00000009", "no whole checkpoint", "step 0"});
+  check_end(run_train(place, arguments), 1, {"none of them is whole", "step-00000012", "checkpoint.resume=restart"});
+  auto restart = arguments;
+  restart.push_back("checkpoint.resume=restart");
+  check_end(run_train(place, restart), 0, {"step-00000012", "step-00000009", "no whole checkpoint", "step 0"});
   CHECK(losses_of(run) == losses);
   CHECK(losses.size() == 12);
 }

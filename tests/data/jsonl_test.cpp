@@ -135,9 +135,9 @@ TEST_CASE("lines that are no documents are refused by file and line") {
     });
   };
   CHECK(with(R"({"text": "x"})").empty());
-  for (const std::string line : {R"({"text": "x)", R"({"text": "x"} {"text": "y"})", R"({'text': 'x'})",
-                                 "{\"text\": \"\xff\"}", R"({"text": "\ud800"})", R"({"text": "\x"})",
-                                 "{\"text\": \"a\tb\"}", "plain text", "[1, 2", "{\"text\": \"x\"}\r{}"})
+  for (const std::string line :
+       {R"({"text": "x)", R"({"text": "x"} {"text": "y"})", R"({'text': 'x'})", "{\"text\": \"\xff\"}",
+        R"({"text": "\x"})", "{\"text\": \"a\tb\"}", "plain text", "[1, 2", "{\"text\": \"x\"}\r{}"})
     CHECK_THAT(with(line), Contains("bad.jsonl:3: not valid JSON: column"));
   CHECK_THAT(with("plain text"), Contains("each line must be a JSON object"));
   CHECK_THAT(with(std::string("{\"text\": \"x\"}\0{}", 16)), Contains("bad.jsonl:3: ") && Contains("NUL"));
@@ -212,4 +212,32 @@ TEST_CASE("labels that are prompt tokens are ignored, packed or not, in any orde
     CHECK(filled(plain, Packing::documents, orders).first ==
           Ints{'b', 'X', 'Y', E, none, 'Z', E, none, 'Q', 'R', E, none, 'e', 'f', 'g', 'W', E});
   }
+}
+
+TEST_CASE("what Python's json module writes is read: numbers beyond the standard, half a pair, a mark on any line") {
+  TemporaryFolder folder;
+  const std::string file = folder / "python.jsonl";
+  write_bytes(file,
+              "{\"score\": NaN, \"text\": \"ab\"}\n"
+              "{\"a\": [Infinity, -Infinity, 1e999, -1E+999, 1e-999], \"text\": \"NaN, Infinity 1e999\"}\n"
+              "\xef\xbb\xbf{\"text\": \"x\\ud800y\"}\n"
+              "{\"t\": \"\\udc00\", \"text\": \"\\udc00\\ud83d\\ude00\\ud800\\ud83d\\ude00\"}\n"
+              "{\"n\": " +
+                  std::string(400, '7') + ", \"text\": \"\\\\ud800\"}\n");
+  const TokenDataset dataset(options(file));
+  const std::string lost = "\xef\xbf\xbd", face = "\xf0\x9f\x98\x80";
+  CHECK(tokens_of(dataset) ==
+        joined({bytes_and("ab", 256), bytes_and("NaN, Infinity 1e999", 256), bytes_and("x" + lost + "y", 256),
+                bytes_and(lost + face + lost + face, 256), bytes_and("\\ud800", 256)}));
+  CHECK(dataset.lone_surrogates() == 3);
+  const auto refused = [&](const std::string& line) {
+    write_bytes(file, line);
+    return message_of([&] { TokenDataset one(options(file)); });
+  };
+  for (const char* line :
+       {"{\"n\": nan, \"text\": \"x\"}", "{\"n\": NaN1, \"text\": \"x\"}", "{\"n\": +1, \"text\": \"x\"}",
+        "{\"n\": 01, \"text\": \"x\"}", "{\"n\": 1., \"text\": \"x\"}", "{\"n\": -, \"text\": \"x\"}",
+        "{\"text\": \"\\ud8\"}", "{\"text\": \"\\ud800\\u12\"}", "{\"text\": NaN}"})
+    CHECK_FALSE(refused(line).empty());
+  CHECK_THAT(refused("{\"text\": NaN}"), Contains("text is a number"));
 }

@@ -34,17 +34,17 @@ inline std::vector<std::string> golden_names() {
   return names;
 }
 
-inline std::vector<double> doubles(const SafetensorsTensor& tensor) {
+inline std::vector<double> doubles(const SafetensorsReader& reader, const SafetensorsTensor& tensor) {
   if (tensor.dtype != "F64") fail("{}: {} is {}", tensor.file, tensor.name, tensor.dtype);
   std::vector<double> values(static_cast<std::size_t>(tensor.bytes) / sizeof(double));
-  std::memcpy(values.data(), tensor.data, static_cast<std::size_t>(tensor.bytes));
+  reader.read(tensor, 0, values.data(), tensor.bytes);
   return values;
 }
 
-inline std::vector<std::int32_t> integers(const SafetensorsTensor& tensor) {
+inline std::vector<std::int32_t> integers(const SafetensorsReader& reader, const SafetensorsTensor& tensor) {
   if (tensor.dtype != "I32") fail("{}: {} is {}", tensor.file, tensor.name, tensor.dtype);
   std::vector<std::int32_t> values(static_cast<std::size_t>(tensor.bytes) / sizeof(std::int32_t));
-  std::memcpy(values.data(), tensor.data, static_cast<std::size_t>(tensor.bytes));
+  reader.read(tensor, 0, values.data(), tensor.bytes);
   return values;
 }
 
@@ -57,21 +57,21 @@ struct Golden {
     const SafetensorsReader data((folder / "golden.safetensors").string());
     rows = manifest["counts"]["batch"];
     sequence = manifest["counts"]["sequence_length"];
-    batch.tokens = integers(data.at("tokens"));
-    batch.labels = integers(data.at("labels"));
+    batch.tokens = integers(data, data.at("tokens"));
+    batch.labels = integers(data, data.at("labels"));
     for (std::int64_t row = 0; row < rows; ++row)
       for (std::int32_t i = 0; i < sequence; ++i) {
         batch.index.push_back(i);
         batch.key_start.push_back(0);
         batch.position.push_back(i);
       }
-    loss = doubles(data.at("loss"))[0];
-    logits = doubles(data.at("logits"));
-    losses = doubles(data.at("adamw_losses"));
-    norms = doubles(data.at("adamw_gradient_norms"));
+    loss = doubles(data, data.at("loss"))[0];
+    logits = doubles(data, data.at("logits"));
+    losses = doubles(data, data.at("adamw_losses"));
+    norms = doubles(data, data.at("adamw_gradient_norms"));
     for (const auto& [key, tensor] : data.tensors())
       if (key.starts_with("grad.")) {
-        gradients[key.substr(5)] = doubles(tensor);
+        gradients[key.substr(5)] = doubles(data, tensor);
         shapes[key.substr(5)] = tensor.shape;
       }
   }

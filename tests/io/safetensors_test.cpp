@@ -49,7 +49,7 @@ TEST_CASE("a hand-made safetensors file reads back") {
   CHECK(b.dtype == "F32");
   CHECK(b.shape == std::vector<std::int64_t>{2});
   float values[2];
-  std::memcpy(values, b.data, 8);
+  reader.read(b, 0, values, 8);
   CHECK(values[1] == -2.0f);
   CHECK(reader.at("a").shape.empty());
   CHECK(reader.at("a").bytes == 2);
@@ -167,12 +167,18 @@ TEST_CASE("the writer takes any byte range in any order and the reader agrees") 
   writer.finish();
   CHECK(static_cast<std::int64_t>(std::filesystem::file_size(path)) == writer.file_bytes());
   SafetensorsReader reader(path);
-  CHECK(std::memcmp(reader.at("w").data, w.data(), 24) == 0);
-  CHECK(std::memcmp(reader.at("n").data, "abcdef", 6) == 0);
+  const auto bytes = [&](const char* name) {
+    std::string read(static_cast<std::size_t>(reader.at(name).bytes), '\0');
+    reader.read(reader.at(name), 0, read.data(), reader.at(name).bytes);
+    return read;
+  };
+  CHECK(bytes("w") == bytes_of(w));
+  CHECK(bytes("n") == "abcdef");
+  CHECK_THROWS_AS(reader.read(reader.at("w"), 20, nullptr, 8), std::logic_error);
   CHECK(reader.at("w").shape == std::vector<std::int64_t>{2, 3});
   CHECK(reader.metadata().at("format") == "pt");
   // The header ends on 8 bytes and each tensor is aligned to its element.
-  CHECK(reinterpret_cast<std::uintptr_t>(reader.at("w").data) % 4 == 0);
+  CHECK(reader.at("w").offset % 4 == 0);
   std::uint64_t header = 0;
   std::memcpy(&header, read_bytes(path).data(), 8);
   CHECK(header % 8 == 0);
@@ -235,5 +241,66 @@ TEST_CASE("shards are joined by their index, which must agree with them") {
   shard("model-00002-of-00002.safetensors", "a");
   CHECK_THAT(open(R"({"weight_map":{)" + a + R"(,"b":"model-00002-of-00002.safetensors"}})"), Contains("in both"));
   std::filesystem::remove(index);
-  CHECK_THROWS_WITH(SafetensorsReader(folder.path()), Contains("neither"));
+  CHECK_THROWS_WITH(SafetensorsReader(folder.path()), Contains("'a' is in both"));
+}
+
+TEST_CASE("null for no metadata is taken, null elsewhere is not") {
+  TemporaryFolder folder;
+  const std::string path = folder / "n.safetensors";
+  const std::string tensor = R"("a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]})";
+  write_bytes(path, file_of(R"({"__metadata__":null,)" + tensor + "}", "xy"));
+  const SafetensorsReader reader(path);
+  CHECK(reader.metadata().empty());
+  CHECK(reader.at("a").bytes == 2);
+  write_bytes(path, file_of(R"({"__metadata__":{"format":null},)" + tensor + "}", "xy"));
+  CHECK_THROWS_WITH(SafetensorsReader(path), Contains("null"));
+  write_bytes(path, file_of(R"({"a":null})", ""));
+  CHECK_THROWS_WITH(SafetensorsReader(path), Contains("'a'") && Contains("null"));
+}
+
+TEST_CASE("files that are no safetensors are called what they are") {
+  TemporaryFolder folder;
+  const std::string path = folder / "model.safetensors";
+  const auto said = [&](const std::string& bytes) {
+    write_bytes(path, bytes);
+    return message_of([&] { SafetensorsReader reader(path); });
+  };
+  CHECK_THAT(said("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
+             Contains("Git LFS pointer") && Contains("git lfs pull"));
+  CHECK_THAT(said("PK\x03\x04" + std::string(60, 'x')), Contains("zip archive") && Contains("convert"));
+  CHECK_THAT(said("\x80\x02" + std::string(60, '\xff')), Contains("Python pickle"));
+  CHECK_THAT(said("<!DOCTYPE html><html>Sign in</html>"), Contains("web page"));
+  CHECK_THAT(said("GGUF" + std::string(60, '\xff')), Contains("GGUF"));
+  CHECK_THAT(said(""), Contains("0 bytes"));
+  CHECK_THAT(said("abc"), Contains("3 bytes") && Contains("truncated"));
+  // A header of 640 bytes begins with the bytes of a pickle.
+  std::string header = R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})";
+  header.resize(640, ' ');
+  CHECK(said(file_of(header, "xy")).empty());
+}
+
+TEST_CASE("a folder is read where it is plain what is meant, else its files are named") {
+  TemporaryFolder folder;
+  const auto said = [&] { return message_of([&] { SafetensorsReader reader(folder.path()); }); };
+  const auto tensor = [&](const std::string& file, const std::string& name) {
+    write_bytes(folder / file, file_of("{\"" + name + R"(":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})", "xy"));
+  };
+  CHECK_THAT(said(), Contains("no .safetensors file; it holds nothing"));
+  write_bytes(folder / "pytorch_model.bin", "x");
+  CHECK_THAT(said(), Contains("pytorch_model.bin") && Contains("convert pytorch_model.bin to safetensors"));
+  write_bytes(folder / "consolidated.safetensors", "");
+  CHECK_THAT(said(), Contains("consolidated.safetensors") && Contains("layout of their first publisher"));
+  std::filesystem::remove(folder / "consolidated.safetensors");
+  tensor("weights.safetensors", "a");
+  CHECK(SafetensorsReader(folder.path()).find("a"));
+  tensor("more.safetensors", "b");
+  CHECK_THAT(said(), Contains("2 .safetensors files (more.safetensors, weights.safetensors)"));
+  std::filesystem::remove(folder / "weights.safetensors");
+  std::filesystem::remove(folder / "more.safetensors");
+  // All shards of one set, without their index.
+  tensor("model-00001-of-00002.safetensors", "a");
+  tensor("model-00002-of-00002.safetensors", "b");
+  CHECK(SafetensorsReader(folder.path()).tensors().size() == 2);
+  tensor("model-00002-of-00003.safetensors", "c");
+  CHECK_THAT(said(), Contains("3 .safetensors files") && Contains("speak of 2 shards"));
 }

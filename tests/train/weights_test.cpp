@@ -52,6 +52,7 @@ std::string encoded(const std::vector<double>& values, const std::string& dtype)
 struct FileTensor {
   std::string name, dtype;
   std::vector<std::int64_t> shape;
+  std::string values_of = {};  // another tensor, whose values it has
 };
 
 // Element i of a tensor: exact in every dtype, different from tensor to tensor.
@@ -67,7 +68,8 @@ void write_file(const std::string& path, const std::vector<FileTensor>& tensors)
     std::int64_t count = 1;
     for (std::int64_t size : tensor.shape) count *= size;
     std::vector<double> values;
-    for (std::int64_t i = 0; i < count; ++i) values.push_back(element_of(tensor.name, i));
+    for (std::int64_t i = 0; i < count; ++i)
+      values.push_back(element_of(tensor.values_of.empty() ? tensor.name : tensor.values_of, i));
     const std::string bytes = encoded(values, tensor.dtype);
     writer.write(tensor.name, 0, bytes.data(), static_cast<std::int64_t>(bytes.size()));
   }
@@ -244,12 +246,73 @@ TEST_CASE("weight files that do not fit the model are refused by tensor and shap
   tensors.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", "F32", {4}});
   CHECK(refusal(tensors).empty());
   tensors = tensors_of(small_gpt2(), "gpt2", "F32");
+  // The head of a model that has none of its own is the embedding, or another model's.
   tensors.push_back({"lm_head.weight", "F32", {29, 16}});
+  CHECK_THAT(refusal(tensors, small_gpt2(), "gpt2"),
+             Contains("'lm_head.weight'") && Contains("'transformer.wte.weight'") && Contains("tie_word_embeddings"));
+  tensors.back().values_of = "transformer.wte.weight";
   CHECK(refusal(tensors, small_gpt2(), "gpt2").empty());
   tensors.push_back({"wte.weight", "F32", {29, 16}});
   CHECK_THAT(refusal(tensors, small_gpt2(), "gpt2"), Contains("'wte.weight'"));
 
   CHECK_THAT(message_of([&] { weights_source(folder / "none", spec, "llama"); }), Contains("none"));
+}
+
+TEST_CASE("tensors are found without the model's prefix and behind those of wrappers; other names are told") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "w.safetensors";
+  TransformerSpec tied = small_llama();
+  tied.tied_head = true;
+  const auto renamed = [&](const TransformerSpec& spec, std::string_view family, auto&& name) {
+    auto tensors = tensors_of(spec, family, "F32");
+    for (auto& tensor : tensors) {
+      tensor.values_of = tensor.name;
+      tensor.name = name(tensor.name);
+    }
+    write_file(path, tensors);
+  };
+  const auto check_read = [&](const TransformerSpec& spec, std::string_view family) {
+    const ParameterSource source = weights_source(path, spec, family);
+    for (const auto& mapping : weight_mappings(spec, family)) {
+      const auto values = read_range(source, mapping.parameter, 0, mapping.elements(), DType::float64);
+      std::vector<double> wanted;
+      for (std::int64_t i = 0; i < mapping.elements(); ++i)
+        wanted.push_back(element_of(mapping.tensor, mapping.tensor_offset(i)));
+      INFO(mapping.parameter);
+      CHECK((values == wanted));
+    }
+  };
+  const auto base = [](const std::string& name) {
+    return name.starts_with("model.") ? name.substr(6) : name.starts_with("transformer.") ? name.substr(12) : name;
+  };
+  renamed(tied, "llama", base);
+  check_read(tied, "llama");
+  for (const std::string wrapper : {"module.", "_orig_mod.", "module._orig_mod."}) {
+    renamed(small_llama(), "llama", [&](const std::string& name) { return wrapper + name; });
+    check_read(small_llama(), "llama");
+    renamed(small_llama(), "llama", [&](const std::string& name) { return wrapper + base(name); });
+    check_read(small_llama(), "llama");
+    renamed(small_gpt2(), "gpt2", [&](const std::string& name) { return wrapper + name; });
+    check_read(small_gpt2(), "gpt2");
+    renamed(small_gpt2(), "gpt2", [&](const std::string& name) { return wrapper + base(name); });
+    check_read(small_gpt2(), "gpt2");
+  }
+  // Untied, a base model lacks its head: nothing is made up for it.
+  auto tensors = tensors_of(small_llama(), "llama", "F32");
+  std::erase_if(tensors, [](const auto& tensor) { return tensor.name == "lm_head.weight"; });
+  for (auto& tensor : tensors) tensor.name = base(tensor.name);
+  write_file(path, tensors);
+  CHECK_THAT(message_of([&] { weights_source(path, small_llama(), "llama"); }),
+             Contains("'lm_head.weight'") && Contains("a base model") && Contains("tie_word_embeddings"));
+  const auto said = [&](const std::string& prefix) {
+    renamed(tied, "llama", [&](const std::string& name) { return prefix + name; });
+    return message_of([&] { weights_source(path, tied, "llama"); });
+  };
+  CHECK_THAT(said("language_model."), Contains("'model.embed_tokens.weight'") && Contains("is missing") &&
+                                          Contains("'language_model.model.embed_tokens.weight'") &&
+                                          Contains("images and text"));
+  CHECK_THAT(said("base_model.model."), Contains("LoRA") && Contains("merge"));
+  CHECK_THAT(said("odd."), Contains("names as 'odd.model.embed_tokens.weight'"));
 }
 
 TEST_CASE("exports from every ZeRO stage hold the parameters", "[threads]") {

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "ir/op_definition.h"
 #include "kernels/cpu/matmul_libraries.h"
 #include "kernels/cpu/peak.h"
@@ -18,7 +19,7 @@ using cpu::MatmulLibraries;
 
 MatmulLibraries::Table parse(const std::string& text) {
   if (text.empty()) return {};
-  const auto json = nlohmann::json::parse(text, nullptr, false);
+  const auto json = parse_json(text, "the libraries of matrix products");
   if (!json.is_object()) fail("the libraries of matrix products are garbled: {}", text);
   MatmulLibraries::Table table;
   for (const auto& [product, library] : json.items()) {
