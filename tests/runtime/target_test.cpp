@@ -9,6 +9,7 @@
 #include "comm/launch.h"
 #include "elsewhere.h"
 #include "kernels/cpu/matmul_libraries.h"
+#include "run/checkpoint_saver.h"
 #include "run/checkpointing.h"
 #include "run/weights.h"
 #include "tests/io/temporary.h"
@@ -68,7 +69,7 @@ Run train_on(const std::function<std::unique_ptr<Target>()>& make, DType dtype, 
     TrainerState state;
     state.step = 1;
     state.experiment = state.model = state.libraries = "{}";
-    save_checkpoint(session, store, state);
+    LONGHAUL_CHECK(save_checkpoint(session, store, state).empty(), "the save failed");
     const StepResult second = session.step(2, 1e-2, cell.micro_batches, fill(session, 2));
     const std::string bytes = state_bytes(session);
     export_model(session, cell.spec, folder + "/export", {.family = "", .source_config = "", .dtype = {}, .step = 2});
