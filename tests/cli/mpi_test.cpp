@@ -155,7 +155,8 @@ TEST_CASE("a full disk ends all ranks, and the run resumes", "[mpi]") {
   }
   const fs::path run = place / "disk/run";
   const std::vector<std::string> arguments = {"job.folder=" + run.string(), "training.steps=20",
-                                              "checkpoint.interval=1", "checkpoint.keep_latest_k=0"};
+                                              "checkpoint.interval=1", "checkpoint.keep_latest_k=0",
+                                              "checkpoint.max_failures=1"};
   const Ended full = run_mpi_train(place, 2, arguments);
   check_end(full, 1, {(run / "checkpoints").string()});
   CHECK(count_of(full.output, "No space left on device") == 1);
