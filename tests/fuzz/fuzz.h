@@ -1,12 +1,12 @@
 // What all fuzz targets share. A target feeds bytes to one parser and holds it to: an Error or a result that is
 // consistent; any other exception, a signal, a sanitizer's complaint, too much time or memory is a finding.
 #pragma once
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <string_view>
@@ -33,15 +33,18 @@ bool taken(Function&& function) {
   }
 }
 
-/// A folder in memory, of this process.
+/// A folder in memory, of this process; removed at its end.
 inline const std::string& folder() {
-  static const std::string path = [] {
-    std::string pattern = "/dev/shm/longhaul-fuzz-XXXXXX";
-    require(::mkdtemp(pattern.data()) != nullptr, "a folder in /dev/shm");
-    std::atexit([] { (void)std::system(("rm -rf " + folder()).c_str()); });
-    return pattern;
-  }();
-  return path;
+  struct Folder {
+    std::string path = "/dev/shm/longhaul-fuzz-XXXXXX";
+    Folder() { require(::mkdtemp(path.data()) != nullptr, "a folder in /dev/shm"); }
+    ~Folder() {
+      std::error_code ignored;
+      std::filesystem::remove_all(path, ignored);
+    }
+  };
+  static const Folder one;
+  return one.path;
 }
 
 inline std::string write(const std::string& name, std::string_view bytes) {
