@@ -22,6 +22,7 @@ void check_problem(const AttentionProblem& p, DType dtype) {
                  p.batch, p.queries, p.keys, p.heads, p.kv_heads, p.head_dim);
   LONGHAUL_CHECK(p.heads % p.kv_heads == 0, "attention: {} heads do not divide by {} kv heads", p.heads, p.kv_heads);
   LONGHAUL_CHECK(p.window >= 0, "attention: window {}", p.window);
+  LONGHAUL_CHECK(p.soft_cap >= 0, "attention: soft cap {}", p.soft_cap);
   LONGHAUL_CHECK(is_floating(dtype), "attention: dtype {}", longhaul::name_of(dtype));
   LONGHAUL_CHECK(p.query_index && p.key_index && p.key_start, "attention: an index array is missing");
 }

@@ -5,7 +5,8 @@
 // permutation (chunks dealt out to ranks, blocks of a rotation, padding); nothing depends on where a token lies in a
 // buffer.
 //
-//   weight[q][k] = exp(scale q.k - log_sum_exp[q]) for visible keys, 0 for others;   out[q] = sum_k weight[q][k] v[k]
+//   weight[q][k] = exp(s - log_sum_exp[q]) for visible keys, 0 for others;   out[q] = sum_k weight[q][k] v[k]
+//   s = scale q.k, or with a soft cap c   c tanh(scale q.k / c)
 //
 // A row that sees no key has out 0 and log_sum_exp -infinity, and gives and receives no gradient.
 #pragma once
@@ -35,6 +36,7 @@ struct AttentionProblem {
   std::int64_t head_dim = 0;
   std::int64_t window = 0;                    ///< keys that a query sees, itself counted; 0: no limit
   double scale = 1;                           ///< of the logits, usually 1 / sqrt(head_dim)
+  double soft_cap = 0;                        ///< of the scaled logits; 0: none
   const std::int32_t* query_index = nullptr;  ///< [batch, queries]
   const std::int32_t* key_index = nullptr;    ///< [batch, keys], each below 2^31 - 1
   const std::int32_t* key_start = nullptr;    ///< [batch, queries]

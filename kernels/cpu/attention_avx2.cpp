@@ -38,6 +38,8 @@ struct Avx2 {
   LONGHAUL_INLINE Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
   LONGHAUL_INLINE Vector subtract(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
   LONGHAUL_INLINE Vector multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
+  LONGHAUL_INLINE Vector divide(Vector a, Vector b) { return _mm256_div_ps(a, b); }
+  LONGHAUL_INLINE Vector minimum(Vector a, Vector b) { return _mm256_min_ps(a, b); }
   LONGHAUL_INLINE Vector maximum(Vector a, Vector b) { return _mm256_max_ps(a, b); }
   LONGHAUL_INLINE Vector fused(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
   LONGHAUL_INLINE float sum(Vector x) {

@@ -146,6 +146,7 @@ struct Backward {
     BackwardTile tile = {.widths = widths,
                          .mask = plan.tile(batch, queries, plan.key_block(block)),
                          .scale = static_cast<float>(p.scale),
+                         .soft_cap = static_cast<float>(p.soft_cap),
                          .q = w.q,
                          .dout = w.dout,
                          .q_panels = w.q_panels,

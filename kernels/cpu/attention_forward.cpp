@@ -80,6 +80,7 @@ struct Forward {
         ForwardTile tile = {.widths = widths,
                             .mask = plan.tile(batch, queries, keys),
                             .scale = static_cast<float>(p.scale),
+                            .soft_cap = static_cast<float>(p.soft_cap),
                             .q = w.q + row * widths.staged_words,
                             .k_transposed = w.k_transposed,
                             .v_panels = w.v_panels,

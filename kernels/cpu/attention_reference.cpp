@@ -62,6 +62,18 @@ bool visible(const AttentionProblem& p, std::int64_t batch, std::int64_t query, 
   return index >= 0 && index >= start && index <= at && (p.window == 0 || index > at - p.window);
 }
 
+/// A scaled logit, capped, and the derivative of that by the logit before the cap.
+template <typename A>
+struct Capped {
+  A value, slope;
+};
+template <typename A>
+Capped<A> capped(const AttentionProblem& p, A logit) {
+  if (p.soft_cap == 0) return {logit, 1};
+  const A cap = static_cast<A>(p.soft_cap), t = std::tanh(logit / cap);
+  return {cap * t, 1 - t * t};
+}
+
 /// `weights` [keys] and `values` [head_dim] are scratch.
 template <typename T, typename Out>
 void forward_row(const AttentionProblem& p, const AttentionForward& a, std::int64_t batch, std::int64_t head,
@@ -73,8 +85,8 @@ void forward_row(const AttentionProblem& p, const AttentionForward& a, std::int6
   A maximum = -std::numeric_limits<A>::infinity();
   for (std::int64_t key = 0; key < p.keys; ++key) {
     if (!visible(p, batch, query, key)) continue;
-    weights[key] =
-        static_cast<A>(p.scale) * dot<A>(q, static_cast<const T*>(a.k) + key_rows(p)(batch, key, kv_head), D);
+    const T* k = static_cast<const T*>(a.k) + key_rows(p)(batch, key, kv_head);
+    weights[key] = capped<A>(p, static_cast<A>(p.scale) * dot<A>(q, k, D)).value;
     maximum = std::max(maximum, weights[key]);
   }
   A sum = 0;
@@ -109,8 +121,9 @@ void backward_row(const AttentionProblem& p, const AttentionBackward& a, std::in
     if (!visible(p, batch, query, key)) continue;
     const T* k = static_cast<const T*>(a.k) + key_rows(p)(batch, key, kv_head);
     const T* v = static_cast<const T*>(a.v) + key_rows(p)(batch, key, kv_head);
-    const A weight = std::exp(scale * dot<A>(q, k, D) - log_sum_exp);
-    const A dlogit = weight * (dot<A>(dout, v, D) - delta) * scale;
+    const Capped<A> logit = capped<A>(p, scale * dot<A>(q, k, D));
+    const A weight = std::exp(logit.value - log_sum_exp);
+    const A dlogit = weight * (dot<A>(dout, v, D) - delta) * logit.slope * scale;
     for (std::int64_t d = 0; d < D; ++d) {
       dq[d] += dlogit * convert<A>(k[d]);
       dk[key * D + d] += dlogit * convert<A>(q[d]);

@@ -26,6 +26,11 @@ namespace {
 /// that the largest weight of a row is exact. Relative error 0.9e-7, and below 1.6e-7 when evaluated in float32.
 constexpr float exp2_coefficients[] = {.693147004f, .240222424f, .0555073358f, 9.67151392e-3f, 1.32647285e-3f};
 
+/// tanh(x) = x P(x^2) / Q(x^2) for |x| <= 9, beyond which a float of tanh is 1; Q begins with 1. A minimax fit of our
+/// own, all coefficients positive: no cancellation. Relative error 2e-8, and below 4e-7 when evaluated in float32.
+constexpr float tanh_numerator[] = {1, .13380982f, 3.4955363e-3f, 2.0608213e-5f, 1.335345e-8f};
+constexpr float tanh_denominator[] = {1, .46714297f, .025876787f, 3.2855492e-4f, 7.7760626e-7f};
+
 enum class Piece { hidden, compared, full };
 
 template <class Isa>
@@ -143,8 +148,21 @@ struct AttentionTile {
 
   // ---- forward ------------------------------------------------------------------------------------------------------
 
-  /// Logits (before the scale) of one strip and one panel, and the running maximum of each lane.
-  template <bool compare>
+  /// tanh(x), x being a scaled logit over the cap.
+  LONGHAUL_INLINE Vector tanh(Vector x) {
+    // The operand that may be NaN comes second, so that NaN stays.
+    const Vector y = Isa::maximum(Isa::fill(-9), Isa::minimum(Isa::fill(9), x)), z = Isa::multiply(y, y);
+    Vector p = Isa::fill(tanh_numerator[4]), q = Isa::fill(tanh_denominator[4]);
+    LONGHAUL_UNROLL
+    for (int i = 3; i >= 0; --i) {
+      p = Isa::fused(p, z, Isa::fill(tanh_numerator[i]));
+      q = Isa::fused(q, z, Isa::fill(tanh_denominator[i]));
+    }
+    return Isa::divide(Isa::multiply(y, p), q);
+  }
+
+  /// Logits (before the scale; with a cap after both) of one strip and one panel, and the running maximum of each lane.
+  template <bool compare, bool capped>
   LONGHAUL_NOINLINE void logits_piece(const ForwardTile& t, int strip, int panel_number, float* logits,
                                       float* maximum) {
     Vector tile[rows][2];
@@ -157,6 +175,9 @@ struct AttentionTile {
     for (int i = 0; i < rows; ++i) {
       LONGHAUL_UNROLL
       for (int j = 0; j < 2; ++j) {
+        if constexpr (capped)
+          tile[i][j] =
+              Isa::multiply(tanh(Isa::multiply(tile[i][j], Isa::fill(t.scale / t.soft_cap))), Isa::fill(t.soft_cap));
         if constexpr (compare)
           tile[i][j] = Isa::select(visible(t.mask, strip * rows + i, panel_number * panel + j * lanes), tile[i][j],
                                    Isa::fill(lowest_logit));
@@ -203,15 +224,18 @@ struct AttentionTile {
         if (p < keys[strip].begin || p >= keys[strip].end) continue;
         float* logits = t.logits + strip * rows * key_block + p * panel;
         float* maximum = lane_maximum + strip * rows * lanes;
-        if (piece(t.mask, first + strip, p) == Piece::full)
-          logits_piece<false>(t, first + strip, p, logits, maximum);
+        const bool full = piece(t.mask, first + strip, p) == Piece::full;
+        if (t.soft_cap != 0)
+          full ? logits_piece<false, true>(t, first + strip, p, logits, maximum)
+               : logits_piece<true, true>(t, first + strip, p, logits, maximum);
         else
-          logits_piece<true>(t, first + strip, p, logits, maximum);
+          full ? logits_piece<false, false>(t, first + strip, p, logits, maximum)
+               : logits_piece<true, false>(t, first + strip, p, logits, maximum);
       }
     }
 
     const int first_row = first * rows;
-    const float c = t.scale * 1.44269504f;
+    const float c = (t.soft_cap != 0 ? 1 : t.scale) * 1.44269504f;
     alignas(64) float top[query_group], decay[query_group];
     for (int row = 0; row < query_group; ++row) {
       const float largest = Isa::largest(Isa::load(lane_maximum + row * lanes));
@@ -252,14 +276,15 @@ struct AttentionTile {
     }
   }
 
-  /// P and dS of one strip and one panel.
-  template <bool compare>
+  /// P and dS of one strip and one panel. With a cap dS is by the logits before it: its slope 1 - tanh^2 joins P where
+  /// dS is made.
+  template <bool compare, bool capped>
   LONGHAUL_NOINLINE void gradients_piece(const BackwardTile& t, int strip, int panel_number) {
     const int row0 = strip * rows, key0 = panel_number * panel;
     const std::ptrdiff_t stride = t.widths.staged_words, at = row0 / pack * key_block + key0;
     const std::ptrdiff_t right = static_cast<std::ptrdiff_t>(key0) * t.widths.words;
-    const Vector c = Isa::fill(t.scale * 1.44269504f);
-    alignas(64) float buffer[rows][panel];
+    const Vector c = Isa::fill((capped ? t.soft_cap : t.scale) * 1.44269504f);
+    alignas(64) float buffer[rows][panel], slopes[capped ? rows : 1][panel];
     float* weights = buffer[0];
     std::ptrdiff_t weights_stride = panel;
     if constexpr (pack == 1) weights = words(t.weights) + at, weights_stride = key_block;
@@ -272,6 +297,10 @@ struct AttentionTile {
     for (int i = 0; i < rows; ++i) {
       LONGHAUL_UNROLL
       for (int j = 0; j < 2; ++j) {
+        if constexpr (capped) {
+          tile[i][j] = tanh(Isa::multiply(tile[i][j], Isa::fill(t.scale / t.soft_cap)));
+          Isa::store(slopes[i] + j * lanes, Isa::subtract(Isa::fill(1), Isa::multiply(tile[i][j], tile[i][j])));
+        }
         tile[i][j] = Isa::exp2(Isa::fused(tile[i][j], c, Isa::fill(t.negative_log_sum_exp[row0 + i])));
         if constexpr (compare)
           tile[i][j] = Isa::select(visible(t.mask, row0 + i, key0 + j * lanes), tile[i][j], Isa::fill(0));
@@ -286,8 +315,10 @@ struct AttentionTile {
     LONGHAUL_UNROLL
     for (int i = 0; i < rows; ++i) {
       LONGHAUL_UNROLL
-      for (int j = 0; j < 2; ++j)
+      for (int j = 0; j < 2; ++j) {
         tile[i][j] = Isa::multiply(Isa::load(weights + i * weights_stride + j * lanes), tile[i][j]);
+        if constexpr (capped) tile[i][j] = Isa::multiply(Isa::load(slopes[i] + j * lanes), tile[i][j]);
+      }
       if constexpr (pack == 2)
         Isa::store_row_words(words(t.dlogit_rows) + (row0 + i) * key_block / 2 + key0 / 2, tile[i][0], tile[i][1]);
     }
@@ -316,12 +347,12 @@ struct AttentionTile {
         prefetch_part(t.prefetch, p * t.mask.strip_count + strip, t.mask.panel_count * t.mask.strip_count);
         const Piece kind = piece(t.mask, strip, p);
         if (kind != Piece::hidden) keys[strip].add(p), queries[p].add(strip);
-        if (kind == Piece::full)
-          gradients_piece<false>(t, strip, p);
-        else if (kind == Piece::compared)
-          gradients_piece<true>(t, strip, p);
-        else
+        if (kind == Piece::hidden)
           clear_piece(t, strip, p);
+        else if (t.soft_cap != 0)
+          kind == Piece::full ? gradients_piece<false, true>(t, strip, p) : gradients_piece<true, true>(t, strip, p);
+        else
+          kind == Piece::full ? gradients_piece<false, false>(t, strip, p) : gradients_piece<true, false>(t, strip, p);
       }
 
     const int padded_dim = t.widths.padded_dim;

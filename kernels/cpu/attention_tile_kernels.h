@@ -53,6 +53,7 @@ struct ForwardTile {
   TileWidths widths;
   TileMask mask;
   float scale;
+  float soft_cap;            ///< of the scaled logits; 0: none
   const void* q;             ///< staged rows
   const void* k_transposed;  ///< transposed panels
   const void* v_panels;      ///< panels
@@ -70,6 +71,7 @@ struct BackwardTile {
   TileWidths widths;
   TileMask mask;
   float scale;
+  float soft_cap;                           ///< of the scaled logits; 0: none
   const void *q, *dout;                     ///< staged rows
   const void *q_panels, *dout_panels;       ///< panels
   const void *k_transposed, *v_transposed;  ///< transposed panels

@@ -44,6 +44,8 @@ struct Avx512 {
   LONGHAUL_INLINE Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
   LONGHAUL_INLINE Vector subtract(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
   LONGHAUL_INLINE Vector multiply(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
+  LONGHAUL_INLINE Vector divide(Vector a, Vector b) { return _mm512_div_ps(a, b); }
+  LONGHAUL_INLINE Vector minimum(Vector a, Vector b) { return _mm512_min_ps(a, b); }
   LONGHAUL_INLINE Vector maximum(Vector a, Vector b) { return _mm512_max_ps(a, b); }
   LONGHAUL_INLINE Vector fused(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
   LONGHAUL_INLINE float sum(Vector x) { return _mm512_reduce_add_ps(x); }

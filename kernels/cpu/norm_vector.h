@@ -100,6 +100,7 @@ template <typename T, typename W>
 LONGHAUL_LOOP void rms_norm_rows(const RmsNorm& p, std::int64_t begin, std::int64_t end) {
   using A = accumulate_t<T>;
   const W* w = static_cast<const W*>(p.weight);
+  const A offset = static_cast<A>(p.weight_offset);
   const bool streamed = streams<T>(p);
   const auto sums = [&](std::int64_t row) __attribute__((always_inline)) {
     Lanes<A> squares[4] = {};
@@ -109,8 +110,9 @@ LONGHAUL_LOOP void rms_norm_rows(const RmsNorm& p, std::int64_t begin, std::int6
   };
   const auto write = [&](std::int64_t row, Statistics<A> of) __attribute__((always_inline)) {
     Row<T, RmsNorm>(p, row, streamed)
-        .last(static_cast<T*>(p.y) + row * p.d,
-              [&](std::int64_t i, Lanes<A> value, auto part) { return value * of.inverse * load_as<A>(w + i, part); });
+        .last(static_cast<T*>(p.y) + row * p.d, [&](std::int64_t i, Lanes<A> value, auto part) {
+          return value * of.inverse * (load_as<A>(w + i, part) + offset);
+        });
   };
   each_row(begin, end, sums, write);
   settle(streamed);
@@ -138,6 +140,7 @@ LONGHAUL_LOOP void rms_norm_gradient_rows(const RmsNormGradient& p, std::int64_t
   using A = accumulate_t<T>;
   const W* w = static_cast<const W*>(p.weight);
   A* dweight = static_cast<A*>(out);
+  const A offset = static_cast<A>(p.weight_offset);
   const bool streamed = gradient_streams<T>(p);
   for (std::int64_t i = 0; i < p.d; ++i) dweight[i] = 0;
   const auto sums = [&](std::int64_t row) __attribute__((always_inline)) {
@@ -146,7 +149,7 @@ LONGHAUL_LOOP void rms_norm_gradient_rows(const RmsNormGradient& p, std::int64_t
     each_vector_of_4<A>(p.d, [&](std::int64_t i, auto part, int slot) {
       const Lanes<A> value = load(r.x + i, part);
       squares[slot] += value * value;
-      products[slot] += value * (load(r.dy + i, part) * load_as<A>(w + i, part));
+      products[slot] += value * (load(r.dy + i, part) * (load_as<A>(w + i, part) + offset));
     });
     const A inverse = inverse_root<A>(sum_lanes_of_4<A>(squares) / static_cast<A>(p.d) + static_cast<A>(p.epsilon));
     return Statistics<A>{0, inverse, 0, sum_lanes_of_4<A>(products) * inverse / static_cast<A>(p.d)};
@@ -156,7 +159,7 @@ LONGHAUL_LOOP void rms_norm_gradient_rows(const RmsNormGradient& p, std::int64_t
     const auto sweep = [&](auto with_residual) __attribute__((always_inline)) {
       each_vector_to<A>(r.dx, p.d, streamed, [&](std::int64_t i, auto part) {
         const Lanes<A> xhat = load(r.x + i, part) * of.inverse, upper = load(r.dy + i, part);
-        Lanes<A> gradient = (upper * load_as<A>(w + i, part) - xhat * of.mean_gx) * of.inverse;
+        Lanes<A> gradient = (upper * (load_as<A>(w + i, part) + offset) - xhat * of.mean_gx) * of.inverse;
         if constexpr (with_residual.value) gradient += load(r.residual + i, part);
         store(dweight + i, load(dweight + i, part) + upper * xhat, part);
         return gradient;

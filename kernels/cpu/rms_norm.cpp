@@ -32,6 +32,7 @@ void rms_norm(const RmsNorm& p) {
   using A = accumulate_t<T>;
   const T *x = static_cast<const T*>(p.x), *residual = static_cast<const T*>(p.residual);
   const W* w = static_cast<const W*>(p.weight);
+  const A offset = static_cast<A>(p.weight_offset);
   for (std::int64_t row = 0; row < p.rows; ++row) {
     const T* s = x + row * p.d;
     if (residual) {
@@ -43,7 +44,7 @@ void rms_norm(const RmsNorm& p) {
     for (std::int64_t i = 0; i < p.d; ++i) squares += read(s[i]) * read(s[i]);
     const A inverse = 1 / std::sqrt(squares / static_cast<A>(p.d) + static_cast<A>(p.epsilon));
     for (std::int64_t i = 0; i < p.d; ++i)
-      static_cast<T*>(p.y)[row * p.d + i] = convert<T>(read(s[i]) * inverse * convert<A>(w[i]));
+      static_cast<T*>(p.y)[row * p.d + i] = convert<T>(read(s[i]) * inverse * (convert<A>(w[i]) + offset));
   }
 }
 
@@ -51,6 +52,7 @@ template <typename T, typename W, typename O>
 void rms_norm_gradient(const RmsNormGradient& p) {
   using A = accumulate_t<T>;
   const W* w = static_cast<const W*>(p.weight);
+  const A offset = static_cast<A>(p.weight_offset);
   std::vector<A> dweight(static_cast<std::size_t>(p.d));
   for (std::int64_t row = 0; row < p.rows; ++row) {
     const T *x = static_cast<const T*>(p.x) + row * p.d, *dy = static_cast<const T*>(p.dy) + row * p.d;
@@ -58,12 +60,12 @@ void rms_norm_gradient(const RmsNormGradient& p) {
     A squares = 0, mean = 0;
     for (std::int64_t i = 0; i < p.d; ++i) squares += read(x[i]) * read(x[i]);
     const A inverse = 1 / std::sqrt(squares / static_cast<A>(p.d) + static_cast<A>(p.epsilon));
-    for (std::int64_t i = 0; i < p.d; ++i) mean += read(x[i]) * inverse * read(dy[i]) * convert<A>(w[i]);
+    for (std::int64_t i = 0; i < p.d; ++i) mean += read(x[i]) * inverse * read(dy[i]) * (convert<A>(w[i]) + offset);
     mean /= static_cast<A>(p.d);
     for (std::int64_t i = 0; i < p.d; ++i) {
       const A xhat = read(x[i]) * inverse;
       dweight[static_cast<std::size_t>(i)] += read(dy[i]) * xhat;
-      A gradient = inverse * (read(dy[i]) * convert<A>(w[i]) - xhat * mean);
+      A gradient = inverse * (read(dy[i]) * (convert<A>(w[i]) + offset) - xhat * mean);
       if (residual) gradient += read(residual[row * p.d + i]);
       static_cast<T*>(p.dx)[row * p.d + i] = convert<T>(gradient);
     }

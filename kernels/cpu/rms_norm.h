@@ -11,7 +11,8 @@ class ThreadPool;
 }
 namespace longhaul::cpu {
 
-/// y = w * s / sqrt(mean(s^2) + epsilon) over rows of d elements, where s = x, or x + residual when `residual` is set.
+/// y = (w + weight_offset) * s / sqrt(mean(s^2) + epsilon) over rows of d elements, where s = x, or x + residual when
+/// `residual` is set.
 struct RmsNorm {
   DType type;                      ///< of x, residual, sum and y
   const void* x;                   ///< [rows, d]
@@ -22,6 +23,7 @@ struct RmsNorm {
   void* y;                         ///< [rows, d]; may be x
   std::int64_t rows, d;
   double epsilon;
+  double weight_offset = 0;
 };
 
 /// Gradient of RmsNorm. With `residual_gradient`, what already flows into s is added: dx is then the gradient of both
@@ -38,6 +40,7 @@ struct RmsNormGradient {
   void* dweight;                            ///< [d], written, not added to
   std::int64_t rows, d;
   double epsilon;
+  double weight_offset = 0;
   void* scratch = nullptr;  ///< rms_norm_gradient_scratch_bytes(); the reference needs none
 };
 

@@ -12,10 +12,12 @@ void table_rows(const RopeTable& p, std::int64_t begin, std::int64_t end) {
   const std::int64_t half = p.rotary_dim / 2;
   for (std::int64_t i = begin; i < end; ++i) {
     R* row = static_cast<R*>(p.table) + i * p.rotary_dim;
+    double scale = p.scale;
+    if (p.growth != 0) scale *= 1 + p.growth * std::log1p(static_cast<double>(p.position[i] / p.growth_length));
     for (std::int64_t j = 0; j < half; ++j) {
       const double angle = p.position[i] * p.inverse_frequency[j];
-      row[j] = static_cast<R>(p.scale * std::cos(angle));
-      row[half + j] = static_cast<R>(p.scale * std::sin(angle));
+      row[j] = static_cast<R>(scale * std::cos(angle));
+      row[half + j] = static_cast<R>(scale * std::sin(angle));
     }
   }
 }

@@ -11,7 +11,8 @@ class ThreadPool;
 namespace longhaul::cpu {
 
 /// table[i] = (scale * cos(a_0), ..., scale * cos(a_half-1), scale * sin(a_0), ..., scale * sin(a_half-1)) with
-/// a_j = position[i] * inverse_frequency[j], computed in double.
+/// a_j = position[i] * inverse_frequency[j], computed in double; times 1 + growth ln(1 + position[i] / growth_length),
+/// the quotient without its fraction.
 struct RopeTable {
   const std::int32_t* position;     ///< [n]
   const double* inverse_frequency;  ///< [rotary_dim / 2]
@@ -19,6 +20,8 @@ struct RopeTable {
   DType table_type;                 ///< float32 or float64
   void* table;                      ///< [n, rotary_dim]
   std::int64_t n, rotary_dim;       ///< rotary_dim is even
+  double growth = 0;
+  std::int64_t growth_length = 1;
 };
 
 /// Rotates the first rotary_dim elements of each head and copies the rest. `inverse` applies the transposed matrix,

@@ -17,7 +17,8 @@ std::vector<DType> table_type(const Graph&, const Op&) {
 }
 
 // position [b, s] int32 -> [b, s, r]: r/2 cosines, then r/2 sines, times `scale`. Attributes inverse_frequencies (r/2
-// numbers), scale. Every layer of one kind shares a table.
+// numbers), scale; growth and growth_length (0 and 1 when absent): a row is also multiplied by
+// 1 + growth ln(1 + floor(position / growth_length)). Every layer of one kind shares a table.
 const OpRegistration rope_table(
     {.name = "rope_table", .signature = "bs->bsr", .whole = "r", .result_types = table_type, .master_results = {0}});
 // x [b, s, h, d], table [b, s, r] -> [b, s, h, d]; attribute inverse (0 or 1)

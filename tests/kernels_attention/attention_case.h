@@ -32,11 +32,13 @@ struct Shape {
   std::int64_t batch, queries, keys, heads, kv_heads, head_dim, window;
   Order order;
   Documents documents;
+  double soft_cap = 0;
 };
 inline std::ostream& operator<<(std::ostream& out, const Shape& s) {
   return out << "batch " << s.batch << " queries " << s.queries << " keys " << s.keys << " heads " << s.heads << ":"
              << s.kv_heads << " head_dim " << s.head_dim << " window " << s.window << " order "
-             << static_cast<int>(s.order) << " documents " << static_cast<int>(s.documents);
+             << static_cast<int>(s.order) << " documents " << static_cast<int>(s.documents) << " soft cap "
+             << s.soft_cap;
 }
 
 /// Index arrays and the problem that points to them.
@@ -70,6 +72,7 @@ struct Problem {
                .head_dim = s.head_dim,
                .window = s.window,
                .scale = 1 / std::sqrt(static_cast<double>(s.head_dim)),
+               .soft_cap = s.soft_cap,
                .query_index = query_index.data(),
                .key_index = key_index.data(),
                .key_start = key_start.data()};

@@ -31,6 +31,10 @@ const std::vector<Shape> shapes = {
     {1, 97, 97, 8, 8, 24, 0, Order::shuffled, Documents::own},
     {3, 100, 50, 12, 4, 56, 20, Order::shuffled, Documents::random},
     {1, 800, 800, 1, 1, 64, 0, Order::natural, Documents::random},
+    {2, 250, 250, 4, 2, 96, 0, Order::zigzag, Documents::random, 0.7},
+    {1, 300, 200, 2, 1, 64, 0, Order::blind, Documents::one, 50},
+    {1, 401, 401, 1, 1, 256, 70, Order::natural, Documents::one, 2},
+    {1, 130, 410, 6, 2, 64, 0, Order::ring, Documents::random, 0.1},
 };
 
 /// The fast implementations that run here.

@@ -37,8 +37,9 @@ struct Case {
 std::vector<Case> table() {
   const std::vector<int> index{0, 1, 2, 3, 4, 4, 2, 0, 1, 3};  // two sequences of 5, the second in another order
   const std::vector<int> start{0, 0, 0, 3, 3, 0, 0, 0, 0, 0};  // the first is packed
-  const auto attention = [&](std::int64_t heads, std::int64_t kv_heads, std::int64_t window) {
+  const auto attention = [&](std::int64_t heads, std::int64_t kv_heads, std::int64_t window, double soft_cap = 0) {
     Attributes attributes{{"scale", 0.6}};
+    if (soft_cap != 0) attributes.set("soft_cap", soft_cap);
     if (window) attributes.set("window", window);
     return Case{.op = "attention",
                 .operands = {{{2, 5, heads, 3}},
@@ -57,6 +58,9 @@ std::vector<Case> table() {
       {.op = "cast", .operands = {{{3, 4}}}, .result_types = {DType::float64}},
       {.op = "add_bias", .operands = {{{2, 3, 4}}, {{4}}}, .signature = "bsf,f->bsf"},
       {.op = "add_bias", .operands = {{{2, 3, 2, 4}}, {{2, 4}}}, .signature = "bshd,hd->bshd"},
+      {.op = "center", .operands = {{{2, 3, 5}}}},
+      {.op = "rms_norm", .operands = {{{2, 3, 4}}, {{4}}}, .attributes = {{"epsilon", 1e-5}, {"weight_offset", 1.0}}},
+      {.op = "rms_norm_heads", .operands = {{{2, 3, 2, 4}}, {{2, 4}}}, .attributes = {{"epsilon", 1e-5}}},
       {.op = "einsum", .operands = {{{2, 3, 4}}, {{5, 4}}}, .signature = "bse,fe->bsf"},
       {.op = "einsum", .operands = {{{2, 3, 4}}, {{2, 3, 4}}}, .signature = "bse,hde->bshd"},
       {.op = "einsum", .operands = {{{2, 3, 2, 3}}, {{4, 2, 3}}}, .signature = "bshd,ehd->bse"},
@@ -77,6 +81,7 @@ std::vector<Case> table() {
       attention(2, 2, 0),
       attention(4, 2, 0),
       attention(4, 1, 2),
+      attention(4, 2, 3, 0.8),
       attention(3, 3, 1),
   };
   for (const std::string kind : {"silu", "gelu", "gelu_tanh", "relu"}) {

@@ -18,6 +18,7 @@ cpu::AttentionProblem problem_of(const CpuProblem& problem) {
   attention.head_dim = q.shape[3];
   attention.window = problem.op.attributes.integer("window");
   attention.scale = problem.op.attributes.number("scale", 1);
+  attention.soft_cap = problem.op.attributes.number("soft_cap", 0);
   return attention;
 }
 

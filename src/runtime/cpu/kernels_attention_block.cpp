@@ -38,6 +38,7 @@ Blocks blocks_of(const CpuProblem& problem) {
   blocks.problem.head_dim = q.shape[3];
   blocks.problem.window = problem.op.attributes.integer("window");
   blocks.problem.scale = problem.op.attributes.number("scale", 1);
+  blocks.problem.soft_cap = problem.op.attributes.number("soft_cap", 0);
   return blocks;
 }
 

@@ -35,6 +35,8 @@ bool make_rope_table(const CpuProblem& problem, CpuKernel& kernel, std::string&)
   const std::vector<double> frequencies = problem.op.attributes.numbers("inverse_frequencies");
   cpu::RopeTable table{};
   table.scale = problem.op.attributes.number("scale", 1);
+  table.growth = problem.op.attributes.number("growth", 0);
+  table.growth_length = problem.op.attributes.integer("growth_length", 1);
   table.table_type = problem.results[0].dtype;
   table.n = problem.operands[0].count();
   table.rotary_dim = problem.results[0].shape.back();
