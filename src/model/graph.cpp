@@ -1,6 +1,7 @@
 #include "model/graph.h"
 
-#include <map>
+#include <tuple>
+#include <vector>
 
 #include "base/error.h"
 #include "ir/builder.h"
@@ -34,7 +35,9 @@ class ForwardBuilder {
     builder_.at(Phase::forward, -1);
     x = norm(spec_.final_norm, "final_norm", x);
     const ValueId head = parameter(spec_.tied_head ? "embedding.tokens" : "head.weight");
-    graph_.outputs = {{"logits", builder_.einsum("bse,ve->bsv", x, head, "logits")}};
+    ValueId logits = builder_.einsum("bse,ve->bsv", x, head, "logits");
+    if (spec_.head_bias) logits = add_bias(logits, "head", "bsv", "v");
+    graph_.outputs = {{"logits", logits}};
   }
 
  private:
@@ -45,10 +48,27 @@ class ForwardBuilder {
   }
 
   ValueId norm(const NormSpec& spec, const std::string& name, ValueId x) {
-    if (spec.kind == NormKind::rms)
-      return builder_.one("rms_norm", {x, parameter(name + ".weight")}, {{"epsilon", spec.epsilon}});
+    if (spec.kind == NormKind::rms) return rms_norm("rms_norm", x, name, spec.epsilon, spec.unit_offset);
+    // Without a bias it is the RMS norm of what is left of x without its mean.
+    if (spec.kind == NormKind::layer_without_bias)
+      return rms_norm("rms_norm", builder_.one("center", {x}), name, spec.epsilon, false);
     return builder_.one("layer_norm", {x, parameter(name + ".weight"), parameter(name + ".bias")},
                         {{"epsilon", spec.epsilon}});
+  }
+
+  ValueId rms_norm(const char* op, ValueId x, const std::string& name, double epsilon, bool unit_offset) {
+    Attributes attributes{{"epsilon", epsilon}};
+    if (unit_offset) attributes.set("weight_offset", 1.0);
+    return builder_.one(op, {x, parameter(name + ".weight")}, std::move(attributes));
+  }
+
+  // `letters` of x, whose last ones are `bias_letters`.
+  ValueId add_bias(ValueId x, const std::string& name, std::string_view letters, std::string_view bias_letters) {
+    return builder_.one("add_bias", {x, parameter(name + ".bias")}, {},
+                        {.signature = fmt::format("{},{}->{}", letters, bias_letters, letters),
+                         .result_shapes = {},
+                         .result_types = {},
+                         .name = ""});
   }
 
   // x times a weight, plus its bias when there is one. `result` are the result's letters, of which the bias has the
@@ -56,56 +76,51 @@ class ForwardBuilder {
   ValueId project(std::string_view signature, ValueId x, const std::string& name, bool bias,
                   std::string_view bias_letters) {
     ValueId y = builder_.einsum(signature, x, parameter(name + ".weight"));
-    if (!bias) return y;
-    const std::string result(signature.substr(signature.find("->") + 2));
-    return builder_.one("add_bias", {y, parameter(name + ".bias")}, {},
-                        {.signature = fmt::format("{},{}->{}", result, bias_letters, result),
-                         .result_shapes = {},
-                         .result_types = {},
-                         .name = ""});
+    return bias ? add_bias(y, name, signature.substr(signature.find("->") + 2), bias_letters) : y;
   }
 
-  // One table of cosines and sines serves all layers of one kind.
-  ValueId rope(const RopeSpec& spec, ValueId x) {
+  // One table of cosines and sines serves all layers of one kind; queries that grow with their position have their own.
+  ValueId rope(const RopeSpec& spec, ValueId x, double growth = 0, std::int64_t growth_length = 1) {
     if (spec.kind == RopeKind::none) return x;
     ValueId table = no_value;
-    for (const auto& [known, value] : tables_)
-      if (known == spec) table = value;
+    for (const auto& [known, known_growth, known_length, value] : tables_)
+      if (known == spec && known_growth == growth && known_length == growth_length) table = value;
     if (table == no_value) {
       const RopeFrequencies frequencies = rope_frequencies(spec);
       const std::int32_t layer = builder_.layer();
       builder_.at(Phase::forward, -1);
       const Shape tokens = graph_[graph_.input("position")].shape;
-      table = builder_.one("rope_table", {graph_.input("position")},
-                           {{"inverse_frequencies", frequencies.inverse}, {"scale", frequencies.attention_factor}},
+      Attributes attributes{{"inverse_frequencies", frequencies.inverse}, {"scale", frequencies.attention_factor}};
+      if (growth != 0) {
+        attributes.set("growth", growth);
+        attributes.set("growth_length", growth_length);
+      }
+      table = builder_.one("rope_table", {graph_.input("position")}, std::move(attributes),
                            {.signature = "",
                             .result_shapes = {{tokens[0], tokens[1], spec.rotary_dim}},
                             .result_types = {},
                             .name = ""});
       builder_.at(Phase::forward, layer);
-      tables_.push_back({spec, table});
+      tables_.push_back({spec, growth, growth_length, table});
     }
     return builder_.one("rope", {x, table});
   }
 
   ValueId attention(const LayerSpec& layer, const std::string& prefix, ValueId x) {
     const AttentionSpec& spec = layer.attention;
-    if (spec.soft_cap != 0)
-      fail("{}attention.soft_cap is {}: soft-capped attention scores are not supported; only 0 is", prefix,
-           spec.soft_cap);
     ValueId q = project("bse,hde->bshd", x, prefix + "attention.q", spec.q_bias, "hd");
     ValueId k = project("bse,hde->bshd", x, prefix + "attention.k", spec.k_bias, "hd");
     const ValueId v = project("bse,hde->bshd", x, prefix + "attention.v", spec.v_bias, "hd");
     if (spec.qk_norm) {
-      q = builder_.one("rms_norm", {q, parameter(prefix + "attention.q_norm.weight")},
-                       {{"epsilon", spec.qk_norm_epsilon}});
-      k = builder_.one("rms_norm", {k, parameter(prefix + "attention.k_norm.weight")},
-                       {{"epsilon", spec.qk_norm_epsilon}});
+      const char* op = spec.qk_norm_span == QkNormSpan::head ? "rms_norm" : "rms_norm_heads";
+      q = rms_norm(op, q, prefix + "attention.q_norm", spec.qk_norm_epsilon, spec.qk_norm_unit_offset);
+      k = rms_norm(op, k, prefix + "attention.k_norm", spec.qk_norm_epsilon, spec.qk_norm_unit_offset);
     }
-    q = rope(layer.rope, q);
+    q = rope(layer.rope, q, spec.position_growth, spec.position_growth_length);
     k = rope(layer.rope, k);
     Attributes attributes{{"scale", spec.scale}};
     if (spec.window) attributes.set("window", spec.window);
+    if (spec.soft_cap != 0) attributes.set("soft_cap", spec.soft_cap);
     const ValueId index = graph_.input("index");
     const ValueId o = builder_.one("attention", {q, k, v, index, index, graph_.input("key_start")}, attributes);
     return project("bshd,ehd->bse", o, prefix + "attention.o", spec.o_bias, "e");
@@ -121,21 +136,31 @@ class ForwardBuilder {
     return project("bsf,ef->bse", hidden, prefix + "mlp.down", spec.bias, "e");
   }
 
-  ValueId residual(const LayerSpec& layer, ValueId x, ValueId branch) {
+  ValueId before(const LayerSpec& layer, const std::string& name, ValueId x) {
+    return layer.norm_placement == NormPlacement::post ? x : norm(layer.norm, name, x);
+  }
+
+  // x with what a branch gives, normalised first where the layer says so.
+  ValueId residual(const LayerSpec& layer, ValueId x, ValueId branch, const std::string& post_norm) {
+    if (layer.norm_placement != NormPlacement::pre) branch = norm(layer.norm, post_norm, branch);
     if (layer.residual_multiplier != 1)
       branch = builder_.one("scale", {branch}, {{"factor", layer.residual_multiplier}});
     return builder_.one("add", {x, branch});
   }
 
   ValueId block(const LayerSpec& layer, const std::string& prefix, ValueId x) {
-    x = residual(layer, x, attention(layer, prefix, norm(layer.norm, prefix + "attention_norm", x)));
-    return residual(layer, x, mlp(layer.mlp, prefix, norm(layer.norm, prefix + "mlp_norm", x)));
+    const ValueId first = before(layer, prefix + "attention_norm", x);
+    const ValueId sum = residual(layer, x, attention(layer, prefix, first), prefix + "attention_post_norm");
+    const ValueId second = layer.branches == Branches::parallel_shared_norm
+                               ? first
+                               : before(layer, prefix + "mlp_norm", layer.branches == Branches::parallel ? x : sum);
+    return residual(layer, sum, mlp(layer.mlp, prefix, second), prefix + "mlp_post_norm");
   }
 
   const TransformerSpec& spec_;
   Graph& graph_;
   Builder builder_;
-  std::vector<std::pair<RopeSpec, ValueId>> tables_;
+  std::vector<std::tuple<RopeSpec, double, std::int64_t, ValueId>> tables_;
 };
 
 }  // namespace

@@ -10,7 +10,8 @@ namespace longhaul {
 
 /// The inputs tokens, labels, index, key_start and position ([batch, sequence], int32), every parameter by its name,
 /// and the output "logits" [batch, sequence, vocabulary] before logits scale and soft cap (the loss applies them).
-/// Throws Error for spec fields that no op computes yet.
+/// Of a spec with RoPE that depends on the length it takes what at_length (rope.h) gave; others have their shortest
+/// form.
 Graph forward_graph(const TransformerSpec& spec, std::int64_t batch, std::int64_t sequence, const Mesh& mesh);
 
 /// Parameters only: what the update program starts from.

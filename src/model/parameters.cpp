@@ -15,18 +15,21 @@ struct Lister {
   void bias(std::string name, std::vector<std::int64_t> shape) {
     list.push_back({std::move(name), std::move(shape), Initialisation::zeros, 0, false});
   }
-  void gain(std::string name, std::vector<std::int64_t> shape) {
-    list.push_back({std::move(name), std::move(shape), Initialisation::ones, 0, false});
+  /// A norm's weight: its factor starts at 1.
+  void gain(std::string name, std::vector<std::int64_t> shape, bool unit_offset) {
+    const Initialisation start = unit_offset ? Initialisation::zeros : Initialisation::ones;
+    list.push_back({std::move(name), std::move(shape), start, 0, false});
   }
-  void norm(const std::string& name, NormKind kind) {
-    gain(name + ".weight", {spec.hidden_size});
-    if (kind == NormKind::layer) bias(name + ".bias", {spec.hidden_size});
+  void norm(const std::string& name, const NormSpec& norm) {
+    gain(name + ".weight", {spec.hidden_size}, norm.unit_offset);
+    if (norm.kind == NormKind::layer) bias(name + ".bias", {spec.hidden_size});
   }
 
   void layer(const std::string& prefix, const LayerSpec& l) {
     const std::int64_t e = spec.hidden_size, h = l.attention.heads, g = l.attention.kv_heads, d = l.attention.head_dim;
     const std::int64_t f = l.mlp.size;
-    norm(prefix + "attention_norm", l.norm.kind);
+    const bool before = l.norm_placement != NormPlacement::post, after = l.norm_placement != NormPlacement::pre;
+    if (before) norm(prefix + "attention_norm", l.norm);
     const std::string a = prefix + "attention.";
     matrix(a + "q.weight", {h, d, e});
     if (l.attention.q_bias) bias(a + "q.bias", {h, d});
@@ -35,12 +38,17 @@ struct Lister {
     matrix(a + "v.weight", {g, d, e});
     if (l.attention.v_bias) bias(a + "v.bias", {g, d});
     if (l.attention.qk_norm) {
-      gain(a + "q_norm.weight", {d});
-      gain(a + "k_norm.weight", {d});
+      const bool whole = l.attention.qk_norm_span == QkNormSpan::projection;
+      const auto shape = [&](std::int64_t heads) {
+        return whole ? std::vector<std::int64_t>{heads, d} : std::vector<std::int64_t>{d};
+      };
+      gain(a + "q_norm.weight", shape(h), l.attention.qk_norm_unit_offset);
+      gain(a + "k_norm.weight", shape(g), l.attention.qk_norm_unit_offset);
     }
     matrix(a + "o.weight", {e, h, d});
     if (l.attention.o_bias) bias(a + "o.bias", {e});
-    norm(prefix + "mlp_norm", l.norm.kind);
+    if (after) norm(prefix + "attention_post_norm", l.norm);
+    if (before && l.branches != Branches::parallel_shared_norm) norm(prefix + "mlp_norm", l.norm);
     const std::string m = prefix + "mlp.";
     if (l.mlp.gated) {
       matrix(m + "gate.weight", {f, e});
@@ -50,6 +58,7 @@ struct Lister {
     if (l.mlp.bias) bias(m + "up.bias", {f});
     matrix(m + "down.weight", {e, f});
     if (l.mlp.bias) bias(m + "down.bias", {e});
+    if (after) norm(prefix + "mlp_post_norm", l.norm);
   }
 };
 
@@ -67,8 +76,9 @@ std::vector<Parameter> parameters(const TransformerSpec& spec) {
   if (spec.learned_positions) lister.matrix("embedding.positions", {spec.max_positions, spec.hidden_size});
   std::int64_t index = 0;
   for (const LayerSpec* layer : spec.each_layer()) lister.layer(fmt::format("layers.{}.", index++), *layer);
-  lister.norm("final_norm", spec.final_norm.kind);
+  lister.norm("final_norm", spec.final_norm);
   if (!spec.tied_head) lister.matrix("head.weight", {spec.vocabulary, spec.hidden_size});
+  if (spec.head_bias) lister.bias("head.bias", {spec.vocabulary});
   return lister.list;
 }
 

@@ -62,7 +62,40 @@ RopeFrequencies rope_frequencies(const RopeSpec& rope) {
     result.inverse = yarn_frequencies(rope, result.inverse);
     result.attention_factor = rope.attention_factor;
   }
+  if (rope.kind == RopeKind::longrope) {
+    for (std::size_t i = 0; i < result.inverse.size(); ++i) result.inverse[i] /= rope.short_factors[i];
+    result.attention_factor = rope.attention_factor;
+  }
   return result;
+}
+
+TransformerSpec at_length(TransformerSpec spec, std::int64_t tokens) {
+  for (LayerGroup& group : spec.layers) {
+    RopeSpec& rope = group.layer.rope;
+    const bool beyond = tokens > rope.original_max_positions;
+    if (rope.kind == RopeKind::dynamic) {
+      const double r = static_cast<double>(rope.rotary_dim);
+      RopeSpec plain;
+      plain.kind = RopeKind::plain;
+      plain.theta = rope.theta;
+      plain.rotary_dim = rope.rotary_dim;
+      if (beyond)
+        plain.theta *=
+            std::pow(rope.factor * static_cast<double>(tokens) / static_cast<double>(rope.original_max_positions) -
+                         (rope.factor - 1),
+                     r / (r - 2));
+      rope = plain;
+    } else if (rope.kind == RopeKind::longrope) {
+      if (beyond) rope.short_factors = rope.long_factors;
+      rope.long_factors = rope.short_factors;
+    }
+  }
+  return spec;
+}
+
+double longrope_attention_factor(double factor, std::int64_t original_max_positions) {
+  if (factor <= 1) return 1;
+  return std::sqrt(1 + std::log(factor) / std::log(static_cast<double>(original_max_positions)));
 }
 
 double yarn_attention_factor(double factor, double mscale, double mscale_all_dim) {

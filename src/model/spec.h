@@ -10,9 +10,16 @@
 
 namespace longhaul {
 
-enum class RopeKind : std::uint8_t { none, plain, linear, llama3, yarn };
-enum class NormKind : std::uint8_t { rms, layer };
-enum class NormPlacement : std::uint8_t { pre };
+enum class RopeKind : std::uint8_t { none, plain, linear, llama3, yarn, dynamic, longrope };
+/// layer_without_bias: a layer norm that only multiplies.
+enum class NormKind : std::uint8_t { rms, layer, layer_without_bias };
+/// Where a branch is normalised: before it, after it, or both.
+enum class NormPlacement : std::uint8_t { pre, post, both };
+/// sequential: the MLP reads what attention has added to; parallel: both read the same input, each through its own norm
+/// or through one that they share.
+enum class Branches : std::uint8_t { sequential, parallel, parallel_shared_norm };
+/// What one QK-norm spans: a head, or the whole projection of queries or keys.
+enum class QkNormSpan : std::uint8_t { head, projection };
 enum class Activation : std::uint8_t { silu, gelu, gelu_tanh, relu };
 /// In their order: how the spec and the ops call them.
 inline constexpr std::string_view activation_names[] = {"silu", "gelu", "gelu_tanh", "relu"};
@@ -27,9 +34,13 @@ struct AttentionSpec {
   bool q_bias = false, k_bias = false, v_bias = false, o_bias = false;
   bool qk_norm = false;  ///< RMS norm of every query and key head, before RoPE
   double qk_norm_epsilon = 1e-6;
+  QkNormSpan qk_norm_span = QkNormSpan::head;
+  bool qk_norm_unit_offset = false;  ///< as NormSpec::unit_offset
   std::int64_t window = 0;  ///< keys that a token sees, itself included; 0: all before it
   double scale = 0;         ///< of the scores; read as 1/sqrt(head_dim) when the file is silent
   double soft_cap = 0;      ///< scores become c tanh(score / c); 0: they do not
+  double position_growth = 0;               ///< queries are multiplied by 1 + this ln(1 + floor(position / length))
+  std::int64_t position_growth_length = 1;  ///< that length
   bool operator==(const AttentionSpec&) const = default;
 };
 
@@ -39,18 +50,21 @@ struct RopeSpec {
   RopeKind kind = RopeKind::none;
   double theta = 10000;
   std::int64_t rotary_dim = 0;  ///< the first dimensions of each head, even; read as head_dim when the file is silent
-  double factor = 1;            ///< linear, llama3, yarn: how far positions are stretched
-  std::int64_t original_max_positions = 0;                     ///< llama3, yarn: the length before stretching
+  double factor = 1;            ///< linear, llama3, yarn, dynamic: how far positions are stretched
+  std::int64_t original_max_positions = 0;  ///< llama3, yarn, dynamic, longrope: the length before stretching
   double low_frequency_factor = 1, high_frequency_factor = 4;  ///< llama3
   double beta_fast = 32, beta_slow = 1;                        ///< yarn
   bool truncate = true;                                        ///< yarn: whole dimensions bound the ramp
-  double attention_factor = 1;  ///< yarn: multiplies cos and sin; read as 0.1 ln(factor) + 1 when the file is silent
+  double attention_factor = 1;  ///< yarn, longrope: multiplies cos and sin; yarn reads 0.1 ln(factor) + 1 when silent
+  /// longrope: [rotary_dim / 2] divisors of the frequencies, for sequences up to the original length and beyond it.
+  std::vector<double> short_factors = {}, long_factors = {};
   bool operator==(const RopeSpec&) const = default;
 };
 
 struct NormSpec {
   NormKind kind = NormKind::rms;
   double epsilon = 1e-6;
+  bool unit_offset = false;  ///< rms: the factor is 1 + weight
   bool operator==(const NormSpec&) const = default;
 };
 
@@ -62,12 +76,13 @@ struct MlpSpec {
   bool operator==(const MlpSpec&) const = default;
 };
 
-/// x += m attention(norm(x)); x += m mlp(norm(x)), m the residual multiplier.
+/// x += m attention(norm(x)); x += m mlp(norm(x)), m the residual multiplier; NormPlacement and Branches say otherwise.
 struct LayerSpec {
   AttentionSpec attention;
   RopeSpec rope;
-  NormSpec norm;  ///< of both
+  NormSpec norm;  ///< of all its norms
   NormPlacement norm_placement = NormPlacement::pre;
+  Branches branches = Branches::sequential;
   MlpSpec mlp;
   double residual_multiplier = 1;
   bool operator==(const LayerSpec&) const = default;
@@ -89,6 +104,7 @@ struct TransformerSpec {
   std::vector<LayerGroup> layers;   ///< in order
   NormSpec final_norm;
   bool tied_head = false;  ///< the head's weight is the token embedding
+  bool head_bias = false;  ///< logits have a bias, before their scale
   double logits_scale = 1;
   double logits_soft_cap = 0;       ///< logits become c tanh(logit / c), after the scale; 0: they do not
   double initializer_range = 0.02;  ///< standard deviation of randomly initialised weights

@@ -94,6 +94,15 @@ class Reader {
     target = RopeSpec{};
     if (value && !value->is_null()) read_object(*value, path_ + name, target);
   }
+  void numbers(const char* name, std::vector<double>& target, Range range, const char*) {
+    const json* value = find(name, false);
+    bool good = value->is_array() && !value->empty();
+    if (good)
+      for (const json& number : *value) good = good && number.is_number() && inside(number.get<double>(), range);
+    if (!good)
+      refuse(name, *value, "a list of at least one number" + std::string(range.above_minimum ? " above 0" : ""));
+    target = value->get<std::vector<double>>();
+  }
   template <typename T>
   void list(const char* name, std::vector<T>& target, const char*) {
     const json* value = find(name, false);
@@ -168,6 +177,7 @@ class Writer {
   void optional_object(const char* name, RopeSpec& value, const char*) {
     result[name] = value.kind == RopeKind::none ? ordered_json(nullptr) : written(value);
   }
+  void numbers(const char* name, std::vector<double>& values, Range, const char*) { result[name] = values; }
   template <typename T>
   void list(const char* name, std::vector<T>& values, const char*) {
     result[name] = ordered_json::array();
@@ -191,7 +201,7 @@ void finish_defaults(TransformerSpec& spec) {
       attention.scale = 1 / std::sqrt(static_cast<double>(attention.head_dim));
     if (rope.rotary_dim == spec_fields::computed_integer) rope.rotary_dim = attention.head_dim;
     if (rope.attention_factor == spec_fields::computed_number)
-      rope.attention_factor = yarn_attention_factor(rope.factor);
+      rope.attention_factor = rope.kind == RopeKind::yarn ? yarn_attention_factor(rope.factor) : 1;
   }
 }
 
@@ -200,6 +210,8 @@ void check_combinations(const TransformerSpec& spec, const std::string& origin) 
   if (spec.layer_count() > spec_fields::most_layers)
     fail("{}: the groups of layers make {} layers together; at most {} are supported", origin, spec.layer_count(),
          spec_fields::most_layers);
+  if (spec.final_norm.unit_offset && spec.final_norm.kind != NormKind::rms)
+    fail("{}: final_norm.unit_offset is true; only norms of type rms have it", origin);
   for (std::size_t g = 0; g < spec.layers.size(); ++g) {
     const LayerSpec& layer = spec.layers[g].layer;
     const AttentionSpec& attention = layer.attention;
@@ -208,10 +220,25 @@ void check_combinations(const TransformerSpec& spec, const std::string& origin) 
     if (attention.heads % attention.kv_heads != 0)
       refuse(fmt::format("attention.heads is {}; it must be a multiple of attention.kv_heads, which is {}",
                          attention.heads, attention.kv_heads));
+    if (layer.norm.unit_offset && layer.norm.kind != NormKind::rms)
+      refuse("norm.unit_offset is true; only norms of type rms have it");
+    if (layer.branches != Branches::sequential && layer.norm_placement != NormPlacement::pre)
+      refuse("branches and norm_placement: parallel branches are normalised before them only (pre)");
+    if (attention.position_growth != 0 && rope.rotary_dim != attention.head_dim)
+      refuse(fmt::format("attention.position_growth is {}; it needs rope with a rotary_dim of attention.head_dim, {}",
+                         attention.position_growth, attention.head_dim));
     if (rope.kind == RopeKind::none) continue;
     if (rope.rotary_dim % 2 != 0 || rope.rotary_dim > attention.head_dim)
       refuse(fmt::format("rope.rotary_dim is {}; it must be even and at most attention.head_dim, which is {}",
                          rope.rotary_dim, attention.head_dim));
+    if (rope.kind == RopeKind::dynamic && rope.rotary_dim < 4)
+      refuse(fmt::format("rope.rotary_dim is {}; type dynamic needs at least 4", rope.rotary_dim));
+    if (rope.kind == RopeKind::longrope)
+      for (const auto& [name, factors] :
+           {std::pair{"short_factors", &rope.short_factors}, {"long_factors", &rope.long_factors}})
+        if (static_cast<std::int64_t>(factors->size()) * 2 != rope.rotary_dim)
+          refuse(fmt::format("rope.{} has {} numbers; it must have rope.rotary_dim / 2, {}", name, factors->size(),
+                             rope.rotary_dim / 2));
     if (rope.kind == RopeKind::llama3 && rope.high_frequency_factor <= rope.low_frequency_factor)
       refuse(fmt::format("rope.high_frequency_factor is {}; it must be larger than rope.low_frequency_factor, {}",
                          rope.high_frequency_factor, rope.low_frequency_factor));

@@ -68,7 +68,8 @@ class SchemaBuilder {
     ordered_json& field = add(name, meaning, false);
     field["default"] = nullptr;
     field["anyOf"] = ordered_json::array({{{"type", "null"}}});
-    for (RopeKind kind : {RopeKind::plain, RopeKind::linear, RopeKind::llama3, RopeKind::yarn}) {
+    for (RopeKind kind :
+         {RopeKind::plain, RopeKind::linear, RopeKind::llama3, RopeKind::yarn, RopeKind::dynamic, RopeKind::longrope}) {
       SchemaBuilder inner;
       inner.rope_variant_ = true;
       RopeSpec rope;
@@ -76,6 +77,13 @@ class SchemaBuilder {
       spec_fields::describe(inner, rope);
       field["anyOf"].push_back(inner.schema);
     }
+  }
+  void numbers(const char* name, std::vector<double>&, Range range, const char* meaning) {
+    ordered_json& field = add(name, meaning, true);
+    field["type"] = "array";
+    field["minItems"] = 1;
+    field["items"]["type"] = "number";
+    add_range(field["items"], range);
   }
   template <typename T>
   void list(const char* name, std::vector<T>&, const char* meaning) {
@@ -151,6 +159,9 @@ class ReferenceBuilder {
   void optional_object(const char* name, RopeSpec& value, const char* meaning) {
     row(name, "object or null", "`null`", meaning);
     nest(name, value);
+  }
+  void numbers(const char* name, std::vector<double>&, Range, const char* meaning) {
+    row(name, "list of numbers", "required", meaning);
   }
   template <typename T>
   void list(const char* name, std::vector<T>&, const char* meaning) {

@@ -8,6 +8,7 @@
 #include "base/host.h"
 #include "comm/exchange.h"
 #include "model/parameters.h"
+#include "model/rope.h"
 #include "plan/mesh.h"
 #include "run/target.h"
 
@@ -127,7 +128,7 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
   for (const auto& decision : setup.parallel.decisions) setup.decisions.push_back(decision);
 
   CompileRequest& request = setup.request;
-  request.spec = spec;
+  request.spec = at_length(spec, experiment.training.seq_len);
   request.mesh = place_ranks(setup.parallel, request.options.placement);
   request.batch = experiment.training.micro_batch_size * setup.parallel.data;
   setup.sequence = experiment.training.seq_len;
@@ -151,6 +152,12 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
     setup.decisions.push_back(
         fmt::format("training.seq_len {} is beyond the {} positions that the model was made for; RoPE extrapolates",
                     setup.sequence, spec.max_positions));
+  if (std::any_of(spec.layers.begin(), spec.layers.end(), [](const LayerGroup& group) {
+        return group.layer.rope.kind == RopeKind::dynamic || group.layer.rope.kind == RopeKind::longrope;
+      }))
+    setup.decisions.push_back(fmt::format(
+        "RoPE depends on the length of sequences (dynamic, longrope): it is that of training.seq_len, {} tokens",
+        setup.sequence));
   setup.decisions.push_back(fmt::format("parallelism: {}; {} micro-batches of {} sequences a step; {} threads a rank",
                                         describe(setup.parallel), setup.parallel.accumulation_steps, request.batch,
                                         setup.target->options().threads));

@@ -42,6 +42,19 @@ std::vector<LayerSpec> every_kind(const TransformerSpec& spec) {
   return result;
 }
 
+/// Fewer dimensions turn; longrope keeps as many of its factors, evenly chosen.
+void shrink_rope(RopeSpec& rope, double ratio) {
+  const std::int64_t least = rope.kind == RopeKind::dynamic ? 4 : 2;
+  rope.rotary_dim = std::max(least, std::int64_t{std::llround(static_cast<double>(rope.rotary_dim) * ratio / 2) * 2});
+  const auto pairs = static_cast<std::size_t>(rope.rotary_dim / 2);
+  for (std::vector<double>* factors : {&rope.short_factors, &rope.long_factors}) {
+    std::vector<double> kept;
+    for (std::size_t i = 0; i < pairs && !factors->empty(); ++i)
+      kept.push_back((*factors)[i * factors->size() / pairs]);
+    *factors = kept;
+  }
+}
+
 TransformerSpec smaller_spec(const RunSetup& large, std::int64_t sequence) {
   TransformerSpec spec = large.model.spec;
   const std::vector<LayerSpec> before = every_kind(spec);
@@ -65,9 +78,7 @@ TransformerSpec smaller_spec(const RunSetup& large, std::int64_t sequence) {
     const std::int64_t dim = std::min(attention.head_dim, least_head_dim + step_of_head_dim * rank);
     const double ratio = static_cast<double>(dim) / static_cast<double>(attention.head_dim);
     attention.scale /= std::sqrt(ratio);
-    if (layers[i].rope.kind != RopeKind::none)
-      layers[i].rope.rotary_dim =
-          std::max<std::int64_t>(2, std::llround(static_cast<double>(layers[i].rope.rotary_dim) * ratio / 2) * 2);
+    if (layers[i].rope.kind != RopeKind::none) shrink_rope(layers[i].rope, ratio);
     attention.head_dim = dim;
     attention.window = windows[i];
     layers[i].mlp.size = std::max<std::int64_t>(1, std::llround(static_cast<double>(layers[i].mlp.size) * width));

@@ -76,8 +76,22 @@ TEST_CASE("a spec that is wrong names the field, the value and what is supported
   CHECK_THAT(message(edited("/vocabulary", 1ull << 63)), Contains("from 1 to"));
   CHECK_THAT(message(edited("/hidden_size", 1.5)), Contains("hidden_size must be an integer"));
   CHECK_THAT(message(edited("/layers/0/mlp/activation", "swish")), Contains("silu, gelu, gelu_tanh, relu"));
-  CHECK_THAT(message(edited("/layers/0/norm_placement", "post")), Contains("one of pre"));
-  CHECK_THAT(message(edited("/layers/0/rope/type", "dynamic")), Contains("default, linear, llama3, yarn"));
+  CHECK_THAT(message(edited("/layers/0/norm_placement", "behind")), Contains("one of pre, post, both"));
+  CHECK_THAT(message(edited("/layers/0/rope/type", "ntk")),
+             Contains("default, linear, llama3, yarn, dynamic, longrope"));
+  json parallel = edited("/layers/0/norm_placement", "both");
+  parallel["layers"][0]["branches"] = "parallel";
+  CHECK_THAT(message(parallel), Contains("normalised before them only"));
+  CHECK_THAT(message(edited("/layers/0/norm", {{"type", "layer"}, {"epsilon", 1e-5}, {"unit_offset", true}})),
+             Contains("layers[0].norm.unit_offset"));
+  CHECK_THAT(
+      message(edited(
+          "/layers/0/rope",
+          {{"type", "longrope"}, {"original_max_positions", 64}, {"short_factors", {1, 2}}, {"long_factors", {1, 2}}})),
+      Contains("layers[0].rope.short_factors has 2 numbers") && Contains("rotary_dim / 2, 8"));
+  json growing = edited("/layers/0/rope/rotary_dim", 8);
+  growing["layers"][0]["attention"]["position_growth"] = 0.1;
+  CHECK_THAT(message(growing), Contains("position_growth is 0.1") && Contains("16"));
   CHECK_THAT(message(edited("/layers/0/rope/type", "linear")), Contains("layers[0].rope.factor is missing"));
   CHECK_THAT(message(edited("/layers/0/rope/factor", 2)), Contains("unknown field layers[0].rope.factor"));
   CHECK_THAT(message(edited("/layers/0/rope/rotary_dim", 18)), Contains("at most attention.head_dim"));

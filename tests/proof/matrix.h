@@ -26,11 +26,25 @@ inline const std::vector<Family>& families() {
   static const std::vector<Family> table = [] {
     TransformerSpec llama = small_llama();
     llama.layers = {{2, small_layer(8, 2, 4, 24)}};
-    // Of no family: layers of different head counts, head dimensions, ratios of heads to KV heads, windows and widths.
+    // Of no family: layers of different head counts, head dimensions, ratios of heads to KV heads, windows and widths,
+    // places of norms and branches, and what only some families have: soft caps, norms by 1 + weight, without bias or
+    // over a projection, queries that grow, part of a head that turns, a bias on the head.
     TransformerSpec own = small_llama();
     LayerSpec wide = small_layer(8, 2, 4, 20), window = small_layer(12, 3, 8, 16), narrow = small_layer(4, 1, 16, 24);
+    wide.branches = Branches::parallel_shared_norm;
+    wide.norm.kind = NormKind::layer_without_bias;
+    wide.rope.rotary_dim = 2;
     window.attention.window = 4;
+    window.attention.soft_cap = 0.7;
+    window.norm_placement = NormPlacement::both;
+    window.norm.unit_offset = own.final_norm.unit_offset = true;
+    narrow.norm_placement = NormPlacement::post;
     narrow.attention.qk_norm = true;
+    narrow.attention.qk_norm_span = QkNormSpan::projection;
+    narrow.attention.position_growth = 0.3;
+    narrow.attention.position_growth_length = 5;
+    own.head_bias = true;
+    own.logits_soft_cap = 2;
     own.layers = {{1, wide}, {1, window}, {1, narrow}};
     return std::vector<Family>{{"llama 8:2", llama},
                                {"gpt2", small_gpt2(), "attention.k.bias"},

@@ -46,7 +46,8 @@ LayerSpec random_layer(int ulysses, std::int64_t sequence, bool positions) {
   attention.o_bias = chance(25);
   attention.qk_norm = chance(25);
   if (chance(40)) attention.window = pick(1, static_cast<int>(sequence) + 2);
-  if (chance(1)) attention.soft_cap = 20;
+  if (chance(15)) attention.soft_cap = 2;
+  if (attention.qk_norm && chance(30)) attention.qk_norm_span = QkNormSpan::projection;
   if (chance(positions ? 20 : 80)) {
     layer.rope.kind = chance(80) ? RopeKind::plain : RopeKind::linear;
     if (layer.rope.kind == RopeKind::linear) layer.rope.factor = 2;
@@ -59,6 +60,11 @@ LayerSpec random_layer(int ulysses, std::int64_t sequence, bool positions) {
   layer.mlp.size = pick(1, 12);
   layer.mlp.bias = chance(30);
   if (chance(15)) layer.residual_multiplier = 0.5;
+  if (chance(20))
+    layer.norm_placement = chance(50) ? NormPlacement::post : NormPlacement::both;
+  else if (chance(20))
+    layer.branches = chance(50) ? Branches::parallel : Branches::parallel_shared_norm;
+  if (layer.norm.kind == NormKind::rms) layer.norm.unit_offset = chance(20);
   return layer;
 }
 
@@ -92,6 +98,7 @@ Scenario random_scenario() {
   s.spec.max_positions = s.sequence + pick(0, 3) - (chance(3) ? 4 : 0);
   s.spec.max_positions = std::max<std::int64_t>(1, s.spec.max_positions);
   s.spec.tied_head = chance(30);
+  s.spec.head_bias = chance(15);
   if (chance(15)) s.spec.embedding_multiplier = 3;
   if (chance(15)) s.spec.logits_scale = 0.5;
   if (chance(15)) s.spec.logits_soft_cap = 5;

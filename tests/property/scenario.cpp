@@ -106,7 +106,6 @@ std::vector<std::string> refusals(const Scenario& s) {
              (layer->rope.rotary_dim % 2 != 0 || layer->rope.rotary_dim > layer->attention.head_dim),
          "rope.rotary_dim is");
     when(layer->attention.heads % s.ulysses != 0, "query heads, which do not divide over");
-    when(layer->attention.soft_cap != 0, "soft-capped attention scores are not supported");
   }
   return list;
 }
@@ -169,6 +168,7 @@ std::vector<Scenario> simpler(const Scenario& s) {
   };
   spec(&TransformerSpec::learned_positions, false);
   spec(&TransformerSpec::tied_head, false);
+  spec(&TransformerSpec::head_bias, false);
   spec(&TransformerSpec::embedding_multiplier, 1.0);
   spec(&TransformerSpec::logits_scale, 1.0);
   spec(&TransformerSpec::logits_soft_cap, 0.0);
@@ -187,7 +187,11 @@ std::vector<Scenario> simpler(const Scenario& s) {
     };
     if (s.spec.layers[i].repeat > 1) change([&](Scenario& one) { one.spec.layers[i].repeat = 1; });
     edit([](LayerSpec& l) { l.attention.window = 0; });
+    edit([](LayerSpec& l) { l.attention.soft_cap = 0; });
     edit([](LayerSpec& l) { l.attention.qk_norm = false; });
+    edit([](LayerSpec& l) { l.attention.qk_norm_span = QkNormSpan::head; });
+    edit([](LayerSpec& l) { l.norm_placement = NormPlacement::pre; });
+    edit([](LayerSpec& l) { l.branches = Branches::sequential; });
     edit([](LayerSpec& l) {
       l.attention.q_bias = l.attention.k_bias = l.attention.v_bias = l.attention.o_bias = l.mlp.bias = false;
     });
