@@ -15,6 +15,7 @@ class Gpt2 : public Family {
  public:
   std::string model_type() const override { return "gpt2"; }
   std::string architecture() const override { return "GPT2LMHeadModel"; }
+  int export_rank() const override { return 0; }
 
   TransformerSpec to_spec(ConfigReader& config) const override {
     TransformerSpec spec;

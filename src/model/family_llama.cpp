@@ -13,6 +13,7 @@ class Llama : public Family {
  public:
   std::string model_type() const override { return "llama"; }
   std::string architecture() const override { return "LlamaForCausalLM"; }
+  int export_rank() const override { return 0; }
 
   TransformerSpec to_spec(ConfigReader& config) const override {
     TransformerSpec spec = read_decoder(
@@ -21,10 +22,6 @@ class Llama : public Family {
     AttentionSpec& attention = spec.layers[0].layer.attention;
     attention.q_bias = attention.k_bias = attention.v_bias = attention.o_bias = config.boolean("attention_bias", false);
     spec.layers[0].layer.mlp.bias = config.boolean("mlp_bias", false);
-    // transformers refuses such a file too, even one with a head_dim.
-    if (spec.hidden_size % attention.heads != 0)
-      config.refuse(fmt::format("hidden_size is {}; it must be a multiple of num_attention_heads, which is {}",
-                                spec.hidden_size, attention.heads));
     return spec;
   }
 

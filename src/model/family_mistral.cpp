@@ -10,6 +10,7 @@ class Mistral : public Family {
  public:
   std::string model_type() const override { return "mistral"; }
   std::string architecture() const override { return "MistralForCausalLM"; }
+  int export_rank() const override { return 0; }
 
   TransformerSpec to_spec(ConfigReader& config) const override {
     TransformerSpec spec = read_decoder(

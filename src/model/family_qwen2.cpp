@@ -10,6 +10,7 @@ class Qwen2 : public Family {
  public:
   std::string model_type() const override { return "qwen2"; }
   std::string architecture() const override { return "Qwen2ForCausalLM"; }
+  int export_rank() const override { return 0; }
 
   TransformerSpec to_spec(ConfigReader& config) const override {
     TransformerSpec spec = read_decoder(config, {.vocab_size = 151936,

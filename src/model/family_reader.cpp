@@ -1,4 +1,5 @@
-// ConfigReader: the keys of config.json that families share.
+// ConfigReader: the keys of config.json that families share, and those that no family may overlook. family_rope.cpp has
+// what concerns RoPE.
 #include <algorithm>
 #include <string_view>
 #include <utility>
@@ -6,7 +7,6 @@
 #include "base/error.h"
 #include "base/nearest_name.h"
 #include "model/family.h"
-#include "model/rope.h"
 #include "model/spec_fields.h"
 
 namespace longhaul {
@@ -50,7 +50,6 @@ ConfigReader::ConfigReader(const json& config, std::string origin, std::string f
   refuse_unless("quantization_config", nullptr);
   refuse_unless("is_encoder_decoder", false);
   refuse_unless("add_cross_attention", false);
-  refuse_unless("partial_rotary_factor", 1.0);
 }
 
 const json* ConfigReader::raw(const char* key) {
@@ -111,79 +110,6 @@ Activation ConfigReader::activation(const char* key, const char* fallback) {
   refuse(fmt::format("{} is \"{}\"; supported are {}", key, name, names));
 }
 
-RopeSpec ConfigReader::rope(std::int64_t head_dim, std::int64_t max_positions) {
-  // transformers 5 takes rope_scaling before rope_parameters when a file holds both.
-  const json* parameters = raw("rope_parameters");
-  const json* scaling = raw("rope_scaling");
-  const char* name = scaling ? "rope_scaling" : "rope_parameters";
-  const json empty = json::object();
-  const json& table = scaling ? *scaling : parameters ? *parameters : empty;
-  if (!table.is_object()) refuse(fmt::format("{} must be an object; it is {}", name, table.dump()));
-
-  std::vector<std::string> known = {"rope_type", "type", "rope_theta", "partial_rotary_factor",
-                                    "original_max_position_embeddings"};
-  const auto find = [&](const char* key) -> const json* {
-    known.emplace_back(key);
-    const auto found = table.find(key);
-    return found == table.end() || found->is_null() ? nullptr : &*found;
-  };
-  const auto number_at = [&](const char* key, std::optional<double> fallback) {
-    const json* value = find(key);
-    if (value && !value->is_number()) refuse(fmt::format("{}.{} must be a number; it is {}", name, key, value->dump()));
-    if (!value && !fallback) refuse(fmt::format("{}.{} is missing", name, key));
-    return value ? value->get<double>() : *fallback;
-  };
-
-  RopeSpec rope;
-  rope.rotary_dim = head_dim;
-  rope.theta = number_at("rope_theta", number("rope_theta", 10000.0));
-  if (const double part = number_at("partial_rotary_factor", 1.0); part != 1)
-    refuse(fmt::format("partial_rotary_factor is {}; supported is 1", part));
-  const json* type = find("rope_type");
-  if (!type) type = find("type");
-  const std::string type_name = !type ? "default" : type->is_string() ? type->get<std::string>() : type->dump();
-
-  if (type_name == "llama3" || type_name == "yarn") {
-    const json* given = raw("original_max_position_embeddings");  // beside the table it has precedence
-    if (!given) given = find("original_max_position_embeddings");
-    if (given && !given->is_number_integer())
-      refuse(fmt::format("original_max_position_embeddings must be an integer; it is {}", given->dump()));
-    rope.original_max_positions = given ? given->get<std::int64_t>() : max_positions;
-  }
-  if (type_name == "default") {
-    rope.kind = RopeKind::plain;
-  } else if (type_name == "linear") {
-    rope.kind = RopeKind::linear;
-    rope.factor = number_at("factor", {});
-  } else if (type_name == "llama3") {
-    rope.kind = RopeKind::llama3;
-    rope.factor = number_at("factor", {});
-    rope.low_frequency_factor = number_at("low_freq_factor", {});
-    rope.high_frequency_factor = number_at("high_freq_factor", {});
-  } else if (type_name == "yarn") {
-    rope.kind = RopeKind::yarn;
-    // Without a factor: the ratio of the lengths, as transformers 5 does.
-    rope.factor = number_at("factor", static_cast<double>(max_positions) /
-                                          static_cast<double>(std::max<std::int64_t>(1, rope.original_max_positions)));
-    // Zero counts as not given.
-    if (const double turns = number_at("beta_fast", 0); turns != 0) rope.beta_fast = turns;
-    if (const double turns = number_at("beta_slow", 0); turns != 0) rope.beta_slow = turns;
-    if (const json* truncate = find("truncate")) {
-      if (!truncate->is_boolean()) refuse(fmt::format("{}.truncate must be true or false", name));
-      rope.truncate = truncate->get<bool>();
-    }
-    const double computed = yarn_attention_factor(rope.factor, number_at("mscale", 0), number_at("mscale_all_dim", 0));
-    rope.attention_factor = number_at("attention_factor", computed);
-  } else {
-    refuse(fmt::format("{} has type \"{}\"; supported RoPE types are default, linear, llama3, yarn", name, type_name));
-  }
-  for (const auto& [key, value] : table.items())
-    if (std::find(known.begin(), known.end(), key) == known.end())
-      refuse(fmt::format("{}.{} is not supported with RoPE type {}; supported here are {}", name, key, type_name,
-                         join_names(known)));
-  return rope;
-}
-
 void ConfigReader::dropout(const char* key) {
   const double rate = number(key, 0);
   if (rate != 0) dropouts_ += fmt::format("{}{} {}", dropouts_.empty() ? "" : ", ", key, rate);
@@ -204,8 +130,84 @@ void ConfigReader::refuse(const std::string& message) const {
   fail("{}: {} (a Hugging Face config of the {} family)", origin_, message, family_);
 }
 
+void ConfigReader::note(const std::string& message) {
+  notes_.push_back(fmt::format("{}: {}", origin_, message));
+}
+
+void ConfigReader::refuse_unread() {
+  struct Meaning {
+    const char* key;
+    const char* what;
+    json harmless;  // beside null, false, 0 and an empty list
+  };
+  static const std::vector<Meaning> meanings = {
+      {"num_experts", "mixtures of experts are not supported", 1},
+      {"num_local_experts", "mixtures of experts are not supported", 1},
+      {"n_routed_experts", "mixtures of experts are not supported", 1},
+      {"moe_num_experts", "mixtures of experts are not supported", 1},
+      {"num_experts_per_tok", "mixtures of experts are not supported", 1},
+      {"kv_lora_rank", "latent attention (MLA) is not supported", nullptr},
+      {"q_lora_rank", "latent attention (MLA) is not supported", nullptr},
+      {"vision_config", "images are not supported; train the text model by a config.json of its own", nullptr},
+      {"audio_config", "audio is not supported; train the text model by a config.json of its own", nullptr},
+      {"text_config", "the model is nested; give its text model a config.json of its own", nullptr},
+      {"num_nextn_predict_layers", "layers that predict more than the next token are not supported", nullptr},
+      {"alibi", "ALiBi is not supported", nullptr},
+      {"use_alibi", "ALiBi is not supported", nullptr},
+      {"attn_logit_softcapping", "the family has no soft cap", nullptr},
+      {"final_logit_softcapping", "the family has no soft cap", nullptr},
+      {"logit_scale", "the family does not scale its logits", 1},
+      {"logits_scaling", "the family does not scale its logits", 1},
+      {"embedding_multiplier", "the family does not scale its embeddings", 1},
+      {"residual_multiplier", "the family does not scale its branches", 1},
+      {"attention_multiplier", "the family scales its scores by 1 / sqrt(head_dim)", nullptr},
+      {"query_pre_attn_scalar", "the family scales its scores by 1 / sqrt(head_dim)", nullptr},
+      {"scale_emb", "the family does not scale its embeddings", 1},
+      {"scale_depth", "the family does not scale its branches", nullptr},
+      {"dim_model_base", "the family does not scale its logits", nullptr},
+      {"qk_layernorm", "the family has no norm of queries and keys", nullptr},
+      {"qk_norm", "the family has no such norm of queries and keys", nullptr},
+      {"use_qk_norm", "the family has no such norm of queries and keys", nullptr},
+      {"clip_qkv", "clipped projections are not supported", nullptr},
+      {"partial_rotary_factor", "the family turns whole heads", 1},
+      {"rotary_pct", "the family turns whole heads", 1},
+      {"rope_interleaved", "rotary pairs side by side are not read in this family", nullptr},
+      {"no_rope_layers", "the family has RoPE in every layer", nullptr},
+      {"rope_local_base_freq", "the family has one RoPE for all layers", nullptr},
+      {"use_sliding_window", "the family has no windows of that kind", nullptr},
+      {"use_bidirectional_attention", "only causal attention is supported", nullptr},
+      {"use_parallel_residual", "the family's branches are sequential", nullptr},
+      {"parallel_residual", "the family's branches are sequential", nullptr},
+      {"attention_bias", "the family has no such biases", nullptr},
+      {"mlp_bias", "the family has no such biases", nullptr},
+      {"use_bias", "the family has no such biases", nullptr},
+      {"bias", "the family has no such biases", nullptr},
+      {"lm_head_bias", "the family's head has no bias", nullptr},
+  };
+  for (const Meaning& one : meanings) {
+    if (read_.contains(one.key)) continue;
+    const json* value = raw(one.key);
+    const bool none =
+        !value || *value == json(false) || *value == json(0) || (value->is_structured() && value->empty());
+    if (none || (!one.harmless.is_null() && *value == one.harmless)) continue;
+    const std::string text = value->dump();
+    refuse(fmt::format("{} is {}: {}", one.key, text.size() > 60 ? text.substr(0, 60) + "..." : text, one.what));
+  }
+  // A window that reaches everything, or layers that are all alike, change nothing.
+  if (!read_.contains("sliding_window"))
+    if (const json* window = raw("sliding_window"))
+      if (const json* length = raw("max_position_embeddings");
+          !window->is_number() || !length || !length->is_number() || window->get<double>() < length->get<double>())
+        refuse(fmt::format("sliding_window is {}, and the family has no windows; supported: null", window->dump()));
+  if (!read_.contains("layer_types"))
+    if (const json* types = raw("layer_types"); types && types->is_array())
+      for (const json& type : *types)
+        if (type != "full_attention")
+          refuse(fmt::format("layer_types holds {}; the family has \"full_attention\" only", type.dump()));
+}
+
 std::vector<std::string> ConfigReader::notes() const {
-  std::vector<std::string> notes;
+  std::vector<std::string> notes = notes_;
   if (!dropouts_.empty())
     notes.push_back(fmt::format("{}: ignored {}: training is without dropout", origin_, dropouts_));
   if (!defaults_.empty())
@@ -218,28 +220,6 @@ std::vector<std::string> ConfigReader::notes() const {
     notes.push_back(
         fmt::format("{}: ignored keys that the {} family does not read: {}", origin_, family_, join_names(unread)));
   return notes;
-}
-
-void write_rope(const RopeSpec& rope, ordered_json& config) {
-  config["rope_theta"] = rope.theta;
-  ordered_json scaling = nullptr;
-  if (rope.kind == RopeKind::linear) scaling = {{"rope_type", "linear"}, {"factor", rope.factor}};
-  if (rope.kind == RopeKind::llama3)
-    scaling = {{"rope_type", "llama3"},
-               {"factor", rope.factor},
-               {"low_freq_factor", rope.low_frequency_factor},
-               {"high_freq_factor", rope.high_frequency_factor},
-               {"original_max_position_embeddings", rope.original_max_positions}};
-  if (rope.kind == RopeKind::yarn) {
-    scaling = {{"rope_type", "yarn"},
-               {"factor", rope.factor},
-               {"original_max_position_embeddings", rope.original_max_positions},
-               {"beta_fast", rope.beta_fast},
-               {"beta_slow", rope.beta_slow},
-               {"attention_factor", rope.attention_factor}};
-    if (!rope.truncate) scaling["truncate"] = false;
-  }
-  config["rope_scaling"] = scaling;
 }
 
 std::string activation_name(Activation activation) {

@@ -9,6 +9,7 @@
 #include "base/nearest_name.h"
 #include "model/family.h"
 #include "model/parameters.h"
+#include "model/unread_models.h"
 
 namespace longhaul {
 namespace {
@@ -95,13 +96,15 @@ RegisterFamily::RegisterFamily(std::unique_ptr<Family> family) {
   auto& families = registry();
   families.push_back(std::move(family));
   // Static objects of different files are made in no fixed order.
-  std::sort(families.begin(), families.end(),
-            [](const auto& a, const auto& b) { return a->model_type() < b->model_type(); });
+  std::sort(families.begin(), families.end(), [](const auto& a, const auto& b) {
+    return std::pair(a->export_rank(), a->model_type()) < std::pair(b->export_rank(), b->model_type());
+  });
 }
 
 std::vector<std::string> supported_families() {
   std::vector<std::string> names{std::string(own_family)};
   for (const auto& family : all_families()) names.push_back(family->model_type());
+  std::sort(names.begin() + 1, names.end());
   return names;
 }
 
@@ -121,10 +124,14 @@ LoadedModel parse_model(const std::string& text, const std::string& origin) {
     return model;
   }
   const Family* family = find_family(name);
+  if (const std::string reason = why_not_read(name); !family && !reason.empty())
+    fail("{}: model_type \"{}\" is not supported: {}. Supported are {}", origin, name, reason,
+         join_names(supported_families()));
   if (!family)
     fail("{}: model_type \"{}\" is not supported; supported are {}", origin, name, join_names(supported_families()));
   ConfigReader reader(config, origin, name);
   model.spec = merged(family->to_spec(reader));
+  reader.refuse_unread();
   check_spec(model.spec, origin);
   model.notes = reader.notes();
   return model;
@@ -167,15 +174,37 @@ std::int64_t WeightMapping::elements() const {
   return product;
 }
 
+namespace {
+
+/// Elements of a row of a tensor that is not transposed.
+std::int64_t row_elements(const WeightMapping& mapping) {
+  std::int64_t row = 1;
+  for (std::size_t i = 1; i < mapping.tensor_shape.size(); ++i) row *= mapping.tensor_shape[i];
+  return row;
+}
+
+}  // namespace
+
 std::int64_t WeightMapping::tensor_offset(std::int64_t element) const {
   if (!transposed) {
-    // `begin` counts outputs, each of which is a row.
-    std::int64_t row = 1;
-    for (std::size_t i = 1; i < tensor_shape.size(); ++i) row *= tensor_shape[i];
-    return begin * row + element;
+    const std::int64_t size = row_elements(*this);
+    std::int64_t row = element / size;
+    if (paired) {
+      const std::int64_t in_head = row % head_rows, half = paired / 2;
+      if (in_head < paired) row += (in_head < half ? 2 * in_head : 2 * (in_head - half) + 1) - in_head;
+    }
+    if (block) row = row / block * stride + row % block;
+    return (begin + row) * size + element % size;
   }
   const std::int64_t inputs = tensor_shape[0], outputs = tensor_shape[1];
   return element % inputs * outputs + begin + element / inputs;
+}
+
+std::int64_t WeightMapping::run(std::int64_t element) const {
+  if (transposed) return 1;
+  const std::int64_t size = row_elements(*this), rest = elements() - element;
+  if (paired) return std::min(rest, size - element % size);
+  return block ? std::min(rest, block * size - element % (block * size)) : rest;
 }
 
 std::vector<WeightMapping> weight_mappings(const TransformerSpec& spec, std::string_view family) {

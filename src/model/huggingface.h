@@ -33,7 +33,8 @@ LoadedModel parse_model(const std::string& text, const std::string& origin);
 /// The supported model_type values, own_family first.
 std::vector<std::string> supported_families();
 
-/// Where a parameter lies in a weight file: a block of whole rows of one tensor, perhaps transposed.
+/// Where a parameter lies in a weight file: whole rows of one tensor, perhaps transposed, in blocks or in another
+/// order.
 struct WeightMapping {
   std::string parameter;                   ///< our name (parameters.h)
   std::vector<std::int64_t> shape;         ///< our shape
@@ -42,10 +43,17 @@ struct WeightMapping {
   std::vector<std::int64_t> tensor_shape;  ///< of the whole tensor, one or two dimensions (ours for own_family)
   bool transposed = false;                 ///< the tensor is stored [in, out]; ours is [out, in]
   std::int64_t begin = 0;                  ///< the first output of the tensor that is this parameter's (fused tensors)
+  std::int64_t block = 0;                  ///< every so many of our outputs lie together; 0: all. Not when transposed
+  std::int64_t stride = 0;                 ///< outputs of the tensor from one block to the next
+  /// The tensor holds rotary pairs side by side, (2i, 2i + 1) of the first `paired` rows of each head of `head_rows`;
+  /// ours lie half of `paired` apart. 0: as ours. Not when transposed.
+  std::int64_t head_rows = 0, paired = 0;
 
   std::int64_t elements() const;
-  /// The flat index in the tensor of our flat element; rising by one with it, except within transposed tensors.
+  /// The flat index in the tensor of our flat element.
   std::int64_t tensor_offset(std::int64_t element) const;
+  /// How many of our elements from `element` on lie one after the other in the tensor; 1 within transposed tensors.
+  std::int64_t run(std::int64_t element) const;
 };
 
 /// One mapping for each of parameters(spec), in their order. Throws Error for an unknown family; std::logic_error when

@@ -106,8 +106,8 @@ void read_elements(const SafetensorsReader& reader, const Entry& entry, std::int
   if (entry.mapping.transposed) return read_transposed(reader, entry, begin, end, target);
   const std::int64_t width = entry.width(), at_once = buffer_bytes / width;
   std::vector<std::byte> buffer(static_cast<std::size_t>(std::min(at_once, end - begin) * width));
-  for (std::int64_t i = begin; i < end; i += at_once) {
-    const std::int64_t count = std::min(at_once, end - i);
+  for (std::int64_t i = begin, count = 0; i < end; i += count) {
+    count = std::min({at_once, end - i, entry.mapping.run(i)});
     reader.read(*entry.tensor, entry.mapping.tensor_offset(i) * width, buffer.data(), count * width);
     convert(buffer.data(), entry.type, count, 1, target + (i - begin));
   }

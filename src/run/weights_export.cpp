@@ -174,8 +174,7 @@ class Exporter {
           if (mapping.transposed)
             transpose(mapping, begin, end);
           else
-            writer_->write(mapping.tensor, mapping.tensor_offset(begin) * static_cast<std::int64_t>(stored_size),
-                           converted_.data(), (end - begin) * static_cast<std::int64_t>(stored_size));
+            write_runs(mapping, begin, end);
         });
       }
     if (world_.rank() == 0 && failure.empty() && mapping.transposed)
@@ -196,6 +195,18 @@ class Exporter {
     world_.send_receive(here ? here : &nothing, here ? bytes : 0, partner, rank == 0 ? received_.data() : &nothing,
                         rank == 0 ? bytes : 0, partner);
     return rank == 0 ? received_.data() : nullptr;
+  }
+
+  // Elements [begin, end) of a parameter that is not transposed, from converted_.
+  void write_runs(const WeightMapping& mapping, std::int64_t begin, std::int64_t end) {
+    const auto size = static_cast<std::int64_t>(size_of(stored_));
+    const char* from = converted_.data();
+    while (begin < end) {
+      const std::int64_t run = std::min(end - begin, mapping.run(begin));
+      writer_->write(mapping.tensor, mapping.tensor_offset(begin) * size, from, run * size);
+      from += run * size;
+      begin += run;
+    }
   }
 
   // Our rows are the file's columns: [out, in] to [in, out].

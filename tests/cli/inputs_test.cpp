@@ -97,7 +97,7 @@ TEST_CASE("bad model files") {
   write_file(place / "missing.json", R"({"model_type": "longhaul", "vocabulary": 257})");  // our own has no defaults
   refused((place / "missing.json").string(), {"hidden_size"});
   refused(place.model("mamba.json", {{"model_type", "mamba"}}).string(),
-          {"mamba", "longhaul, gpt2, llama, mistral, qwen2, qwen3"});
+          {"mamba", "recurrent", "longhaul, cohere", "qwen2, qwen3"});
   refused(place.model("heads.json", {{"num_attention_heads", 3}}).string(),
           {"num_attention_heads is 3", "num_key_value_heads"});
   nlohmann::ordered_json gpt2 = {{"model_type", "gpt2"}, {"n_embd", 16},     {"n_layer", 1},

@@ -34,6 +34,12 @@ json config_of(const std::string& family) {
                  {"hidden_act", "silu"},
                  {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 500000.0}}}};
   if (family == "mistral") config["sliding_window"] = 7;
+  if (family == "ministral3") {
+    config["rope_parameters"] = {{"type", "yarn"}, {"factor", 4.0}, {"rope_theta", 1e6}};
+    config["rope_parameters"]["original_max_position_embeddings"] = 32;
+    config["rope_parameters"]["llama_4_scaling_beta"] = 0.1;
+  }
+  if (family == "gpt_neox") config["num_key_value_heads"] = 4;
   if (family == "qwen3") config["head_dim"] = 16;
   return config;
 }
@@ -53,12 +59,18 @@ std::string exported_family(const TransformerSpec& spec, const std::string& pref
   return export_config(spec, preferred, DType::float32).family;
 }
 
-const std::vector<std::string> hub_families = {"gpt2", "llama", "mistral", "qwen2", "qwen3"};
+const std::vector<std::string> hub_families = {
+    "gpt2",    "llama",      "mistral",     "qwen2",   "qwen3", "cohere",   "gemma",     "gemma2",
+    "glm",     "glm4",       "gemma3_text", "granite", "olmo2", "internlm", "internlm2", "gpt_neox",
+    "minicpm", "ministral3", "orion",       "phi",     "phi3",  "smollm3",  "stablelm",  "starcoder2"};
 
 }  // namespace
 
-TEST_CASE("the supported families are ours and five of Hugging Face") {
-  CHECK(supported_families() == std::vector<std::string>{"longhaul", "gpt2", "llama", "mistral", "qwen2", "qwen3"});
+TEST_CASE("the supported families are ours and those of the tests") {
+  std::vector<std::string> names = hub_families;
+  std::sort(names.begin(), names.end());
+  names.insert(names.begin(), "longhaul");
+  CHECK(supported_families() == names);
 }
 
 TEST_CASE("Llama: grouped queries, biases, tied head, both spellings of RoPE") {
@@ -216,7 +228,8 @@ TEST_CASE("what is ignored is noted, what is unsupported refused with what is su
   CHECK_THAT(load(config).notes[0], Contains("at the llama family's defaults: hidden_size 4096, num_hidden_layers 32"));
 
   CHECK_THAT(message({{"model_type", "mamba"}}),
-             Contains("\"mamba\"") && Contains("gpt2, llama, mistral, qwen2, qwen3"));
+             Contains("\"mamba\"") && Contains("recurrent") && Contains("qwen2, qwen3"));
+  CHECK_THAT(message({{"model_type", "new_thing"}}), Contains("\"new_thing\"") && Contains("qwen2, qwen3"));
   CHECK_THAT(message({{"vocab_size", 3}}), Contains("model_type is missing") && Contains("longhaul"));
   CHECK_THAT(message(json::array()), Contains("must be an object"));
   const auto changed = [](const char* family, const char* key, const json& value) {
@@ -225,16 +238,16 @@ TEST_CASE("what is ignored is noted, what is unsupported refused with what is su
     return message(object);
   };
   CHECK_THAT(changed("llama", "hidden_act", "mish"), Contains("\"mish\"") && Contains("gelu_pytorch_tanh"));
-  CHECK_THAT(changed("llama", "rope_scaling", {{"rope_type", "longrope"}}),
-             Contains("longrope") && Contains("default, linear, llama3, yarn"));
+  CHECK_THAT(changed("llama", "rope_scaling", {{"rope_type", "ntk"}}),
+             Contains("ntk") && Contains("default, linear, llama3, yarn, dynamic, longrope"));
   CHECK_THAT(changed("llama", "rope_scaling", {{"rope_type", "default"}, {"mrope_section", {1, 2}}}),
-             Contains("mrope_section"));
+             Contains("mrope_section") && Contains("remove it if it changes nothing"));
   CHECK_THAT(changed("llama", "rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}}),
              Contains("low_freq_factor is missing"));
   CHECK_THAT(changed("llama", "partial_rotary_factor", 0.5), Contains("partial_rotary_factor is 0.5"));
   CHECK_THAT(changed("llama", "quantization_config", {{"bits", 4}}), Contains("quantization_config"));
   CHECK_THAT(changed("llama", "num_key_value_heads", 3), Contains("multiple of num_key_value_heads, which is 3"));
-  CHECK_THAT(changed("llama", "hidden_size", 30), Contains("multiple of num_attention_heads"));
+  CHECK_THAT(changed("llama", "hidden_size", 30), Contains("multiple of num_attention_heads") && Contains("head_dim"));
   CHECK_THAT(changed("llama", "hidden_size", "big"), Contains("hidden_size must be an integer"));
   CHECK_THAT(changed("llama", "num_hidden_layers", 0), Contains("at least 1"));
   CHECK_THAT(changed("gpt2", "n_layer", 1000000000000), Contains("at most 4096 layers"));
@@ -292,17 +305,90 @@ TEST_CASE("what no family can express is exported as our own, and says why") {
   own(spec, "logits_soft_cap");
   spec.logits_soft_cap = 0;
   spec.layers[0].layer.residual_multiplier = 0.5;
-  own(spec, "residual_multiplier");
+  CHECK(exported_family(spec, "llama") == "granite");
+  spec.layers[0].layer.attention.soft_cap = 20;
+  own(spec, "layers/0/attention/soft_cap = 20");
+  spec.layers[0].layer.attention.soft_cap = 0;
   spec.layers[0].layer.residual_multiplier = 1;
   spec.layers[0].layer.attention.q_bias = true;
   own(spec, "q_bias");
   spec = load(config_of("llama")).spec;
   spec.layers[0].layer.attention.scale = 1;
-  own(spec, "scale");
+  CHECK(exported_family(spec, "llama") == "granite");
   spec = load(config_of("llama")).spec;
   spec.layers.push_back(spec.layers[0]);
   spec.layers[1].layer.mlp.size = 64;
   own(spec, "layers/4/mlp/size = 64");
+}
+
+TEST_CASE("a llama may have heads of any size, as far as it says so") {
+  json config = config_of("llama");
+  config["hidden_size"] = 30;
+  config["head_dim"] = 8;
+  CHECK(load(config).spec.layer(0).attention.head_dim == 8);
+  CHECK(exported_family(load(config).spec, "llama") == "llama");
+}
+
+TEST_CASE("keys that mean something in another family are refused by name unless they say no") {
+  const auto with = [](const char* family, const char* key, const json& value) {
+    json config = config_of(family);
+    config[key] = value;
+    return message(config);
+  };
+  CHECK_THAT(with("llama", "num_experts", 8), Contains("num_experts is 8") && Contains("mixtures of experts"));
+  CHECK(with("llama", "num_experts", 1) == "accepted");
+  CHECK_THAT(with("qwen3", "kv_lora_rank", 512), Contains("kv_lora_rank") && Contains("MLA"));
+  CHECK_THAT(with("mistral", "vision_config", {{"a", 1}}), Contains("vision_config") && Contains("images"));
+  CHECK_THAT(with("llama", "attn_logit_softcapping", 50.0), Contains("attn_logit_softcapping is 50"));
+  CHECK(with("llama", "attn_logit_softcapping", nullptr) == "accepted");
+  CHECK(with("gemma2", "attn_logit_softcapping", 50.0) == "accepted");
+  CHECK_THAT(with("stablelm", "qk_layernorm", true), Contains("qk_layernorm is true"));
+  CHECK(with("stablelm", "qk_layernorm", false) == "accepted");
+  CHECK_THAT(with("cohere", "use_qk_norm", true), Contains("use_qk_norm is true"));
+  CHECK_THAT(with("mistral", "attention_bias", true), Contains("attention_bias is true"));
+  CHECK(with("llama", "attention_bias", true) == "accepted");
+  CHECK_THAT(with("llama", "sliding_window", 64), Contains("sliding_window is 64"));
+  CHECK(with("llama", "sliding_window", 128) == "accepted");  // reaches every position
+  CHECK(with("phi3", "sliding_window", 64) == "accepted");
+  CHECK_THAT(with("llama", "layer_types", {"full_attention", "sliding_attention"}), Contains("layer_types"));
+  CHECK(with("llama", "layer_types", {"full_attention", "full_attention"}) == "accepted");
+  CHECK_THAT(with("gemma", "partial_rotary_factor", 0.5), Contains("partial_rotary_factor is 0.5"));
+  CHECK(with("phi", "partial_rotary_factor", 0.25) == "accepted");
+}
+
+TEST_CASE("parameters of RoPE that transformers does not read are named, and those that nobody knows refused") {
+  json config = config_of("qwen3");
+  config.erase("rope_parameters");
+  config["rope_scaling"] = {
+      {"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 32}, {"attn_factor", 0.8}};
+  const LoadedModel model = load(config);
+  CHECK(model.spec.layer(0).rope.attention_factor == Approx(0.1 * std::log(4.0) + 1));
+  REQUIRE_FALSE(model.notes.empty());
+  CHECK_THAT(model.notes[0], Contains("rope_scaling.attn_factor 0.8 is not read") && Contains("1.13863") &&
+                                 Contains("write attention_factor"));
+  config["rope_scaling"].erase("attn_factor");
+  config["rope_scaling"]["finetuned"] = true;
+  REQUIRE_FALSE(load(config).notes.empty());
+  CHECK_THAT(load(config).notes[0], Contains("rope_scaling.finetuned"));
+  config["rope_scaling"]["finetuned_by"] = "us";
+  CHECK_THAT(message(config), Contains("rope_scaling.finetuned_by is not known") && Contains("remove it"));
+}
+
+TEST_CASE("Phi-3: longrope in its old spellings, with the original length beside it") {
+  json config = config_of("phi3");
+  config.erase("rope_parameters");
+  config["original_max_position_embeddings"] = 32;
+  config["rope_scaling"] = {{"short_factor", {1, 1, 1.5, 2}}, {"long_factor", {1, 2, 3, 4}}};
+  for (const char* type : {"longrope", "su", "yarn"}) {
+    config["rope_scaling"]["type"] = type;
+    const RopeSpec rope = load(config).spec.layer(0).rope;
+    CHECK(rope.kind == RopeKind::longrope);
+    CHECK(rope.long_factors == std::vector<double>{1, 2, 3, 4});
+    CHECK(rope.original_max_positions == 32);
+    CHECK(rope.attention_factor == Approx(std::sqrt(1 + std::log(4.0) / std::log(32.0))));
+  }
+  config["rope_scaling"]["long_factor"] = {1, 2};
+  CHECK_THAT(message(config), Contains("rope_scaling.long_factor must be a list of 4 numbers"));
 }
 
 TEST_CASE("every parameter has a tensor in every family, of the same number of elements") {

@@ -359,7 +359,7 @@ TEST_CASE("parameters larger than a piece are exported whole", "[threads]") {
 
 TEST_CASE("a model that no family expresses is exported as our own, and the log says so", "[threads]") {
   TransformerSpec spec = small_llama();
-  spec.embedding_multiplier = 2;
+  spec.layers[0].layer.attention.soft_cap = 20;
   std::ostringstream text;
   const auto sink = std::make_shared<spdlog::sinks::ostream_sink_mt>(text);
   spdlog::default_logger()->sinks().push_back(sink);
@@ -368,7 +368,7 @@ TEST_CASE("a model that no family expresses is exported as our own, and the log 
                                              {.family = "llama", .source_config = "", .dtype = {}});
   spdlog::default_logger()->sinks().pop_back();
   CHECK(exported.family == own_family);
-  CHECK_THAT(text.str(), Contains("no Hugging Face family can express") && Contains("embedding_multiplier"));
+  CHECK_THAT(text.str(), Contains("no Hugging Face family can express") && Contains("soft_cap"));
   check_export(folder / "model", spec, std::string(own_family), DType::float32);
   CHECK(load_model(folder / "model").spec == spec);
 }
