@@ -29,7 +29,8 @@ TEST_CASE("every spelling of a configuration gives the same spec", "[golden]") {
       ++files;
     }
   }
-  CHECK(files >= golden_names().size() - 1);  // gpt2 is spelt alike in both versions
+  // gpt2, ministral3 and the two that are no models of transformers are spelt in one way.
+  CHECK(files >= golden_names().size() - 4);
 }
 
 TEST_CASE("RoPE frequencies are those of transformers", "[golden]") {
@@ -46,8 +47,10 @@ TEST_CASE("RoPE frequencies are those of transformers", "[golden]") {
                    {"head_dim", one["head_dim"]},
                    {"max_position_embeddings", one["max_position_embeddings"]},
                    {"rope_parameters", one["rope_parameters"]}};
-    const RopeSpec rope = parse_model(config.dump(), "case").spec.layer(0).rope;
-    const RopeFrequencies frequencies = rope_frequencies(rope);
+    const TransformerSpec spec = parse_model(config.dump(), "case").spec;
+    const RopeSpec rope = spec.layer(0).rope;
+    const RopeFrequencies frequencies =
+        rope_frequencies(at_length(spec, one.value("sequence_length", std::int64_t{1})).layer(0).rope);
     const auto expected = one["inv_freq"].get<std::vector<double>>();
     REQUIRE(frequencies.inverse.size() == expected.size());
     for (std::size_t i = 0; i < expected.size(); ++i)

@@ -5,6 +5,7 @@
 
 #include "golden_model.h"
 #include "model/graph.h"
+#include "model/rope.h"
 #include "tests/train/small_models.h"
 
 namespace longhaul {
@@ -22,7 +23,7 @@ CompileRequest request_for(const Golden& golden, DType dtype, int sequence_ranks
   const auto& optimizer = golden.manifest["optimizer"];
   CompileRequest request;
   request.scratch = cpu_scratch_bytes();
-  request.spec = golden.model.spec;
+  request.spec = at_length(golden.model.spec, golden.sequence);
   request.options = options_for(golden.model.spec, dtype, zero_stage);
   request.options.meaning.optimizer.max_norm = optimizer["max_norm"];
   request.options.meaning.optimizer.beta1 = optimizer["betas"][0];
@@ -152,7 +153,7 @@ void check_zeros(const Outcome& outcome, const Golden& golden) {
 }
 
 std::vector<double> logits_of(const Golden& golden) {
-  const TransformerSpec& spec = golden.model.spec;
+  const TransformerSpec spec = at_length(golden.model.spec, golden.sequence);
   const Graph graph = forward_graph(spec, golden.rows, golden.sequence, Mesh());
   const ParameterSource source = golden.source();
   std::map<std::string, HostTensor> inputs;

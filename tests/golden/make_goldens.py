@@ -43,7 +43,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from golden_models import MODELS, ROPE_CASES
+from golden_models import MODELS, ROPE_CASES, TWINS
 
 IGNORED = -100
 BATCH = 2
@@ -124,9 +124,11 @@ def make_weights(model, seed):
         values = generator.standard_normal(tuple(parameter.shape))
         if name.endswith("bias"):
             values *= 0.3
+        elif parameter.ndim == 1 and model.config.model_type.startswith("gemma"):
+            values *= 0.25  # the factor is 1 + weight
         elif parameter.ndim == 1:
             values = 1.0 + 0.25 * values
-        elif any(part in name for part in ("embed_tokens", "wte", "wpe", "lm_head")):
+        elif any(part in name for part in ("embed", "wte", "wpe", "lm_head")):
             values *= 0.35
         else:
             conv1d = ".c_" in name  # GPT-2 stores its matrices [in, out]
@@ -234,6 +236,15 @@ def check_differences(model, tokens, labels, grads, seed):
     return worst
 
 
+def unturned_rows(config, name):
+    """Rows of a key's bias that no rotation touches: the ends of heads, or of all in layers without RoPE."""
+    heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    turned = int(dim * config.rope_parameters.get("partial_rotary_factor", 1.0))
+    stride, begin = (3 * dim, dim) if "query_key_value" in name else (dim, 0)
+    return [head * stride + begin + i for head in range(heads) for i in range(turned, dim)]
+
+
 def zero_gradients(config, tokens, labels, grads, whole_norm):
     """The rows (elements, for vectors) whose gradient is zero, each with its reason.
 
@@ -256,12 +267,20 @@ def zero_gradients(config, tokens, labels, grads, whole_norm):
                 "the key's bias adds the same amount to all scores of a query, which softmax "
                 "removes; only rounding remains"
             )
+        elif name.endswith((".k_proj.bias", ".query_key_value.bias")):
+            # What does not turn of a key head, as for all of it without RoPE.
+            expected = unturned_rows(config, name)
+            kind = "symmetry"
+            reason = (
+                "where it does not turn, the key's bias adds the same amount to all scores of a "
+                "query, which softmax removes; only rounding remains"
+            )
         elif name.endswith("wpe.weight"):
             last = int(reached.any(0).nonzero().max())
             expected = list(range(last + 1, grad.shape[0]))
             kind = "unused"
             reason = "positions at and beyond S are never looked up"
-        elif name.endswith("embed_tokens.weight") and not config.tie_word_embeddings:
+        elif name.endswith(("embed_tokens.weight", "embed_in.weight")) and not config.tie_word_embeddings:
             expected = sorted(set(range(config.vocab_size)) - used)
             kind = "unused"
             reason = "these token ids do not occur in the input, or only after the last valid label"
@@ -301,11 +320,18 @@ def train(model, tokens, labels):
 
 def older_spellings(saved):
     """config.json as `transformers` 4 spelt it: file name -> contents; none without RoPE."""
-    if "rope_parameters" not in saved:
+    if "rope_parameters" not in saved or "llama_4_scaling_beta" in saved["rope_parameters"]:
         return {}
     old = {key: value for key, value in saved.items() if key != "transformers_version"}
     rope = dict(old.pop("rope_parameters"))
-    old["rope_theta"] = rope.pop("rope_theta")
+    if "full_attention" in rope:
+        old["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = dict(rope["full_attention"])
+    part = rope.pop("partial_rotary_factor", None)
+    if part is not None:
+        old["rotary_pct" if old["model_type"] == "gpt_neox" else "partial_rotary_factor"] = part
+    theta = "rotary_emb_base" if old["model_type"] == "gpt_neox" else "rope_theta"
+    old[theta] = rope.pop("rope_theta")
     rope_type = rope.pop("rope_type")
     old["torch_dtype"] = old.pop("dtype")
     # Version 4 derived the layers' kinds from max_window_layers ("full" up to it, "sliding" from it
@@ -315,6 +341,8 @@ def older_spellings(saved):
         old.pop("layer_types", None)
     if rope_type == "default":
         return {"config.v4.json": dict(old, rope_scaling=None)}
+    if "rope_local_base_freq" in old:  # read into a table that has a rope_type already
+        return {"config.v4.json": dict(old, rope_scaling=dict(rope_type=rope_type, **rope))}
     return {
         "config.v4.json": dict(old, rope_scaling=dict(rope_type=rope_type, **rope)),
         "config.v4_type.json": dict(old, rope_scaling=dict(type=rope_type, **rope)),
@@ -330,8 +358,15 @@ def check_older_spelling(path, config):
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(path.read_text())
         loaded = transformers.AutoConfig.from_pretrained(folder)
-    rope = {key: value for key, value in loaded.rope_parameters.items() if key != "type"}
-    assert rope == config.rope_parameters, (path, rope, config.rope_parameters)
+    def without_type(table):
+        return {
+            key: without_type(value) if isinstance(value, dict) else value
+            for key, value in table.items()
+            if key != "type"
+        }
+
+    rope = without_type(loaded.rope_parameters)
+    assert rope == without_type(config.rope_parameters), (path, rope, config.rope_parameters)
     for key in ("num_key_value_heads", "head_dim", "layer_types", "sliding_window"):
         assert getattr(loaded, key, None) == getattr(config, key, None), (path, key)
 
@@ -386,6 +421,29 @@ def make(name, folder):
     assert abs(unpatched_float64 - float(loss)) / float(loss) < 1e-6
     assert max(errors.values()) < 1e-5, errors
 
+    zeros = zero_gradients(config, tokens, labels, grads, whole_norm)
+    if name in TWINS:
+        published, renamed = TWINS[name]
+        write_json(folder / "config.json", published)
+        grads, grads32, errors = renamed(grads), renamed(grads32), {"": max(errors.values())}
+        tensors = safetensors.torch.load_file(folder / "model.safetensors")
+        safetensors.torch.save_file(
+            renamed(tensors), folder / "model.safetensors", metadata={"format": "pt"}
+        )
+        for entry in zeros:
+            entry["tensor"] = list(renamed({entry["tensor"]: None}))[0]
+
+    # GPT-NeoX's head is saved under the name that it had before version 5.
+    files = safetensors.torch.load_file(folder / "model.safetensors")
+
+    def as_saved(table):
+        return {
+            key if key in files else key.replace("lm_head", "embed_out"): value
+            for key, value in table.items()
+        }
+
+    grads, grads32 = as_saved(grads), as_saved(grads32)
+
     golden = dict(
         tokens=tokens.to(torch.int32),
         labels=labels.to(torch.int32),
@@ -400,7 +458,7 @@ def make(name, folder):
     )
 
     saved = json.loads((folder / "config.json").read_text())
-    for file, contents in older_spellings(saved).items():
+    for file, contents in older_spellings(saved).items() if name not in TWINS else ():
         write_json(folder / file, contents)
         check_older_spelling(folder / file, config)
 
@@ -468,7 +526,7 @@ def make(name, folder):
                 what="float64 weights, the library's inner casts to float32 left as they are",
                 loss=unpatched_float64,
             ),
-            zero_gradients=zero_gradients(config, tokens, labels, grads, whole_norm),
+            zero_gradients=zeros,
             finite_difference_error=difference,
         ),
     )
@@ -488,7 +546,7 @@ def build_blank(config):
 def make_rope_cases(path):
     """inv_freq and the factor on cos and sin of every ROPE_CASES entry, in float64."""
     cases = []
-    for name, (head_dim, max_positions, parameters) in ROPE_CASES.items():
+    for name, (head_dim, max_positions, parameters, *length) in ROPE_CASES.items():
         config = transformers.LlamaConfig(
             hidden_size=2 * head_dim,
             num_attention_heads=2,
@@ -498,12 +556,15 @@ def make_rope_cases(path):
         )
         with float64_everywhere():
             rope = LlamaRotaryEmbedding(config)
+            if length:
+                rope(torch.zeros(1), torch.arange(length[0])[None])
         cases.append(
             dict(
                 name=name,
                 head_dim=head_dim,
                 max_position_embeddings=max_positions,
                 rope_parameters=parameters,
+                **(dict(sequence_length=length[0]) if length else {}),
                 attention_scaling=float(rope.attention_scaling),
                 inv_freq=rope.inv_freq.tolist(),
             )
@@ -555,7 +616,9 @@ def compare(fresh, committed, tolerance=1e-11):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--only", choices=list(MODELS), help="make one model only")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*MODELS, "rope_cases"], help="make these only"
+    )
     parser.add_argument(
         "--check", action="store_true", help="compare a fresh set with the committed one"
     )
@@ -569,9 +632,10 @@ def main():
         target = here
         if options.check:
             target = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for name in [options.only] if options.only else MODELS:
-            make(name, target / name)
-        if not options.only:
+        for name in options.only or MODELS:
+            if name != "rope_cases":
+                make(name, target / name)
+        if not options.only or "rope_cases" in options.only:
             make_rope_cases(target / "rope_cases.json")
         if options.check:
             compare(target, here)
