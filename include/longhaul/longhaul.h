@@ -19,8 +19,10 @@ struct RunRequest {
   int ranks = 0;
 };
 
-/// Trains to the last step, or finds the run finished; returns 0. Throws std::runtime_error with a message for people
-/// for everything that ends a run early. Under MPI a failed rank prints its message and ends the whole job instead.
+/// Trains to the last step, or finds the run finished, and returns 0; or 85 when a signal (TERM, INT, USR1, HUP,
+/// handled while it runs) or training.time_limit stopped it after saving: called again it goes on. Throws
+/// std::runtime_error with a message for people for everything that ends a run early. Under MPI a failed rank prints
+/// its message and ends the whole job instead.
 int train(const RunRequest& request);
 
 /// What a compilation says before anything runs.

@@ -1,8 +1,11 @@
 #include "base/environment.h"
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 
+#include "base/environment_facts.h"
 #include "base/error.h"
 
 extern char** environ;
@@ -38,6 +41,9 @@ const std::vector<EnvironmentVariable>& foreign_variables() {
       {"OMPI_COMM_WORLD_SIZE", "the processes that Open MPI's launcher started"},
       {"PMI_SIZE", "the processes that MPICH's launcher, or Slurm with PMI, started"},
       {"SLURM_STEP_NUM_TASKS", "the processes of a Slurm step"},
+      {"SLURM_JOB_ID", "the number of the batch job, for the run folder's lock and record"},
+      {"PBS_JOBID", "the same under PBS"},
+      {"LSB_JOBID", "the same under LSF"},
       {"OMP_WAIT_POLICY", "whether OpenMP threads spin while they wait"},
   };
   return table;
@@ -57,6 +63,42 @@ std::string environment(std::string_view name, std::string_view fallback) {
   LONGHAUL_CHECK(listed, "environment variable {} is not in the table", name);
   const char* value = std::getenv(std::string(name).c_str());
   return value && *value ? value : std::string(fallback);
+}
+
+namespace {
+
+template <typename Condition>
+std::vector<std::pair<std::string, std::string>> variables(Condition&& wanted) {
+  std::vector<std::pair<std::string, std::string>> found;
+  for (char** entry = environ; *entry; ++entry) {
+    const std::string name(*entry, std::strcspn(*entry, "="));
+    if (wanted(name) && (*entry)[name.size()] == '=') found.emplace_back(name, *entry + name.size() + 1);
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, std::string>> deciding_environment() {
+  constexpr std::array others = {"LONGHAUL_LOG",    "LONGHAUL_DUMP",   "LONGHAUL_CUDA_LIBRARY", "LONGHAUL_TEST_DATA",
+                                 "LONGHAUL_SOURCE", "LONGHAUL_BINARY", "LONGHAUL_ISA"};
+  return variables([&](const std::string& name) {
+    return name.starts_with("LONGHAUL_") && std::find(others.begin(), others.end(), name) == others.end();
+  });
+}
+
+std::vector<std::pair<std::string, std::string>> narrowing_environment() {
+  return variables([](const std::string& name) {
+    return name == "LONGHAUL_ISA" || name == "OMP_NUM_THREADS" || name.starts_with("ONEDNN_") ||
+           name.starts_with("DNNL_") || name.starts_with("OPENBLAS_");
+  });
+}
+
+std::string batch_job() {
+  for (const char* name : {"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID"})
+    if (const auto value = foreign_variable(name); value && !value->empty()) return *value;
+  return "";
 }
 
 void refuse_unknown_environment() {

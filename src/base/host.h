@@ -7,6 +7,8 @@ namespace longhaul {
 
 /// Its name, cut after 63 bytes; empty when it has none.
 std::string host_name();
+/// The CPU's model as the system names it; "unknown" where it does not.
+std::string cpu_model();
 /// Hardware threads of the machine, at least 1.
 int machine_cores();
 /// Those that this process may use: fewer than the machine's under a launcher that binds ranks, or taskset.

@@ -8,18 +8,29 @@
 
 #include "base/environment.h"
 #include "base/error.h"
+#include "base/log_sinks.h"
 
 namespace longhaul {
 namespace {
 thread_local int log_rank = 0;
 }
 
+spdlog::sinks::dist_sink_mt& log_sinks() {
+  // Made once, whoever logs first; spdlog's default logger is the process's own anyway.
+  static const auto sinks = [] {
+    auto made = std::make_shared<spdlog::sinks::dist_sink_mt>();
+    made->add_sink(std::make_shared<spdlog::sinks::stderr_sink_mt>());
+    auto logger = std::make_shared<spdlog::logger>("longhaul", made);
+    logger->set_pattern("%H:%M:%S %L %v");
+    spdlog::set_default_logger(logger);
+    return made;
+  }();
+  return *sinks;
+}
+
 void initialise_logging() {
   // Logs go to standard error, results (tables, dumps, the step line) to standard output.
-  auto logger = spdlog::get("longhaul");
-  if (!logger) logger = spdlog::stderr_logger_mt("longhaul");
-  spdlog::set_default_logger(logger);
-  spdlog::set_pattern("%H:%M:%S %L %v");
+  log_sinks();
   const std::string level = environment("LONGHAUL_LOG", "info");
   constexpr std::array levels = {"trace", "debug", "info", "warn", "error"};
   if (std::find(levels.begin(), levels.end(), level) == levels.end())

@@ -1,19 +1,26 @@
 // The public interface, on top of the rooms.
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 
 #include "cli/command.h"
 #include "longhaul/longhaul.h"
 #include "run/setup.h"
+#include "run/stop_signals.h"
 #include "train/trainer.h"
 
 namespace longhaul {
 
 int train(const RunRequest& request) {
+  const auto start = std::chrono::steady_clock::now();
+  const StopSignals signals;
   const Experiment experiment = load_experiment(request.experiment, request.overrides);
   return cli::run_ranks(request.ranks, [&](Communicator& world) {
-    if (world.rank() == 0) std::printf("# the experiment, resolved\n%s\n", to_yaml(experiment).c_str());
-    return train(world, experiment);
+    if (world.rank() == 0) {
+      std::printf("# the experiment, resolved\n%s\n", to_yaml(experiment).c_str());
+      std::fflush(stdout);  // before whatever is said on standard error
+    }
+    return train(world, experiment, start);
   });
 }
 

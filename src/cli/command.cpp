@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "comm/launch.h"
+#include "comm/launcher_size.h"
 
 namespace longhaul::cli {
 
@@ -29,7 +30,12 @@ void add_experiment_arguments(CLI::App& app, ExperimentArguments& arguments) {
 }
 
 int run_ranks(int ranks, const std::function<int(Communicator&)>& body) {
-  if (ranks == 0 && under_launcher()) return run_mpi(body);
+  if (ranks > 0) {
+    refuse_several_processes();
+  } else if (const auto launcher = launcher_size()) {
+    // One process needs no MPI, should this build have none.
+    if (mpi_available() || launcher->value != "1") return run_mpi(body);
+  }
   return run_threads(ranks == 0 ? 1 : ranks, body);
 }
 

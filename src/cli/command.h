@@ -27,7 +27,8 @@ struct ExperimentArguments {
 void add_experiment_arguments(CLI::App& app, ExperimentArguments& arguments);
 
 /// Runs body on the ranks asked for: threads of this process for --ranks N, the launcher's processes under MPI, else
-/// one rank. A body that throws ends all of them with a nonzero code.
+/// one rank. Throws Error for --ranks in one of several processes of a launcher. A body that throws ends all of them
+/// with a nonzero code.
 int run_ranks(int ranks, const std::function<int(Communicator&)>& body);
 
 // ---- the subcommands

@@ -14,6 +14,7 @@ namespace {
 struct Arguments {
   ExperimentArguments experiment;
   std::filesystem::path dump, dot;
+  int ranks_per_host = 0;  // 0: all
 };
 
 void print_compilation(const Experiment& experiment, const Arguments& arguments, int ranks, const Hosts& hosts) {
@@ -43,21 +44,21 @@ std::function<int()> add_compile(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   add_experiment_arguments(app, arguments->experiment);
   app.get_option("--ranks")->description("compile for N ranks; nothing runs, so any number will do");
+  app.add_option("--ranks-per-host", arguments->ranks_per_host,
+                 "the hosts that the run is meant for: so many ranks each, in order; all on one by default. Give "
+                 "device.memory and training.threads as they will be there")
+      ->check(CLI::Range(1, 4096));
   app.add_option("--dump-ir", arguments->dump,
                  "a folder for the IR after every pass, the programs and the memory table (as LONGHAUL_DUMP)");
   app.add_option("--dot", arguments->dot, "a file for the largest program as a GraphViz graph");
   return [arguments, &app] {
     const Experiment experiment = load_experiment(arguments->experiment.file, app.remaining());
-    // Ranks asked for are never started: one process compiles for them, as if all were threads of this machine.
-    if (const int ranks = arguments->experiment.ranks) {
-      print_compilation(experiment, *arguments, ranks, Hosts::one(ranks));
-      return 0;
-    }
-    return run_ranks(0, [&](Communicator& world) {
-      const Hosts hosts = find_hosts(world);
-      if (world.rank() == 0) print_compilation(experiment, *arguments, world.size(), hosts);
-      return 0;
-    });
+    // Ranks asked for are never started, and no launcher is looked at: one process compiles for them.
+    const int ranks = std::max(1, arguments->experiment.ranks), here = arguments->ranks_per_host;
+    if (here > ranks || (here && ranks % here != 0))
+      fail("--ranks-per-host is {}; it must divide the {} ranks that --ranks asks for", here, ranks);
+    print_compilation(experiment, *arguments, ranks, here ? Hosts::target(here) : Hosts::one(ranks));
+    return 0;
   };
 }
 

@@ -17,13 +17,10 @@ std::function<int()> add_inspect(CLI::App& app) {
       ->required();
   app.add_flag("--spec", arguments->spec, "print the spec only, as JSON");
   return [arguments] {
-    return run_ranks(0, [&](Communicator& world) {
-      if (world.rank() != 0) return 0;
-      const LoadedModel model = load_model(arguments->model);
-      std::fputs((arguments->spec ? spec_text(model.spec) : inspect_model(model)).c_str(), stdout);
-      std::fflush(stdout);
-      return 0;
-    });
+    const LoadedModel model = load_model(arguments->model);
+    std::fputs((arguments->spec ? spec_text(model.spec) : inspect_model(model)).c_str(), stdout);
+    std::fflush(stdout);
+    return 0;
   };
 }
 

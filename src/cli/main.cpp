@@ -1,6 +1,7 @@
 // The longhaul program. The only place that turns exceptions into exit codes: 0 done, 1 a failed run or check, 2 a
-// wrong command line, 3 a defect of ours.
+// wrong command line, 3 a defect of ours; 85 (stopped, to be started again) comes from train as it is.
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <new>
 #include <system_error>
 
+#include "base/build_info.h"
 #include "base/environment.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -18,6 +20,10 @@
 #include "cli/command.h"
 #include "cli/version.h"
 #include "io/file.h"
+
+namespace longhaul::cli {
+const char* commit();  // commit.cpp
+}
 
 namespace {
 
@@ -86,6 +92,8 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   open_standard_streams();
   make_openmp_passive(argv);
+  longhaul::set_build_commit(longhaul::cli::commit());
+  prctl(PR_SET_NAME, "longhaul");  // started again as /proc/self/exe, it would be called exe
   // A file that outgrows `ulimit -f` shall be a failed write with a path and a reason, not the end of the process.
   std::signal(SIGXFSZ, SIG_IGN);
   longhaul::report_unreadable_mappings();

@@ -4,7 +4,7 @@
 
 namespace longhaul::cli {
 
-/// Version and the back ends built in.
+/// Version, commit, compiler and the back ends built in, and a line for each library with its version.
 std::string version();
 
 }  // namespace longhaul::cli

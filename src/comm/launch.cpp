@@ -1,8 +1,13 @@
 #include "comm/launch.h"
 
+#include <chrono>
+#include <cstdlib>
+#include <thread>
+
 #include "base/environment.h"
 #include "base/error.h"
 #include "comm/launcher_size.h"
+#include "comm/mpi/abort_job.h"
 
 namespace longhaul {
 
@@ -14,6 +19,16 @@ std::optional<LauncherSize> launcher_size() {
 
 bool under_launcher() {
   return launcher_size().has_value();
+}
+
+void refuse_several_processes() {
+  const auto launcher = launcher_size();
+  if (!launcher || launcher->value == "1") return;
+  fail(
+      "--ranks makes ranks of threads, but the launcher says {}={}: each of its processes would start a run of its "
+      "own, in the same run folder. Leave out --ranks, and the processes are the ranks; or leave out the launcher "
+      "(mpirun, srun), or start one process with it; if no launcher is meant, unset {}",
+      launcher->variable, launcher->value, launcher->variable);
 }
 
 void refuse_other_size(int mpi_size, const std::string& library) {
@@ -34,7 +49,30 @@ bool mpi_available() {
 #endif
 }
 
+void end_job(const Communicator& world, int code) noexcept {
+#ifdef LONGHAUL_WITH_MPI
+  if (!world.one_process()) {
+    // MPI itself may be what is stuck.
+    try {
+      std::thread([code] {
+        std::this_thread::sleep_for(std::chrono::seconds(10));
+        std::_Exit(code);
+      }).detach();
+    } catch (const std::exception&) {
+    }
+    abort_job(nullptr, code);
+  }
+#else
+  (void)world;
+#endif
+  std::_Exit(code);
+}
+
 #ifndef LONGHAUL_WITH_MPI
+std::string mpi_library() {
+  return "";
+}
+
 int run_mpi(const std::function<int(Communicator&)>&) {
   fail(
       "this build has no MPI, so ranks cannot be processes: use --ranks N (threads of one process) without a launcher, "

@@ -18,6 +18,11 @@ bool mpi_available();
 /// True when the environment shows an MPI or Slurm launcher: OMPI_COMM_WORLD_SIZE, PMI_SIZE or SLURM_STEP_NUM_TASKS is
 /// set (in that order; never SLURM_NTASKS, which is the whole job's).
 bool under_launcher();
+/// The MPI library and its version ("Open MPI v4.1.4"); empty without MPI. Any time.
+std::string mpi_library();
+/// Ends the whole job at once from any thread, whatever its ranks wait for: all processes of an MPI job, otherwise this
+/// one, with `code`. Prints nothing, flushes nothing, runs no destructor.
+[[noreturn]] void end_job(const Communicator& world, int code) noexcept;
 /// Initialises MPI, checks its size against the launcher's variable (a mismatch is an Error that says what to do: N
 /// singletons must not look like N ranks), runs body on MPI_COMM_WORLD, finalises, and returns, on every rank, the
 /// largest of the ranks' results. An exception in body prints "rank R: message" to standard error, once, and ends the

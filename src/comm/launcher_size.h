@@ -13,6 +13,10 @@ struct LauncherSize {
 /// The first of OMPI_COMM_WORLD_SIZE, PMI_SIZE and SLURM_STEP_NUM_TASKS that is set and not empty.
 std::optional<LauncherSize> launcher_size();
 
+/// Throws Error when a launcher started several processes (or says something that is no number): for ranks that are
+/// threads, of which every process would start its own run.
+void refuse_several_processes();
+
 /// Throws Error when the launcher's number is not `mpi_size`; `library` names the MPI that counted. Nothing set: no
 /// check.
 void refuse_other_size(int mpi_size, const std::string& library);

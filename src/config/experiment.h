@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/choices.h"
@@ -69,6 +70,9 @@ struct Experiment {
     std::optional<std::int64_t> threads;         ///< per rank; none: auto
     MatmulLibrary matmul{};
     bool deterministic = false;
+    std::optional<double> time_limit;  ///< minutes since the start; none: no limit
+    std::int64_t max_bad_steps = 0;    ///< in a row; 0: the first one ends the run
+    double outlier_sigmas = 0;         ///< 0: only what is not finite is bad
   } training;
   struct Optimizer {
     bool operator==(const Optimizer&) const = default;
@@ -98,11 +102,13 @@ struct Experiment {
   } parallelism;
   struct Checkpoint {
     bool operator==(const Checkpoint&) const = default;
-    std::int64_t interval = 0;       ///< in steps; 0: none are written
+    std::int64_t interval = 0;       ///< in steps; 0: only at the end
+    std::optional<double> minutes;   ///< between checkpoints, besides interval; none: steps alone decide
     std::int64_t keep_latest_k = 0;  ///< 0: all are kept
     bool asynchronous = false;       ///< written by a thread, from a copy, while training goes on
     std::int64_t max_failures = 0;   ///< saves in a row that the system may refuse before the run stops; at least 1
     ResumeMode resume{};
+    std::int64_t verify_replicas = 0;  ///< in steps, besides every save; 0: only then
   } checkpoint;
   struct Metrics {
     bool operator==(const Metrics&) const = default;
@@ -113,6 +119,11 @@ struct Experiment {
     std::int64_t freq = 0;   ///< in steps; 0: only after the last step
     std::int64_t steps = 0;  ///< global batches per validation; 0: the whole validation set
   } validation;
+  struct Distributed {
+    bool operator==(const Distributed&) const = default;
+    double timeout = 0;           ///< seconds without progress after which the job ends; 0: never
+    bool different_cpus = false;  ///< ranks may run on CPUs of different kinds
+  } distributed;
   struct Device {
     bool operator==(const Device&) const = default;
     DeviceType type{};
@@ -147,6 +158,11 @@ std::string to_yaml(const Experiment& experiment);
 /// One key's value as its YAML text, for example value_of(experiment, "training.steps") == "1000". Throws Error for a
 /// name that is no key.
 std::string value_of(const Experiment& experiment, const std::string& key);
+
+/// Every key, "section.name", in the order of the documentation.
+std::vector<std::string> key_names();
+/// Every key that is no path, nor a list of paths, with its value as YAML text, in the order of the documentation.
+std::vector<std::pair<std::string, std::string>> values_without_paths(const Experiment& experiment);
 
 /// The JSON Schema (draft 7) of experiment files, as configs/experiment.schema.json holds it.
 std::string experiment_schema();

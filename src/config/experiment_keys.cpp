@@ -211,6 +211,22 @@ std::vector<Key> make_keys() {
       {"training", "deterministic", member<&E::training, &E::Training::deterministic>, "true",
        "true: only kernels whose results do not depend on timing, so that the same command twice gives the same bits. "
        "CPU kernels always are, their choice only with true: see matmul."},
+      {"training", "time_limit", member<&E::training, &E::Training::time_limit>, "null",
+       "Minutes after the start of the program at which the run stops after its step: it saves, exports nothing and "
+       "exits with 85; the same command goes on from there. Leave the last save its time. null: no limit.",
+       at_least(0)},
+      {"training", "max_bad_steps", member<&E::training, &E::Training::max_bad_steps>, "0",
+       "A step is bad when its loss or gradient norm is not finite, or an outlier. 0: the first step that is not "
+       "finite "
+       "ends the run. n: a bad step is skipped, its data taken, parameters and moments untouched, and counted in "
+       "metrics "
+       "and log; n in a row end the run.",
+       count_from(0)},
+      {"training", "outlier_sigmas", member<&E::training, &E::Training::outlier_sigmas>, "6.0",
+       "With max_bad_steps: a loss or gradient norm is an outlier when it lies so many standard deviations above the "
+       "mean "
+       "of the last 128 good steps (once there are 128). 0: none is.",
+       at_least(0)},
 
       {"optimizer",
        "name",
@@ -342,7 +358,14 @@ std::vector<Key> make_keys() {
        {0, 1e15, false}},
 
       {"checkpoint", "interval", member<&E::checkpoint, &E::Checkpoint::interval>, "500",
-       "Steps between checkpoints; 0: none are written.", count_from(0)},
+       "Steps between checkpoints. One more is always written after the last step and when a signal or a limit stops "
+       "the "
+       "run; 0: no others.",
+       count_from(0)},
+      {"checkpoint", "minutes", member<&E::checkpoint, &E::Checkpoint::minutes>, "null",
+       "Minutes after the last checkpoint at which another is written, whatever interval says. null: steps alone "
+       "decide.",
+       at_least(0)},
       {"checkpoint", "keep_latest_k", member<&E::checkpoint, &E::Checkpoint::keep_latest_k>, "2",
        "How many checkpoints are kept; 0: all.", small_count_from(0)},
       {"checkpoint", "asynchronous", member<&E::checkpoint, &E::Checkpoint::asynchronous>, "false",
@@ -368,14 +391,34 @@ std::vector<Key> make_keys() {
        {},
        {"auto", "off", "restart"}},
 
+      {"checkpoint", "verify_replicas", member<&E::checkpoint, &E::Checkpoint::verify_replicas>, "0",
+       "Steps between comparisons of what several ranks hold of the same (parameters, moments, and the copies of "
+       "masters "
+       "that compute uses), by checksum; a difference ends the run and names tensor and ranks. Every save does it too; "
+       "0: "
+       "only those.",
+       count_from(0)},
+
       {"metrics", "log_freq", member<&E::metrics, &E::Metrics::log_freq>, "10",
-       "Steps between lines on the console and in metrics.jsonl; step 1 and the last are always logged.",
+       "Steps between lines on the console, where the first step of a start, the last and those with a validation "
+       "always "
+       "have one. It thins the console only: metrics.jsonl has a line for every step.",
        count_from(1)},
 
       {"validation", "freq", member<&E::validation, &E::Validation::freq>, "0",
        "Steps between validations; 0: only after the last step, when there is always one.", count_from(0)},
       {"validation", "steps", member<&E::validation, &E::Validation::steps>, "0",
        "Global batches per validation; 0: the whole validation set.", small_count_from(0)},
+
+      {"distributed", "timeout", member<&E::distributed, &E::Distributed::timeout>, "1800",
+       "Seconds that ranks wait, for one that does not come to a collective or for a step that does not end, before "
+       "the "
+       "job is ended with exit code 86 and a report of who is missing (the report itself comes within seconds, and the "
+       "run goes on if they come). 0: never.",
+       at_least(0)},
+      {"distributed", "different_cpus", member<&E::distributed, &E::Distributed::different_cpus>, "false",
+       "true: ranks may run on CPUs of different models, instruction sets and numbers of threads, which round "
+       "differently; the log says which. false: that is refused."},
 
       {"device",
        "type",
@@ -430,6 +473,7 @@ const std::vector<Section>& sections() {
       {"checkpoint", "What is saved and resumed."},
       {"metrics", "What is logged."},
       {"validation", "When the model is tried on data it does not train on."},
+      {"distributed", "How ranks watch over one another."},
       {"device", "What it runs on."},
   };
   return table;

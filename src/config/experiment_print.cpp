@@ -181,6 +181,21 @@ std::string value_of(const Experiment& experiment, const std::string& name) {
   return print_value(experiment, *key);
 }
 
+std::vector<std::string> key_names() {
+  std::vector<std::string> names;
+  for (const config::Key& key : config::keys()) names.push_back(key.full_name());
+  return names;
+}
+
+std::vector<std::pair<std::string, std::string>> values_without_paths(const Experiment& experiment) {
+  std::vector<std::pair<std::string, std::string>> values;
+  for (const config::Key& key : config::keys())
+    if (!std::holds_alternative<config::Access<std::filesystem::path>>(key.field) &&
+        !std::holds_alternative<config::Access<std::vector<std::filesystem::path>>>(key.field))
+      values.emplace_back(key.full_name(), print_value(experiment, key));
+  return values;
+}
+
 std::string experiment_schema() {
   using nlohmann::ordered_json;
   ordered_json schema;

@@ -1,4 +1,4 @@
-// Names of data files as users write them. Private to src/data.
+// Names of data files as users write them: for what reads them, and what compares them between ranks.
 #pragma once
 #include <string>
 #include <vector>

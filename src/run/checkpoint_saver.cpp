@@ -46,6 +46,7 @@ std::string state_text(const TrainerState& state) {
   json["experiment"] = state.experiment;
   json["model"] = state.model;
   json["libraries"] = state.libraries;
+  if (!state.bad_steps.empty()) json["bad_steps"] = state.bad_steps;
   return json.dump();
 }
 

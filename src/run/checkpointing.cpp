@@ -38,6 +38,13 @@ std::string checkpoint_libraries(const Checkpoint& checkpoint) {
   return json["libraries"];
 }
 
+std::string checkpoint_experiment(const Checkpoint& checkpoint) {
+  const auto json = nlohmann::json::parse(checkpoint.state(), nullptr, false);
+  if (!json.is_object() || !json.contains("experiment") || !json["experiment"].is_string())
+    fail("{}: the trainer's state is garbled: it holds no experiment", checkpoint.path());
+  return json["experiment"];
+}
+
 TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint) {
   TrainerState state;
   phase(session.world(), [&] {
@@ -61,6 +68,7 @@ TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint) {
       state.experiment = json.at("experiment");
       state.model = json.at("model");
       state.libraries = json.at("libraries");
+      state.bad_steps = json.value("bad_steps", "");
     } catch (const nlohmann::json::exception& error) {
       fail("{}: the trainer's state is garbled: {}", checkpoint.path(), error.what());
     }

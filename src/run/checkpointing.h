@@ -21,6 +21,7 @@ struct TrainerState {
   std::string experiment;  // resolved, as YAML, for people
   std::string model;       // the spec, as JSON
   std::string libraries;   // of matrix products (choices_text)
+  std::string bad_steps;   // BadSteps::state; empty in most runs
 };
 
 /// What a checkpoint holds of a session's state: masters and moments.
@@ -28,6 +29,9 @@ bool is_saved(Role role);
 
 /// TrainerState::libraries of a checkpoint.
 std::string checkpoint_libraries(const Checkpoint& checkpoint);
+
+/// TrainerState::experiment of a checkpoint. Throws Error when its state is garbled.
+std::string checkpoint_experiment(const Checkpoint& checkpoint);
 
 /// Reads masters and moments (each rank its own ranges) and makes the compute copies; collective.
 TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint);

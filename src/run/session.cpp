@@ -1,9 +1,11 @@
 #include "run/session.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
+#include "comm/exchange.h"
 #include "ir/op_definition.h"
 #include "run/setup.h"
 #include "runtime/collective_order.h"
@@ -202,6 +204,31 @@ StepResult Session::step(std::int64_t step, double learning_rate, std::int64_t m
   StepResult result = accumulate(micro_batches, fill);
   result.grad_norm = update(step, learning_rate);
   return result;
+}
+
+int Session::part_of(const StateTensor& tensor, int rank) const {
+  return tensor.whole ? 0 : request_.mesh.index(tensor.shards, rank);
+}
+
+double Session::gradient_norm() {
+  double sum = 0;
+  std::vector<std::byte> room;
+  for (const auto& tensor : state_) {
+    // Of equal copies the first rank's counts.
+    if (tensor.key.role != Role::gradient || tensor.copy != 0) continue;
+    const auto own = elements(tensor, tensor.begin, tensor.end, room);
+    dispatch_floating(tensor.dtype, [&](auto zero) {
+      using T = decltype(zero);
+      const T* values = reinterpret_cast<const T*>(own.data());
+      for (std::int64_t i = 0; i < tensor.elements(); ++i) {
+        const auto value = static_cast<double>(static_cast<accumulate_t<T>>(values[i]));
+        sum += value * value;
+      }
+    });
+  }
+  double total = 0;
+  for (const double one : all_gather(world_, sum)) total += one;
+  return std::sqrt(total);
 }
 
 std::pair<double, double> Session::evaluate() {

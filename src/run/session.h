@@ -98,6 +98,10 @@ class Session {
   void fill_elements(const StateTensor& tensor, const ElementFill& fill);
   /// Whether elements() copies nothing.
   bool in_host_memory(const StateTensor& tensor) { return !executor_->host_view(tensor.name).empty(); }
+  /// Which of its parts a rank holds of a state tensor: 0 for all when every rank holds the whole.
+  int part_of(const StateTensor& tensor, int rank) const;
+  /// The norm of the gradients that accumulate left, over all ranks: what update() will find. Collective.
+  double gradient_norm();
   /// The whole tensor gathered from the ranks, as doubles; collective.
   std::vector<double> gather(const StateTensor& tensor);
   /// After masters were changed from outside (a checkpoint was read): makes the compute copies again from `source`.

@@ -63,7 +63,9 @@ void resolve_memory(RunSetup& setup, const Hosts& hosts) {
       "of {}",
       bytes <= limit ? "step" : "never", static_cast<double>(bytes) / gib, bytes <= limit ? "within" : "more than",
       static_cast<double>(limit) / gib,
-      request.memory_limit ? "device.memory" : "its share of the host (set device.memory to decide otherwise)"));
+      request.memory_limit ? "device.memory"
+      : hosts.elsewhere ? "its share of THIS machine, for want of the other's: set device.memory to a rank's GiB there"
+                        : "its share of the host (set device.memory to decide otherwise)"));
 }
 
 // Before anything is planned in 64 bits: an upper bound of a rank's bytes, far beyond any machine. What is smaller is
@@ -86,7 +88,11 @@ void refuse_impossible_sizes(const TransformerSpec& spec, double batch, double s
 }  // namespace
 
 Hosts Hosts::one(int ranks) {
-  return {ranks, ranks, share_of_host(ranks)};
+  return {ranks, ranks, share_of_host(ranks), false};
+}
+
+Hosts Hosts::target(int ranks_here) {
+  return {ranks_here, ranks_here, share_of_host(ranks_here), true};
 }
 
 Hosts find_hosts(Communicator& world) {
@@ -94,7 +100,7 @@ Hosts find_hosts(Communicator& world) {
   const auto same = [&](int a, int b) {
     return names[static_cast<std::size_t>(a)] == names[static_cast<std::size_t>(b)];
   };
-  Hosts hosts{0, world.size(), 0};
+  Hosts hosts{0, world.size(), 0, false};
   for (int rank = 0; rank < world.size(); ++rank) hosts.ranks_here += same(rank, world.rank());
   // A run may end where the host changes, and nowhere else: the runs' length divides each such place.
   for (int rank = 1; rank < world.size(); ++rank)
@@ -121,6 +127,7 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
   RunSetup setup;
   setup.experiment = experiment;
   setup.target = make_target(experiment, hosts.ranks_here);
+  setup.hosts = hosts;
   setup.model = model;
   const TransformerSpec& spec = setup.model.spec;
   setup.decisions = setup.model.notes;

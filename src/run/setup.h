@@ -15,16 +15,6 @@
 
 namespace longhaul {
 
-struct RunSetup {
-  Experiment experiment;
-  LoadedModel model;
-  ResolvedParallelism parallel;
-  std::shared_ptr<Target> target;  ///< of this rank
-  CompileRequest request;
-  std::int64_t sequence = 1;  ///< as the experiment says; request.sequence is padded so that it divides over its ranks
-  std::vector<std::string> decisions;  ///< what `auto` became, padding, and whatever else a user should know: log them
-};
-
 /// Where ranks run.
 struct Hosts {
   int ranks_here = 1;  ///< on the calling rank's host: they share its cores
@@ -32,9 +22,24 @@ struct Hosts {
   /// Bytes that a rank may count on when nothing else is said: three quarters of its host's memory divided among the
   /// ranks there, the least of all ranks. 0: unknown.
   std::int64_t memory = 0;
+  bool elsewhere = false;  ///< the run is meant for other machines than this: `memory` says nothing of them
   /// All `ranks` on this host.
   static Hosts one(int ranks);
+  /// Other machines with `ranks_here` ranks on each, in order.
+  static Hosts target(int ranks_here);
 };
+
+struct RunSetup {
+  Experiment experiment;
+  LoadedModel model;
+  Hosts hosts;
+  ResolvedParallelism parallel;
+  std::shared_ptr<Target> target;  ///< of this rank
+  CompileRequest request;
+  std::int64_t sequence = 1;  ///< as the experiment says; request.sequence is padded so that it divides over its ranks
+  std::vector<std::string> decisions;  ///< what `auto` became, padding, and whatever else a user should know: log them
+};
+
 /// Collective.
 Hosts find_hosts(Communicator& world);
 

@@ -5,6 +5,7 @@
 #include "base/environment.h"
 #include "base/error.h"
 #include "base/host.h"
+#include "runtime/cpu/platform.h"
 #include "runtime/cpu/target.h"
 
 namespace longhaul {
@@ -34,6 +35,18 @@ std::shared_ptr<Target> make_target(const Experiment& experiment, int ranks_here
   options.reference_only = reference_kernels();
   options.cores = std::min<double>(options.threads, static_cast<double>(machine_cores()) / ranks);
   return std::make_shared<CpuTarget>(options);
+}
+
+std::vector<std::pair<std::string, std::string>> library_versions() {
+  return cpu_libraries();
+}
+
+std::string instruction_set() {
+  return cpu_instruction_set();
+}
+
+std::string library_kernels() {
+  return cpu_library_kernels();
 }
 
 }  // namespace longhaul

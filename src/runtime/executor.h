@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "comm/communicator.h"
+#include "runtime/activity.h"
 #include "runtime/communication.h"
 
 namespace longhaul {
@@ -44,6 +45,9 @@ class Executor {
   double scalar(std::string_view buffer) const;
   void set_scalar(std::string_view buffer, double value);
 
+  /// Where the rank is in its programs, for whoever watches it: an executor enters every instruction.
+  const Activity& activity() const { return activity_; }
+
   /// Memory that the rank's buffers take, as planned.
   virtual std::int64_t arena_bytes() const = 0;
 
@@ -60,6 +64,8 @@ class Executor {
   Executor() = default;
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
+
+  Activity activity_;
 };
 
 }  // namespace longhaul

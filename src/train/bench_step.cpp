@@ -16,6 +16,7 @@
 #include "data/sampler.h"
 #include "model/flops.h"
 #include "model/initialise.h"
+#include "run/agreement.h"
 #include "run/libraries.h"
 #include "run/session.h"
 #include "run/setup.h"
@@ -62,7 +63,7 @@ class RandomTokens : public TokenSource {
 }  // namespace
 
 void bench_step(Communicator& world, const Experiment& experiment, const BenchStepOptions& options) {
-  RunSetup setup = prepare_run(experiment, world.size(), find_hosts(world));
+  RunSetup setup = prepare_agreed_run(world, experiment);
   setup.request.kinds = step_kinds(setup.parallel.accumulation_steps, false);
   for (const auto& decision : setup.decisions) log_info("{}", decision);
   const CompiledModel model = compile_model(setup.request);

@@ -93,6 +93,7 @@ void MetricsReport::report(const StepMetrics& metrics) {
   json["valid_tokens"] = metrics.valid_tokens;
   if (metrics.attention_imbalance) json["attention_imbalance"] = *metrics.attention_imbalance;
   if (metrics.attention_path) json["attention_path"] = *metrics.attention_path;
+  if (!metrics.skipped.empty()) json["skipped"] = metrics.skipped;
   json["step_seconds"] = metrics.step_seconds;
   json["peak_memory_bytes"] = metrics.peak_memory_bytes;
   json["time"] = static_cast<double>(std::time(nullptr));

@@ -22,6 +22,7 @@ struct StepMetrics {
   double valid_tokens = 0;
   /// AttentionImbalance::work and ::path (attention_balance.h); none when ranks do not share attention.
   std::optional<double> attention_imbalance, attention_path;
+  std::string skipped;  ///< why the step was not taken (BadSteps); empty: it was
   double step_seconds = 0;
   std::int64_t peak_memory_bytes = 0;  ///< of a rank's arena
 };

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/host.h"
 #include "base/log.h"
 #include "comm/exchange.h"
 #include "config/schedule.h"
@@ -17,15 +18,23 @@
 #include "data/sampler.h"
 #include "io/file.h"
 #include "model/flops.h"
+#include "run/agreement.h"
 #include "run/attention_balance.h"
+#include "run/changed_keys.h"
 #include "run/checkpoint_saver.h"
 #include "run/checkpointing.h"
 #include "run/libraries.h"
+#include "run/replicas.h"
+#include "run/run_lock.h"
+#include "run/run_record.h"
 #include "run/session.h"
 #include "run/setup.h"
 #include "run/source.h"
+#include "run/watchdog.h"
 #include "run/weights.h"
+#include "train/bad_steps.h"
 #include "train/metrics.h"
+#include "train/run_control.h"
 
 namespace longhaul {
 namespace {
@@ -34,65 +43,127 @@ namespace fs = std::filesystem;
 
 class Trainer {
  public:
-  Trainer(Communicator& world, const Experiment& experiment) : world_(world) {
-    const Hosts hosts = find_hosts(world);
-    phase(world, [&] { setup_ = prepare_run(experiment, world.size(), hosts); });
+  Trainer(Communicator& world, const Experiment& experiment, std::chrono::steady_clock::time_point start)
+      : world_(world), control_(world, experiment, start), bad_steps_(experiment) {
+    setup_ = prepare_agreed_run(world, experiment);
     folder_ = setup_.experiment.job.folder;
-    for (const auto& decision : setup_.decisions) log_info("{}", decision);
   }
 
   int run() {
+    take_folder();
+    record_ = std::make_unique<RunRecord>(world_, setup_);
+    if (lock_ && !lock_->taken_over().empty()) log_warn("{}", lock_->taken_over());
+    for (const auto& decision : setup_.decisions) log_info("{}", decision);
+    try {
+      const int code = train();
+      record_->ended(code == 0 ? "finished" : "stopped", std::max(state_.step, resume_step_), stop_reason_);
+      return code;
+    } catch (const std::exception& error) {
+      record_->ended("failed", state_.step, error.what());
+      throw;
+    }
+  }
+
+ private:
+  int train() {
     find_resume_point();
     if (finished()) return 0;
+    Watchdog::Times times;
+    times.timeout = experiment().distributed.timeout;
+    watchdog_ = std::make_unique<Watchdog>(world_, folder_.string(), times);
+    watchdog_->phase("reading data");
     phase(world_, [&] {
       require_data_files(experiment());
       open_data();
     });
     report_data();
+    watchdog_->phase("compiling");
     phase(world_, [&] {
       model_ = compile_model(setup_.request);
       // Weights that are not there, or of another model, must fail before memory is asked for.
       first_ = first_parameters(setup_);
     });
+    check_files(world_, setup_);
     log_info("memory: {} bytes a rank, of which {} are kept between programs", model_.arena_bytes, model_.named.bytes);
-    open_checkpoint();
     std::string libraries;
     phase(world_, [&] {
+      open_checkpoint();
       if (checkpoint_ && reports()) libraries = checkpoint_libraries(*checkpoint_);
     });
+    watchdog_->phase("choosing libraries");
     libraries = choose_libraries(world_, setup_, model_, libraries);
-    if (!libraries.empty()) log_info("{}", libraries);
+    if (!libraries.empty()) {
+      log_info("{}", libraries);
+      record_->decided(libraries);
+    }
     session_ = std::make_unique<Session>(world_, *setup_.target, setup_.request, model_);
+    watchdog_->watch(session_->executor().activity());
+    watchdog_->phase("setting the first parameters");
     start_state();
     open_store();
     open_report();
     peak_flops_ = setup_.target->peak_flops(experiment().training.dtype) * world_.size();
-    loop();
+    if (!loop()) {
+      finish_report();
+      return exit_stopped;
+    }
+    require_lock();
+    watchdog_->phase("the export");
     export_model(*session_, setup_.model.spec, folder_ / "export",
                  {.family = setup_.model.family,
                   .source_config = setup_.model.config_text,
                   .dtype = std::nullopt,
                   .step = state_.step});
-    phase(world_, [&] {
-      if (report_) report_->finish();
-    });
+    finish_report();
     return 0;
   }
 
- private:
+  void finish_report() {
+    phase(world_, [&] {
+      if (report_) report_->finish();
+    });
+  }
+
   const Experiment& experiment() const { return setup_.experiment; }
   std::int64_t steps() const { return experiment().training.steps; }
   bool reports() const { return world_.rank() == 0; }
+
+  // Makes the run folder and locks it for this run, on rank 0; all ranks must see that lock.
+  void take_folder() {
+    phase(world_, [&] {
+      if (!reports()) return;
+      std::error_code problem;
+      if (fs::exists(folder_, problem) && !fs::is_directory(folder_, problem))
+        fail("job.folder {} is not a folder; name one, or a path at which one can be made", folder_.string());
+      try {
+        make_folders(folder_.string());
+      } catch (const SystemError& error) {
+        fail("job.folder {} cannot be made: {}; name a folder that can be written", folder_.string(), error.what());
+      }
+      lock_ = std::make_unique<RunLock>(folder_.string());
+    });
+    std::string token = lock_ ? lock_->token() : std::string(RunLock::token_length, ' ');
+    world_.broadcast(token.data(), token.size(), 0);
+    phase(world_, [&] {
+      // Network file systems show a new file to other hosts late.
+      for (int i = 0; RunLock::token_in(folder_.string()) != token; ++i) {
+        if (i == 100)
+          fail(
+              "on host {} the run folder {} is not the one that rank 0 has locked; job.folder must be one folder that "
+              "all hosts see",
+              host_name(), folder_.string());
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      }
+    });
+  }
 
   void find_resume_point() {
     const fs::path checkpoints = folder_ / "checkpoints";
     bool used = false;
     const bool off = experiment().checkpoint.resume == ResumeMode::off;
     phase(world_, [&] {
-      std::error_code unreadable;
-      if (fs::exists(folder_, unreadable) && !fs::is_directory(folder_, unreadable))
-        fail("job.folder {} is not a folder; name one, or a path at which one can be made", folder_.string());
       try {
+        std::error_code unreadable;
         used = !list_checkpoints(checkpoints.string()).empty() || fs::exists(folder_ / "metrics.jsonl", unreadable);
       } catch (const std::exception& error) {
         fail("job.folder {} cannot be read: {}", folder_.string(), error.what());
@@ -112,7 +183,10 @@ class Trainer {
     std::vector<std::string> skipped;
     resume_step_ = newest_valid_step(world_, checkpoints.string(), skipped);
     for (const auto& reason : skipped) log_warn("skipped checkpoint {}", reason);
-    if (resume_step_ >= 0) log_info("resuming from step {} in {}", resume_step_, checkpoints.string());
+    if (resume_step_ >= 0) {
+      log_info("resuming from step {} in {}", resume_step_, checkpoints.string());
+      record_->resumed(resume_step_);
+    }
     // All ranks know the same; together, so that one of them says it.
     if (resume_step_ < 0 && !skipped.empty() && experiment().checkpoint.resume != ResumeMode::restart)
       phase(world_, [&] {
@@ -134,6 +208,10 @@ class Trainer {
     bool exported = false;
     phase(world_, [&] { exported = exported_step(folder_ / "export") == resume_step_; });
     if (!exported) return false;
+    phase(world_, [&] {
+      open_checkpoint();
+      refuse_other_experiment(*checkpoint_, experiment());
+    });
     log_info("this run is finished: step {} of {} is in {}; set training.steps higher to go on", resume_step_, steps(),
              folder_.string());
     return true;
@@ -170,25 +248,26 @@ class Trainer {
     if (validation_.dataset) describe("validation data", validation_);
   }
 
+  // The one that the run resumes from.
   void open_checkpoint() {
-    if (resume_step_ < 0) return;
-    phase(world_, [&] {
-      for (const auto& location : list_checkpoints((folder_ / "checkpoints").string()))
-        if (location.step == resume_step_) checkpoint_ = std::make_unique<Checkpoint>(location.path);
-      LONGHAUL_CHECK(checkpoint_, "checkpoint {} is gone", resume_step_);
-    });
+    if (resume_step_ < 0 || checkpoint_) return;
+    for (const auto& location : list_checkpoints((folder_ / "checkpoints").string()))
+      if (location.step == resume_step_) checkpoint_ = std::make_unique<Checkpoint>(location.path);
+    LONGHAUL_CHECK(checkpoint_, "checkpoint {} is gone", resume_step_);
   }
 
   void start_state() {
     if (checkpoint_) {
       state_ = load_checkpoint(*session_, *checkpoint_);
-      phase(world_, [&] { refuse_other_model(state_, setup_.model.spec, checkpoint_->path()); });
+      phase(world_, [&] {
+        refuse_other_model(state_, setup_.model.spec, checkpoint_->path());
+        bad_steps_.restore(state_.bad_steps);
+      });
+      const std::string changes = take_changes(state_, experiment(), training_.sampler->samples());
+      if (!changes.empty()) log_warn("{}", changes);
       if (!experiment().model.weights.empty())
         log_info("model.weights is not read: parameters come from checkpoint {}", checkpoint_->path());
       checkpoint_.reset();
-      if (state_.data_seed != static_cast<std::uint64_t>(experiment().training.seed))
-        log_warn("training.seed is {}, but the checkpoint was made with {}: the order of the data changes here",
-                 experiment().training.seed, state_.data_seed);
       // Other data, or another training.seq_len, makes other samples; the cursor may then lie past the last one.
       if (state_.cursor.position >= training_.sampler->samples()) {
         log_warn("the checkpoint is at sample {} of its data, but there are {} now: the next epoch begins",
@@ -224,11 +303,6 @@ class Trainer {
   void open_report() {
     phase(world_, [&] {
       if (!reports()) return;
-      try {
-        make_folders(folder_.string());
-      } catch (const SystemError& error) {
-        fail("job.folder {} cannot be made: {}; name a folder that can be written", folder_.string(), error.what());
-      }
       write_text_atomically((folder_ / "experiment.yaml").string(), to_yaml(experiment()));
       write_text_atomically((folder_ / "matmul.json").string(), setup_.target->libraries() + "\n");
       report_ = std::make_unique<MetricsReport>(folder_ / "metrics.jsonl", state_.step, steps(),
@@ -262,11 +336,14 @@ class Trainer {
     return loss / std::max(1.0, valid);
   }
 
-  void loop() {
+  // False when something stopped it before its end, or before what comes after.
+  bool loop() {
     const std::int64_t batch = setup_.parallel.global_batch_size, micro_batches = setup_.parallel.accumulation_steps;
     const double flops = flops_per_token(setup_.model.spec, setup_.sequence).causal();
     std::vector<std::int64_t> samples(static_cast<std::size_t>(batch));
     const std::int64_t first_step = state_.step + 1;
+    watchdog_->phase(nullptr);
+    if (stops(control_.now())) return false;
     for (std::int64_t step = first_step; step <= steps(); ++step) {
       const auto begin = std::chrono::steady_clock::now();
       training_.sampler->take(state_.cursor, samples);
@@ -276,16 +353,26 @@ class Trainer {
       const auto fill = [&](std::int64_t i) { training_.fill(*session_, samples, i); };
       const double rate = learning_rate(experiment(), step);
       StepResult result = session_->accumulate(micro_batches, fill);
+      std::string bad;
+      if (bad_steps_.active()) {
+        bad = bad_steps_.judge_loss(result.loss);
+        if (bad.empty()) bad = bad_steps_.judge_norm(result.grad_norm = session_->gradient_norm());
+      }
       // All ranks have the same numbers; together, so that one of them says it.
-      if (!std::isfinite(result.loss)) {
+      if (bad.empty() && !std::isfinite(result.loss)) {
         finish_save();
         phase(world_, [&] {
           fail("step {}: the loss is {}; the run stops before it spoils the parameters (last checkpoint: {})", step,
                result.loss, last_checkpoint());
         });
       }
-      result.grad_norm = session_->update(step, rate);
-      if (!std::isfinite(result.grad_norm)) {
+      if (bad.empty()) {
+        result.grad_norm = session_->update(step - bad_steps_.skipped_steps(), rate);
+        bad_steps_.took(result.loss, result.grad_norm);
+      } else {
+        log_warn("step {} is skipped: {}", step, bad);
+      }
+      if (bad.empty() && !std::isfinite(result.grad_norm)) {
         finish_save();
         phase(world_, [&] {
           fail("step {}: the gradient norm is {}; the run stops (last checkpoint: {})", step, result.grad_norm,
@@ -294,9 +381,11 @@ class Trainer {
       }
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       state_.step = step;
+      watchdog_->finished_step(step, seconds);
 
       StepMetrics metrics;
       metrics.step = step;
+      metrics.skipped = bad;
       metrics.loss = result.loss;
       metrics.grad_norm = result.grad_norm;
       metrics.learning_rate = rate;
@@ -311,19 +400,63 @@ class Trainer {
       metrics.mfu = metrics.tokens_per_second * flops / peak_flops_;
       metrics.peak_memory_bytes = session_->executor().arena_bytes() + copy_bytes_;
       const std::int64_t freq = experiment().validation.freq;
-      if (validation_.dataset && (step == steps() || (freq > 0 && step % freq == 0)))
+      if (validation_.dataset && (step == steps() || (freq > 0 && step % freq == 0))) {
+        watchdog_->phase("validation");
         metrics.validation_loss = validate();
+        watchdog_->phase(nullptr);
+      }
       phase_if(step, [&] {
+        if (lock_) lock_->require();
         if (report_) report_->report(metrics);
       });
+      if (!bad.empty()) phase(world_, [&] { bad_steps_.skipped(step, bad, last_checkpoint()); });
+      const std::int64_t verify = experiment().checkpoint.verify_replicas;
+      if (verify > 0 && step % verify == 0) verify_copies();
       const std::int64_t interval = experiment().checkpoint.interval;
-      if (interval > 0 && (step % interval == 0 || step == steps())) {
+      const RunControl::Decision decision = step == steps() ? control_.now() : control_.after(step, seconds);
+      must_save_ = step == steps() || !decision.stop.empty();
+      if (must_save_ || decision.save || (interval > 0 && step % interval == 0)) {
+        watchdog_->phase("saving a checkpoint");
+        require_lock();
+        if (verify == 0 || step % verify != 0) verify_copies();
+        require_finite_state(*session_);
+        state_.bad_steps = bad_steps_.state();
         save();
+        if (must_save_) finish_save();
+        watchdog_->phase(nullptr);
+        control_.saved();
       } else if (saver_) {
         judge(saver_->poll());
       }
+      if (stops(decision)) return false;
     }
     finish_save();
+    return true;
+  }
+
+  void verify_copies() {
+    try {
+      verify_replicas(*session_);
+    } catch (const Error& error) {
+      // CPUs of different kinds round differently, which the user allows.
+      if (!experiment().distributed.different_cpus) throw;
+      log_warn("{}", error.what());
+    }
+  }
+
+  void require_lock() {
+    phase(world_, [&] {
+      if (lock_) lock_->require();
+    });
+  }
+
+  bool stops(const RunControl::Decision& decision) {
+    if (decision.stop.empty()) return false;
+    stop_reason_ = decision.stop;
+    log_warn(
+        "stopped by {} after step {} of {} (last checkpoint: {}); exit code {}: the same command goes on from there",
+        decision.stop, state_.step, steps(), last_checkpoint(), exit_stopped);
+    return true;
   }
 
   // Writes the state, or begins to.
@@ -346,7 +479,7 @@ class Trainer {
       return;
     }
     const std::int64_t limit = experiment().checkpoint.max_failures;
-    if (++failed_saves_ >= limit || outcome->step == steps())
+    if (++failed_saves_ >= limit || must_save_)
       phase(world_, [&] {
         fail("the checkpoint of step {} cannot be written: {} ({} in a row; last checkpoint: {})", outcome->step,
              outcome->refused, failed_saves_, last_checkpoint());
@@ -373,10 +506,16 @@ class Trainer {
   }
 
   Communicator& world_;
+  std::unique_ptr<RunLock> lock_;  // rank 0's, until all else is gone
+  std::unique_ptr<RunRecord> record_;
   RunSetup setup_;
   fs::path folder_;
   double peak_flops_ = 1;  // of all ranks
   std::int64_t resume_step_ = -1, last_saved_ = -1, failed_saves_ = 0;
+  bool must_save_ = false;  // the last step, or a stop: what is not saved now is lost
+  RunControl control_;
+  BadSteps bad_steps_;
+  std::string stop_reason_;
   DataSource training_, validation_;
   CompiledModel model_;
   ParameterSource first_;
@@ -387,12 +526,13 @@ class Trainer {
   std::int64_t copy_bytes_ = 0;
   TrainerState state_;
   std::unique_ptr<MetricsReport> report_;
+  std::unique_ptr<Watchdog> watchdog_;  // looks at the session
 };
 
 }  // namespace
 
-int train(Communicator& world, const Experiment& experiment) {
-  return Trainer(world, experiment).run();
+int train(Communicator& world, const Experiment& experiment, std::chrono::steady_clock::time_point start) {
+  return Trainer(world, experiment, start).run();
 }
 
 }  // namespace longhaul

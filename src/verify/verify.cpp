@@ -13,6 +13,7 @@
 #include "config/schedule.h"
 #include "model/flops.h"
 #include "model/parameters.h"
+#include "run/agreement.h"
 #include "run/attention_balance.h"
 #include "run/libraries.h"
 #include "run/source.h"
@@ -195,14 +196,12 @@ HostTensor integers(const std::vector<std::int32_t>& values, std::int64_t rows) 
 }  // namespace
 
 VerificationReport verify_run(Communicator& world, const Experiment& experiment, const VerificationOptions& options) {
-  RunSetup setup, large;
-  const Hosts hosts = find_hosts(world);
+  RunSetup setup = prepare_agreed_run(world, experiment), large;
   phase(world, [&] {
     if (!options.shrink) require_data_files(experiment);
-    setup = prepare_run(experiment, world.size(), hosts);
     if (options.shrink) {
       large = std::move(setup);
-      setup = shrink_run(large, world.size(), hosts);
+      setup = shrink_run(large, world.size(), large.hosts);
     }
   });
   for (const auto& decision : setup.decisions) log_info("{}", decision);
@@ -230,6 +229,7 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
     parameters = first_parameters(setup);
     model = compile_model(setup.request, hooks.compile);
   });
+  if (!open) check_files(world, setup);
   DataCursor cursor;
   source.sampler->take(cursor, samples);
 

@@ -205,7 +205,9 @@ TEST_CASE("bad weights: of another shape, missing, surplus, and not a number") {
   write_file(place / "short.safetensors", read_file(exported).substr(0, 5000));
   check_end(started((place / "short.safetensors").string()), 1, {"short.safetensors"});
   check_end(started((place / "text.txt").string()), 1, {"text.txt"});
-  CHECK(!fs::exists(place / "other"));
+  // The folder is a record of the starts that failed; nothing was trained.
+  CHECK(checkpoints_of(place / "other").empty());
+  CHECK(lines_of(place / "other/metrics.jsonl") == 0);
 
   const Ended ended = started(changed_weights(exported, file, [&](Tensors& all) { all.at(name).second[5] = NAN; }));
   check_end(ended, 1, {"step 1: the loss is nan", "last checkpoint: none"});

@@ -1,6 +1,9 @@
 // Ranks as processes: one that dies or fails ends them all, and processes that do not belong together are refused.
 #ifdef LONGHAUL_WITH_MPI
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <memory>
 #include <sstream>
 
 #include "program.h"
@@ -94,15 +97,39 @@ TEST_CASE("a rank killed in a step ends all, and the run resumes", "[mpi]") {
   for (const auto& [step, loss] : before) CHECK(after.at(step) == loss);
 }
 
+TEST_CASE("a signal to one rank, or to mpirun, stops all ranks after the same step", "[mpi]") {
+  const Workplace place;
+  const std::string folder = "job.folder=" + (place / "run").string();
+  std::int64_t before = 0;
+  for (const bool to_rank : {true, false}) {
+    Program program(place / "log",
+                    mpirun_command(2, train_command(place, {folder, "training.steps=1000000", "checkpoint.interval=0",
+                                                            "lr_scheduler.decay_type=constant"})),
+                    child_environment());
+    const auto start = std::chrono::steady_clock::now();
+    while (program.running() && lines_of(place / "run/metrics.jsonl") < 20 + static_cast<std::size_t>(before) &&
+           std::chrono::steady_clock::now() - start < std::chrono::seconds(60))
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    const auto ranks = ranks_of(program.id());
+    REQUIRE(ranks.size() == 2);
+    REQUIRE(::kill(to_rank ? ranks[1] : program.id(), SIGUSR1) == 0);
+    check_end(program.wait(60), 85, {"stopped by SIGUSR1 (rank"});
+    const auto losses = losses_of(place / "run");
+    CHECK(losses.rbegin()->first > before);
+    before = losses.rbegin()->first;
+    CHECK(checkpoints_of(place / "run").back() == fmt::format("step-{:08}", before));
+    CHECK(!fs::exists(place / "run/export"));
+  }
+}
+
 TEST_CASE("single processes that a launcher's variable calls several are refused", "[mpi]") {
   const Workplace place;
   for (const std::string variable : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"})
     check_end(run_train(place, {"training.steps=1"}, {variable + "=4"}), 1,
               {variable + "=4", "1 rank(s)", "mpirun", "--ranks N"});
   CHECK(!fs::exists(place / "runs"));
-  // The whole job's tasks say nothing about this step, and threads need no launcher.
+  // The whole job's tasks say nothing about this step.
   check_end(run_train(place, {"training.steps=1"}, {"SLURM_NTASKS=4"}), 0, {});
-  check_end(run_train(place, {"--ranks", "2", "training.steps=2"}, {"SLURM_STEP_NUM_TASKS=4"}), 0, {});
 }
 
 TEST_CASE("a rank that fails ends all, with its message once", "[mpi]") {
@@ -124,26 +151,115 @@ TEST_CASE("a rank that fails ends all, with its message once", "[mpi]") {
   failed({"checkpoint.resume=off"}, "already holds a run");
 }
 
-TEST_CASE("a rank that was started otherwise is refused before it can hang the others", "[mpi]") {
+// mpirun with a command line of its own for each of two ranks.
+std::vector<std::string> two_commands(const std::vector<std::string>& first, const std::vector<std::string>& second) {
+  std::vector<std::string> all = {"mpirun", "--oversubscribe", "--allow-run-as-root", "-n", "1"};
+  all.insert(all.end(), first.begin(), first.end());
+  all.insert(all.end(), {":", "-n", "1"});
+  all.insert(all.end(), second.begin(), second.end());
+  return all;
+}
+
+TEST_CASE("a rank that was started otherwise is refused before it can hang the others or spoil numbers", "[mpi]") {
   const Workplace place;
-  const auto half = [&](const std::string& key) {
-    std::vector<std::string> command = {"-n", "1"};
-    for (const auto& word : train_command(place, {"training.steps=2", key})) command.push_back(word);
+  const auto run = [&](const std::vector<std::string>& first, const std::vector<std::string>& second) {
+    fs::remove_all(place / "runs");
+    return Program(place / "log", two_commands(first, second), child_environment()).wait(60);
+  };
+  const auto train = [&](const std::vector<std::string>& more) {
+    auto arguments = more;
+    arguments.emplace_back("training.steps=2");
+    return train_command(place, arguments);
+  };
+  const auto under = [&](const std::string& variable) {
+    std::vector<std::string> command = {"env", variable};
+    for (const auto& word : train({})) command.push_back(word);
     return command;
   };
-  std::vector<std::string> command = {"mpirun", "--oversubscribe", "--allow-run-as-root"};
-  for (const auto& word : half("parallelism.zero_stage=1")) command.push_back(word);
-  command.push_back(":");
-  for (const auto& word : half("parallelism.zero_stage=1")) command.push_back(word);
-  const auto run = [&] { return Program(place / "log", command, child_environment()).wait(60); };
-  check_end(run(), 0, {});
-  command.back() = "parallelism.zero_stage=2";
-  fs::remove_all(place / "runs");
-  const Ended refused = run();
-  check_end(refused, 1,
-            {"rank 1: would not issue the collectives that rank 0 issues", "here:   accumulate_first: reduce_scatter",
-             "rank 0: accumulate_last on the mesh"});
-  CHECK(count_of(refused.output, "would not issue") == 1);
+  check_end(run(train({}), train({})), 0, {});
+  const auto refused = [&](const Ended& ended, const std::vector<std::string>& says) {
+    check_end(ended, 1, says);
+    check_end(ended, 1, {"rank 1: on host ", "rank 0 on host "});
+    CHECK(count_of(ended.output, "was not given what rank 0") == 1);
+    CHECK(!fs::exists(place / "runs/experiment/checkpoints"));
+  };
+  refused(run(train({}), train({"parallelism.zero_stage=2"})),
+          {"parallelism.zero_stage is 2 here, but auto on rank 0"});
+  refused(run(train({}), train({"optimizer.lr=2e-2"})), {"optimizer.lr is 0.02 here, but 0.01 on rank 0"});
+  refused(run(train({}), train({"training.seed=1"})), {"training.seed is 1 here, but 0 on rank 0"});
+  refused(run(train({}), train({"model.config=" + place.model("theta.json", {{"rope_theta", 5000.0}}).string()})),
+          {"model.config, /", "5000"});
+  write_file(place / "other.txt", std::string(3000, 'b'));
+  refused(run(train({}), train({"data.files=[" + (place / "other.txt").string() + "]"})),
+          {"of file 1 of 1 of data.files"});
+  refused(run(train({}), under("LONGHAUL_KERNELS=reference")), {"LONGHAUL_KERNELS is reference here, but not there"});
+  refused(run(train({}), under("LONGHAUL_ISA=generic")),
+          {"instruction set is generic here", "distributed.different_cpus"});
+  // Another folder: no checkpoint could ever be whole.
+  const Ended elsewhere = run(train({}), train({"job.folder=" + (place / "elsewhere").string()}));
+  check_end(elsewhere, 1, {"rank 1: on host ", "is not the one that rank 0 has locked"});
+
+  // Asked for, other instruction sets run, and the log says so.
+  auto first = train({"distributed.different_cpus=true"}), second = under("LONGHAUL_ISA=generic");
+  second.emplace_back("distributed.different_cpus=true");
+  check_end(run(first, second), 0, {"ranks run on different CPUs", "instruction set generic"});
+  // verify agrees before it compares.
+  const std::vector<std::string> verify = longhaul_command({"verify", (place / "experiment.yaml").string()});
+  auto other = verify;
+  other.emplace_back("training.seed=1");
+  check_end(run(verify, other), 1, {"training.seed is 1 here, but 0 on rank 0"});
+}
+
+TEST_CASE("a stopped rank is named within seconds, and ends the job after distributed.timeout", "[mpi]") {
+  const Workplace place;
+  const std::string folder = "job.folder=" + (place / "run").string();
+  const auto start = [&](const std::string& timeout) {
+    return std::make_unique<Program>(
+        place / "log",
+        mpirun_command(2, train_command(place, {folder, "training.steps=100000000", "checkpoint.interval=50",
+                                                "lr_scheduler.decay_type=constant", "distributed.timeout=" + timeout})),
+        child_environment());
+  };
+  const auto stop_one = [&](Program& program, std::size_t victim) {
+    const std::size_t before = lines_of(place / "run/metrics.jsonl");
+    const auto begin = std::chrono::steady_clock::now();
+    while (program.running() && lines_of(place / "run/metrics.jsonl") < before + 60 &&
+           std::chrono::steady_clock::now() - begin < std::chrono::seconds(60))
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    const auto ranks = ranks_of(program.id());
+    REQUIRE(ranks.size() == 2);
+    REQUIRE(::kill(ranks[victim], SIGSTOP) == 0);
+    return ranks[victim];
+  };
+  const auto wait_for = [&](const std::string& text) {
+    const auto begin = std::chrono::steady_clock::now();
+    while (count_of(read_file(place / "log"), text) == 0 &&
+           std::chrono::steady_clock::now() - begin < std::chrono::seconds(40))
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    INFO(read_file(place / "log"));
+    CHECK(count_of(read_file(place / "log"), text) >= 1);
+  };
+  {
+    // Reported, and when it goes on, so does the run.
+    const auto program = start("1800");
+    const pid_t stopped = stop_one(*program, 1);
+    wait_for("missing: rank 1 (host ");
+    wait_for("its process's state is T (stopped)");
+    const std::size_t lines = lines_of(place / "run/metrics.jsonl");
+    REQUIRE(::kill(stopped, SIGCONT) == 0);
+    wait_for("it goes on, after");
+    CHECK(lines_of(place / "run/metrics.jsonl") >= lines);
+    ::kill(stopped, SIGTERM);
+    check_end(program->wait(60), 85, {"stopped by SIGTERM"});
+  }
+  for (const std::size_t victim : {0u, 1u}) {
+    const auto program = start("8");
+    stop_one(*program, victim);
+    check_end(program->wait(60), 86,
+              {fmt::format("missing: rank {} (host ", victim), "distributed.timeout of 8 s is over"});
+  }
+  check_end(run_mpi_train(place, 2, {folder, "training.time_limit=0", "training.steps=100000000"}), 85,
+            {"took over the lock", "resuming from step"});
 }
 
 TEST_CASE("a full disk ends all ranks, and the run resumes", "[mpi]") {

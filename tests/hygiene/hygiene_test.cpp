@@ -167,6 +167,7 @@ TEST_CASE("parallel strategies are named only where they are chosen") {
       // The experiment key's name in what is printed for a user who sets it.
       {"src/run/inspect.cpp", "by ZeRO stage"},
       {"src/compile/compile.cpp", "let parallelism.keep_gathered be"},
+      {"src/run/agreement.cpp", "\"keep_gathered\""},
       // What `auto` of that key becomes is decided by a compiled run, which src/plan does not make; and pinned again
       // for
       // a run that is verified small.

@@ -16,7 +16,7 @@
 
 namespace longhaul {
 
-void abort_job(const char* message) noexcept {
+void abort_job(const char* message, int code) noexcept {
   if (message) {
     int rank = 0;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
@@ -27,18 +27,18 @@ void abort_job(const char* message) noexcept {
     std::fprintf(stderr, "%s%s\n", named ? "" : prefix, message);
     std::fflush(stderr);
   }
-  MPI_Abort(MPI_COMM_WORLD, 1);
+  MPI_Abort(MPI_COMM_WORLD, code);
 }
 
-namespace {
-
-std::string library_version() {
+std::string mpi_library() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
   int length = 0;
   MPI_Get_library_version(text, &length);
   // Its first line or sentence names the library; the rest is how it was built.
   return std::string(text, std::strcspn(text, ",\n"));
 }
+
+namespace {
 
 void initialise() {
   int initialised = 0;
@@ -51,8 +51,8 @@ void initialise() {
   try {
     if (provided < MPI_THREAD_FUNNELED)
       fail("MPI ({}) gives no thread support (level {}), which compute threads need: use an MPI built with it",
-           library_version(), provided);
-    refuse_other_size(size, library_version());
+           mpi_library(), provided);
+    refuse_other_size(size, mpi_library());
   } catch (...) {
     MPI_Finalize();
     throw;

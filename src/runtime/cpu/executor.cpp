@@ -50,10 +50,14 @@ void CpuExecutor::prepare(const Program& program) {
     const Op& op = graph.ops[i];
     Instruction instruction;
     instruction.op = &op;
+    instruction.place = {graph.name, op.definition->name, static_cast<std::int64_t>(i), {world_.rank()}};
     std::size_t scratch = 0;
     if (op.definition->communication) {
       instruction.communication = std::make_unique<CommunicationStep>(graph, op, world_.rank());
-      if (!instruction.communication->is_local()) instruction.group = &group(graph, instruction.communication->axes);
+      if (!instruction.communication->is_local()) {
+        instruction.group = &group(graph, instruction.communication->axes);
+        instruction.place.ranks = graph.mesh.group(instruction.communication->axes, world_.rank());
+      }
       scratch = static_cast<std::size_t>(instruction.communication->scratch_bytes());
     } else {
       instruction.kernel = kernels_.get(graph, op);
@@ -75,6 +79,7 @@ void CpuExecutor::run(std::size_t i) {
   Prepared& program = programs_[i];
   using Clock = std::chrono::steady_clock;
   for (Instruction& instruction : program.instructions) {
+    activity_.enter(&instruction.place);
     const auto begin = profiling_ ? Clock::now() : Clock::time_point();
     if (instruction.communication)
       run_communication(*instruction.communication, instruction.group, instruction.operands, instruction.results,
@@ -88,6 +93,7 @@ void CpuExecutor::run(std::size_t i) {
       row.flops += instruction.flops;
     }
   }
+  activity_.enter(nullptr);
   for (const auto& copy : program.copies)
     std::memmove(arena_.data() + copy.to, arena_.data() + copy.from, static_cast<std::size_t>(copy.bytes));
 }

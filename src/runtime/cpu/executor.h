@@ -36,6 +36,7 @@ class CpuExecutor final : public Executor {
  private:
   struct Instruction {
     const Op* op = nullptr;
+    Activity::Place place;
     std::shared_ptr<const CpuKernel> kernel;
     std::unique_ptr<CommunicationStep> communication;
     Communicator* group = nullptr;

@@ -1,0 +1,18 @@
+# Writes HEADER with the commit of the folder SOURCE, unless it says so already.
+find_program(git git)
+set(commit unknown)
+if(git)
+  execute_process(COMMAND ${git} -C ${SOURCE} describe --always --abbrev=12 --exclude=* --dirty=+ OUTPUT_VARIABLE found
+                  OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE failed)
+  if(NOT failed AND found)
+    set(commit ${found})
+  endif()
+endif()
+set(text "#define LONGHAUL_COMMIT \"${commit}\"\n")
+set(before "")
+if(EXISTS ${HEADER})
+  file(READ ${HEADER} before)
+endif()
+if(NOT before STREQUAL text)
+  file(WRITE ${HEADER} "${text}")
+endif()

@@ -1,0 +1,212 @@
+// Whatever decides numbers and differs between two ranks is refused by name, on whichever rank it is.
+#include "run/agreement.h"
+
+#include <fmt/format.h>
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <set>
+
+#include "../train/small_experiment.h"
+#include "../train/small_models.h"
+#include "base/error.h"
+#include "base/host.h"
+#include "comm/launch.h"
+
+using namespace longhaul;
+using namespace longhaul::testing;
+using Catch::Matchers::Contains;
+
+namespace {
+
+// What two ranks end with when each does its own part; "" when they agree.
+std::string outcome(const std::function<void(Communicator&)>& body, int ranks = 2) {
+  try {
+    run_threads(ranks, [&](Communicator& world) {
+      body(world);
+      return 0;
+    });
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+// Another value for every key that is no path. A new key must be added here, and is thereby shown to be compared.
+const std::map<std::string, std::string> other_values = {
+    {"model.init_seed", "1"},
+    {"data.format", "jsonl"},
+    {"data.tokenizer", ""},  // has one value
+    {"data.eos_token", "3"},
+    {"data.mask_prompt", "true"},
+    {"data.packing", "{mode: documents}"},
+    {"training.seq_len", "8"},
+    {"training.micro_batch_size", "1"},
+    {"training.global_batch_size", "8"},
+    {"training.steps", "3"},
+    {"training.max_norm", "0.5"},
+    {"training.seed", "7"},
+    {"training.dtype", "float32"},
+    {"training.gradient_dtype", "float64"},
+    {"training.gradient_reduce_dtype", "float64"},
+    {"training.threads", "2"},
+    {"training.matmul", "openblas"},
+    {"training.deterministic", "false"},
+    {"training.time_limit", "5"},
+    {"training.max_bad_steps", "2"},
+    {"training.outlier_sigmas", "3.5"},
+    {"optimizer.name", ""},  // has one value
+    {"optimizer.lr", "2e-2"},
+    {"optimizer.betas", "[0.8, 0.9]"},
+    {"optimizer.eps", "1e-7"},
+    {"optimizer.weight_decay", "0.2"},
+    {"optimizer.weight_decay_exclude", "[]"},
+    {"lr_scheduler.warmup_steps", "1"},
+    {"lr_scheduler.decay_type", "linear"},
+    {"lr_scheduler.decay_ratio", "0.5"},
+    {"lr_scheduler.min_lr_factor", "0.1"},
+    {"parallelism.data", "2"},
+    {"parallelism.sequence", "2"},
+    {"parallelism.window_layers", "{gather_kv: 2}"},
+    {"parallelism.token_order", "zigzag"},
+    {"parallelism.zero_stage", "2"},
+    {"parallelism.shard_group", "2"},
+    {"parallelism.keep_gathered", "step"},
+    {"parallelism.bucket_size", "1"},
+    {"checkpoint.interval", "7"},
+    {"checkpoint.minutes", "3"},
+    {"checkpoint.keep_latest_k", "3"},
+    {"checkpoint.asynchronous", "true"},
+    {"checkpoint.max_failures", "5"},
+    {"checkpoint.resume", "off"},
+    {"checkpoint.verify_replicas", "2"},
+    {"metrics.log_freq", "3"},
+    {"validation.freq", "3"},
+    {"validation.steps", "3"},
+    {"distributed.timeout", "17"},
+    {"distributed.different_cpus", "true"},
+    {"device.type", "cuda"},
+    {"device.memory", "3"},
+};
+
+}  // namespace
+
+TEST_CASE("every key that is no path is compared, and a rank that has another value is refused by its name") {
+  const SmallExperiment small(small_llama());
+  const Experiment base = small.load();
+  CHECK(outcome([&](Communicator& world) { check_facts(world, given_facts(base)); }, 3) == "");
+  for (const auto& [key, value] : values_without_paths(base)) {
+    if (key == "job.name") continue;
+    INFO(key);
+    REQUIRE(other_values.contains(key));
+    const std::string other = other_values.at(key);
+    if (other.empty()) continue;
+    std::vector<std::string> overrides = {key + "=" + other};
+    if (key == "data.mask_prompt") overrides.emplace_back("data.format=jsonl");
+    const Experiment changed = small.load(overrides);
+    const std::string refused =
+        outcome([&](Communicator& world) { check_facts(world, given_facts(world.rank() == 1 ? changed : base)); }, 3);
+    const std::string first = key == "data.mask_prompt" ? "data.format" : key;
+    CHECK_THAT(refused, Contains("rank 1: on host " + host_name()) && Contains("rank 0 on host") &&
+                            Contains(first + " is " + value_of(changed, first) + " here, but " + value_of(base, first) +
+                                     " on rank 0"));
+  }
+}
+
+TEST_CASE("facts that only one side has, and the lowest rank that differs") {
+  const Facts base = {{"a", "1"}, {"b", "2"}};
+  const auto refused = [&](const Facts& other, int rank) {
+    return outcome([&](Communicator& world) { check_facts(world, world.rank() == rank ? other : base); }, 4);
+  };
+  CHECK_THAT(refused({{"a", "1"}}, 2), Contains("rank 2: ") && Contains("b is not there, but 2 on rank 0"));
+  CHECK_THAT(refused({{"a", "1"}, {"b", "2"}, {"c", "3"}}, 3), Contains("rank 3: ") && Contains("c is 3 here"));
+  CHECK_THAT(refused({{"a", "0"}, {"b", "0"}}, 0), Contains("rank 1: ") && Contains("a is 1 here, but 0 on rank 0"));
+  CHECK_THAT(outcome(
+                 [](Communicator& world) {
+                   check_facts(world, {{"x", std::to_string(world.rank() / 2)}});
+                 },
+                 4),
+             Contains("rank 2: "));
+}
+
+TEST_CASE("other models and other files are refused; other paths to the same bytes are not") {
+  const SmallExperiment one(small_llama()), two(small_llama());
+  // `files`: what data.files names in each rank's own folder; empty: as the experiment says.
+  const auto prepared = [&](const std::string& files) {
+    return outcome([&](Communicator& world) {
+      const SmallExperiment& own = world.rank() == 1 ? two : one;
+      std::vector<std::string> overrides;
+      if (!files.empty()) overrides.push_back("data.files=[\"" + (own.folder() / files).string() + "\"]");
+      const Experiment experiment = own.load(overrides);
+      const RunSetup setup = prepare_agreed_run(world, experiment);
+      check_facts(world, file_facts(setup));
+    });
+  };
+  CHECK(prepared("") == "");
+  const auto model = two.folder() / "model.json";
+  const auto text = two.folder() / "text.txt";
+  const auto read = [](const std::filesystem::path& file) {
+    std::ifstream stream(file, std::ios::binary);
+    return std::string{std::istreambuf_iterator<char>(stream), {}};
+  };
+  const auto write = [](const std::filesystem::path& file, const std::string& bytes) {
+    std::ofstream(file, std::ios::binary) << bytes;
+  };
+  const std::string model_text = read(model), bytes = read(text);
+  // A number that no shape depends on.
+  std::string changed = model_text;
+  const std::size_t theta = changed.find("\"theta\"");
+  REQUIRE(theta != std::string::npos);
+  changed.insert(changed.find(':', theta) + 2, "1");
+  write(model, changed);
+  CHECK_THAT(prepared(""), Contains("model.config, /") && Contains("theta"));
+  write(model, model_text);
+  // As long, and one byte of it another.
+  changed = bytes;
+  changed[1000] = changed[1000] == 'a' ? 'b' : 'a';
+  write(text, changed);
+  CHECK_THAT(prepared(""), Contains("the contents of file 1 of 1 of data.files"));
+  write(text, bytes + "x");
+  CHECK_THAT(prepared(""), Contains("the size of file 1 of 1 of data.files is 2001 here, but 2000 on rank 0"));
+  write(text, bytes);
+  CHECK(prepared("") == "");
+  // A pattern and a folder stand for the files that are read.
+  write(one.folder() / "more.txt", bytes);
+  for (const std::string named : {"*.txt", "."}) {
+    std::filesystem::remove(two.folder() / "more.txt");
+    CHECK_THAT(prepared(named), Contains("number of files of data.files is 1 here, but 2 on rank 0"));
+    write(two.folder() / "more.txt", bytes.substr(0, 1999) + "!");
+    CHECK_THAT(prepared(named), Contains("the contents of file 1 of 2 of data.files"));
+    write(two.folder() / "more.txt", bytes);
+    CHECK(prepared(named) == "");
+  }
+}
+
+TEST_CASE("a sampled hash sees the ends, the size and what it samples, and reads small files whole") {
+  const SmallExperiment small(small_llama());
+  const std::string file = (small.folder() / "data").string();
+  const auto hash_of = [&](const std::string& bytes, int blocks) {
+    std::ofstream(file, std::ios::binary) << bytes;
+    return sampled_hash(file, blocks);
+  };
+  const std::string large(1 << 20, 'x');
+  const auto with = [&](std::size_t at) {
+    std::string changed = large;
+    changed[at] = 'y';
+    return changed;
+  };
+  const std::string base = hash_of(large, 8);
+  CHECK(hash_of(large, 8) == base);
+  CHECK(hash_of(large + "x", 8) != base);
+  CHECK(hash_of(with(0), 8) != base);
+  CHECK(hash_of(with(large.size() - 1), 8) != base);
+  CHECK(hash_of(with(large.size() / 7 + 10), 8) != base);  // the second of eight pieces
+  // Read whole: any byte.
+  const std::string whole = hash_of(large, 256);
+  for (std::size_t at = 77; at < large.size(); at += 100003) CHECK(hash_of(with(at), 256) != whole);
+  CHECK(hash_of("", 8) != hash_of("x", 8));
+  CHECK_THROWS_WITH(sampled_hash(file + ".not", 8), Contains(".not"));
+}
