@@ -21,9 +21,9 @@ struct RopeKeys {
   const char* part_key = "partial_rotary_factor";
   /// What part of a head turns when the file is silent; nothing: all of it, and the file must not say otherwise.
   std::optional<double> part = {};
-  bool yarn_is_longrope = false;                       ///< Phi-3's first files
+  bool yarn_is_longrope = false;                            ///< Phi-3's first files
   std::optional<std::int64_t> original_max_positions = {};  ///< when the file is silent; nothing: max_positions
-  std::vector<const char*> also = {};                  ///< other parameters that the family reads itself
+  std::vector<const char*> also = {};                       ///< other parameters that the family reads itself
   /// Parameters to read instead of the file's rope_scaling and rope_parameters.
   const nlohmann::json* table = nullptr;
 };

@@ -26,11 +26,12 @@ struct Parameter {
 };
 
 /// Every parameter in a fixed order: embedding.tokens [v,e]; embedding.positions [p,e] with learned positions; for each
-/// layer i of layers.{i}: attention_norm.weight [e] (.bias of a layer norm) unless norms are post; attention.q.weight [h,d,e], .k.weight and
-/// .v.weight [g,d,e], .o.weight [e,h,d] with biases q [h,d], k and v [g,d], o [e]; attention.q_norm.weight and
-/// .k_norm.weight [d], or [h,d] and [g,d] when they span the projection; attention_post_norm when norms are post or
-/// both; mlp_norm unless post or shared; mlp.gate.weight [f,e] of a gated MLP, mlp.up.weight [f,e], mlp.down.weight [e,f] with
-/// biases [f], [f], [e]; mlp_post_norm; then final_norm, unless tied head.weight [v,e], and head.bias [v].
+/// layer i of layers.{i}: attention_norm.weight [e] (.bias of a layer norm) unless norms are post; attention.q.weight
+/// [h,d,e], .k.weight and .v.weight [g,d,e], .o.weight [e,h,d] with biases q [h,d], k and v [g,d], o [e];
+/// attention.q_norm.weight and .k_norm.weight [d], or [h,d] and [g,d] when they span the projection;
+/// attention_post_norm when norms are post or both; mlp_norm unless post or shared; mlp.gate.weight [f,e] of a gated
+/// MLP, mlp.up.weight [f,e], mlp.down.weight [e,f] with biases [f], [f], [e]; mlp_post_norm; then final_norm, unless
+/// tied head.weight [v,e], and head.bias [v].
 std::vector<Parameter> parameters(const TransformerSpec& spec);
 
 /// The sum of their elements.

@@ -35,10 +35,10 @@ struct AttentionSpec {
   bool qk_norm = false;  ///< RMS norm of every query and key head, before RoPE
   double qk_norm_epsilon = 1e-6;
   QkNormSpan qk_norm_span = QkNormSpan::head;
-  bool qk_norm_unit_offset = false;  ///< as NormSpec::unit_offset
-  std::int64_t window = 0;  ///< keys that a token sees, itself included; 0: all before it
-  double scale = 0;         ///< of the scores; read as 1/sqrt(head_dim) when the file is silent
-  double soft_cap = 0;      ///< scores become c tanh(score / c); 0: they do not
+  bool qk_norm_unit_offset = false;         ///< as NormSpec::unit_offset
+  std::int64_t window = 0;                  ///< keys that a token sees, itself included; 0: all before it
+  double scale = 0;                         ///< of the scores; read as 1/sqrt(head_dim) when the file is silent
+  double soft_cap = 0;                      ///< scores become c tanh(score / c); 0: they do not
   double position_growth = 0;               ///< queries are multiplied by 1 + this ln(1 + floor(position / length))
   std::int64_t position_growth_length = 1;  ///< that length
   bool operator==(const AttentionSpec&) const = default;

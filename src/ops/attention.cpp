@@ -3,8 +3,8 @@
 // Causal masks, sliding windows, packed documents, padding and any order of the tokens are all this.
 //
 // Letters: b batch, s queries, t keys, h query heads, g KV heads (query head h uses KV head h / (heads / kv_heads)), d
-// head dimension. Attributes: scale, window (0: none), soft_cap c (0: none; a score x becomes c tanh(x / c)), and the mark
-// of choose_attention, `split`: over which axes heads (h and g), queries and keys are split while the op runs.
+// head dimension. Attributes: scale, window (0: none), soft_cap c (0: none; a score x becomes c tanh(x / c)), and the
+// mark of choose_attention, `split`: over which axes heads (h and g), queries and keys are split while the op runs.
 #include "ir/builder.h"
 
 namespace longhaul {
