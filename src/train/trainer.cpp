@@ -479,7 +479,8 @@ class Trainer {
       return;
     }
     const std::int64_t limit = experiment().checkpoint.max_failures;
-    if (++failed_saves_ >= limit || must_save_)
+    // What must be saved is this step: an earlier one's asynchronous save may end while it is asked for.
+    if (++failed_saves_ >= limit || (must_save_ && outcome->step == state_.step))
       phase(world_, [&] {
         fail("the checkpoint of step {} cannot be written: {} ({} in a row; last checkpoint: {})", outcome->step,
              outcome->refused, failed_saves_, last_checkpoint());

@@ -108,7 +108,9 @@ class FaultyRuns {
       if (!item.is_regular_file()) continue;
       const std::string name = fs::relative(item.path(), place / "whole").string();
       // Text with times or the folder's name in it; what counts of it is compared above.
-      if (name.starts_with("metrics") || name == "experiment.yaml" || name.ends_with("manifest.json")) continue;
+      if (name.starts_with("metrics") || name == "experiment.yaml" || name == "run.json" || name == "log.txt" ||
+          name.ends_with("manifest.json"))
+        continue;
       if (name.starts_with("checkpoints") && !fs::exists((run() / name).parent_path())) continue;
       INFO(name);
       CHECK(read_file(run() / name) == read_file(item.path()));
