@@ -21,7 +21,7 @@ run() {
   local target=$1 corpus=$build/corpus/$1 log=$build/$1.log
   mkdir -p "$corpus" "$build/findings"
   # Leaks are looked for at the end only: at every input it halves the speed.
-  if "$build/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 -verbosity=1 \
+  if "$build/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=512 -max_len=65536 -verbosity=1 \
     -print_final_stats=1 -artifact_prefix="$build/findings/$target-" "$corpus" "$root/tests/fuzz/corpus/$target" \
     >"$log" 2>&1; then
     printf '%-12s %s executions\n' "$target" "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"

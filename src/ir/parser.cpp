@@ -92,6 +92,7 @@ class Parser {
  public:
   Graph run(std::string_view text) {
     int number = 0;
+    most_values_ = 4096 + static_cast<std::int64_t>(text.size());
     while (!text.empty()) {
       const auto end = std::min(text.find('\n'), text.size());
       Line line(text.substr(0, end), ++number);
@@ -178,7 +179,8 @@ class Parser {
   ValueId reference(Line& line) {
     line.expect("%");
     const auto id = line.integer();
-    if (id < 0 || id > 100'000'000) line.complain("a value number out of range");
+    if (id < 0 || id >= most_values_)
+      line.complain(fmt::format("a value number out of range: a text of this length has less than {}", most_values_));
     if (static_cast<std::size_t>(id) >= graph_.values.size()) graph_.values.resize(static_cast<std::size_t>(id) + 1);
     return static_cast<ValueId>(id);
   }
@@ -315,6 +317,9 @@ class Parser {
   }
 
   Graph graph_;
+  // The graph holds a value for every number below the largest, and passes leave holes: far more than any text of ours
+  // needs, and little memory for one that is wrong.
+  std::int64_t most_values_ = 0;
   bool has_header_ = false;
   std::vector<char> defined_;
 };

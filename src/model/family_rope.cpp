@@ -73,7 +73,9 @@ class RopeTable {
   /// Refuses what means something to nobody that we know; the others are named, one line each.
   std::vector<std::string> finish(const std::string& type, const RopeSpec& rope) {
     std::vector<std::string> notes;
-    for (const auto& [key, value] : table_.items()) {
+    for (const auto& item : table_.items()) {
+      const std::string& key = item.key();
+      const json& value = item.value();
       if (std::find(known_.begin(), known_.end(), key) != known_.end()) continue;
       const auto is_in = [&](const auto& list) {
         return std::find(std::begin(list), std::end(list), key) != std::end(list);

@@ -186,6 +186,8 @@ TEST_CASE("complaints of the parser name the line") {
   refused("%0 : float64[4, 8] @[dp, sp] = scale(%0) forward", "defined twice");
   refused("%1 : float64[4, x] @[dp, sp] = scale(%0) forward", "expected an integer");
   refused("%-1 : float64[4, 8] @[dp, sp] = scale(%0) forward", "out of range");
+  // 18 GB of values for one line, before there was a bound by the length of the text.
+  refused("%99999999 : float64[4, 8] @[dp, sp] = scale(%0) forward", "out of range");
   refused("output \"y\" %9", "%9 is not defined");
   refused("output y %0", "expected '\"'");
   refused("output data \"y\" %0", "an output of role data");
