@@ -4,6 +4,9 @@
 #include "kernels/cuda/device.h"
 
 namespace longhaul::cuda {
+
+thread_local constinit Counters counters{};
+
 namespace {
 
 thread_local std::string error_text;
@@ -31,6 +34,25 @@ std::size_t backward_workspace(const AttentionShape* shape) {
 void copy_mask(const AttentionMask* mask, void* to, Stream stream) {
   attention_mask(*mask, to, stream);
 }
+void allocate(void** pointer, std::size_t bytes) {
+  counters.allocations++, counters.allocated_bytes += static_cast<std::int64_t>(bytes);
+  device::allocate(pointer, bytes);
+}
+void allocate_host(void** pointer, std::size_t bytes) {
+  counters.allocations++, counters.allocated_bytes += static_cast<std::int64_t>(bytes);
+  device::allocate_host(pointer, bytes);
+}
+void stream_synchronize(Stream stream) {
+  counters.synchronisations++;
+  device::stream_synchronize(stream);
+}
+void synchronize() {
+  counters.synchronisations++;
+  device::synchronize();
+}
+void count_to(Counters* to) {
+  *to = counters;
+}
 void share(void* pointer, char* handle) {
   device::share_memory(pointer, handle);
 }
@@ -43,13 +65,17 @@ Api make_api() {
   api.device_count = Guarded<device::count>::call;
   api.device_select = Guarded<device::select>::call;
   api.device_info = Guarded<device::info>::call;
-  api.allocate = Guarded<device::allocate>::call;
+  api.allocate = Guarded<allocate>::call;
   api.release = Guarded<device::release>::call;
   api.copy = Guarded<device::copy>::call;
   api.fill = Guarded<device::fill>::call;
   api.stream_create = Guarded<device::stream_create>::call;
   api.stream_destroy = Guarded<device::stream_destroy>::call;
-  api.synchronize = Guarded<device::synchronize>::call;
+  api.stream_synchronize = Guarded<stream_synchronize>::call;
+  api.synchronize = Guarded<synchronize>::call;
+  api.allocate_host = Guarded<allocate_host>::call;
+  api.release_host = Guarded<device::release_host>::call;
+  api.counters = Guarded<count_to>::call;
   api.event_create = Guarded<device::event_create>::call;
   api.event_record = Guarded<device::event_record>::call;
   api.event_milliseconds = Guarded<device::event_milliseconds>::call;
@@ -104,6 +130,14 @@ int report(const char* message) {
 }
 
 }  // namespace longhaul::cuda
+
+namespace longhaul::gpu {
+
+void count_launch() {
+  cuda::counters.launches++;
+}
+
+}  // namespace longhaul::gpu
 
 extern "C" __attribute__((visibility("default"))) const longhaul::cuda::Api* longhaul_cuda_api() {
   static const longhaul::cuda::Api api = longhaul::cuda::make_api();

@@ -11,7 +11,7 @@
 
 namespace longhaul::cuda {
 
-constexpr std::int32_t kApiVersion = 1;  // changes with every change of this header
+constexpr std::int32_t kApiVersion = 2;  // changes with every change of this header
 constexpr int kMaximumRanks = 16;        // of a push collective
 
 using Stream = void*;
@@ -196,6 +196,11 @@ struct PeerGroup {
   void* peers[kMaximumRanks];
 };
 
+/// What this thread has asked of the library since it was opened, launches of a call's parts counted each.
+struct Counters {
+  std::int64_t launches, allocations, allocated_bytes, synchronisations;
+};
+
 struct Matmul {  // c [m, n] = alpha a b + beta c, row-major; transposed: stored as [k, m] or [n, k]
   std::int64_t m, n, k;
   std::int32_t a_transposed, b_transposed;
@@ -204,6 +209,9 @@ struct Matmul {  // c [m, n] = alpha a b + beta c, row-major; transposed: stored
   const void *a, *b;
   void* c;
   std::int64_t a_stride, b_stride, c_stride;
+  const void* addend;  ///< not null: times beta instead of c; as c lies
+  void* workspace;     ///< not null: what the library may use instead of memory of its own
+  std::int64_t workspace_bytes;
 };
 
 struct Api {
@@ -221,7 +229,12 @@ struct Api {
   int (*fill)(void* to, std::int32_t byte, std::size_t bytes, Stream stream);
   int (*stream_create)(Stream* stream);
   int (*stream_destroy)(Stream stream);
+  int (*stream_synchronize)(Stream stream);
   int (*synchronize)();  ///< the whole device
+  /// Host memory that the device reads and writes in a stream's order, while the host goes on; kept in place.
+  int (*allocate_host)(void** pointer, std::size_t bytes);
+  int (*release_host)(void* pointer);
+  int (*counters)(Counters* of_this_thread);
   int (*event_create)(void** event);
   int (*event_record)(void* event, Stream stream);
   int (*event_milliseconds)(void* from, void* to, float* milliseconds);  ///< waits for `to`
@@ -277,8 +290,9 @@ struct Api {
                                 std::int32_t heads, std::int32_t head_bytes, const void* send, void* receive,
                                 Stream stream);
 
-  // ---- libraries: null in the emulator
-  int (*matmul)(const Matmul* call, Stream stream);  ///< cuBLASLt
+  // ---- libraries
+  int (*matmul)(const Matmul* call, Stream stream);  ///< cuBLASLt; in the emulator loops on the host
+  // null in the emulator, and where the library was built without nccl.h
   int (*nccl_unique_id)(char id[128]);
   int (*nccl_create)(const char id[128], std::int32_t rank, std::int32_t ranks, void** communicator);
   int (*nccl_destroy)(void* communicator);

@@ -66,8 +66,18 @@ void stream_create(Stream* stream) {
 void stream_destroy(Stream stream) {
   check(cudaStreamDestroy(native(stream)), "cudaStreamDestroy");
 }
+void stream_synchronize(Stream stream) {
+  check(cudaStreamSynchronize(native(stream)), "cudaStreamSynchronize");
+}
 void synchronize() {
   check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+}
+
+void allocate_host(void** pointer, std::size_t bytes) {
+  check(cudaMallocHost(pointer, bytes), "cudaMallocHost");
+}
+void release_host(void* pointer) {
+  check(cudaFreeHost(pointer), "cudaFreeHost");
 }
 
 void event_create(void** event) {

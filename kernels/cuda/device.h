@@ -15,7 +15,10 @@ void copy(void* to, const void* from, std::size_t bytes, Stream stream);
 void fill(void* to, std::int32_t byte, std::size_t bytes, Stream stream);
 void stream_create(Stream* stream);
 void stream_destroy(Stream stream);
+void stream_synchronize(Stream stream);
 void synchronize();
+void allocate_host(void** pointer, std::size_t bytes);
+void release_host(void* pointer);
 void event_create(void** event);
 void event_record(void* event, Stream stream);
 void event_milliseconds(void* from, void* to, float* milliseconds);
@@ -24,11 +27,14 @@ void share_memory(void* pointer, char* handle);
 void open_memory(const char* handle, void** pointer);
 void close_memory(void* pointer);
 
-/// Fills in what vendor libraries do; nothing in the emulator.
+/// Fills in what vendor libraries do.
 void add_libraries(Api& api);
 
 }  // namespace longhaul::cuda::device
 namespace longhaul::cuda {
+
+/// Of the calling thread; api.cu counts for both back ends.
+extern thread_local constinit Counters counters;
 
 /// Runs a call and turns what it throws into last_error().
 template <auto function>

@@ -2,6 +2,8 @@
 #include <cublasLt.h>
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <map>
 #include <tuple>
@@ -53,18 +55,15 @@ void check(cublasStatus_t status, const char* what) {
 }
 
 constexpr std::size_t kWorkspaceBytes = 32 << 20;
-using ShapeKey =
-    std::tuple<std::int64_t, std::int64_t, std::int64_t, int, int, int, int, std::int64_t, std::int64_t, std::int64_t>;
+using ShapeKey = std::tuple<std::int64_t, std::int64_t, std::int64_t, int, int, int, int, std::int64_t, std::int64_t,
+                            std::int64_t, std::array<std::uint32_t, 4>, std::size_t>;
 /// One a thread and device: ranks are threads, and a workspace serves one stream at a time.
 struct BlasContext {
   Blas blas;
   cublasLtHandle_t handle = nullptr;
   void* workspace = nullptr;
   std::map<ShapeKey, cublasLtMatmulAlgo_t> algorithms;
-  BlasContext() {
-    check(blas.Create(&handle), "cublasLtCreate");
-    device::allocate(&workspace, kWorkspaceBytes);
-  }
+  BlasContext() { check(blas.Create(&handle), "cublasLtCreate"); }
 };
 BlasContext& blas_context() {
   thread_local std::map<int, BlasContext> contexts;
@@ -75,6 +74,13 @@ BlasContext& blas_context() {
 
 cudaDataType_t data_type(Type type) {
   return type == Type::bfloat16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+// The greatest power of two that divides an address, up to 256: what the heuristics presume of every matrix unless they
+// are told.
+std::uint32_t alignment_of(const void* pointer) {
+  const auto address = reinterpret_cast<std::uintptr_t>(pointer) | 256;
+  return static_cast<std::uint32_t>(address & (~address + 1));
 }
 
 // cuBLASLt is column-major: a row-major c = a b is its c' = b' a'.
@@ -97,6 +103,15 @@ void matmul(const Matmul& call, Stream stream) {
         "cublasLtMatrixLayoutCreate");
   check(blas.MatrixLayoutCreate(&c, data_type(call.out_type), n, m, call.c_stride), "cublasLtMatrixLayoutCreate");
 
+  const void* const addend = call.addend ? call.addend : call.c;
+  void* workspace = call.workspace;
+  std::size_t workspace_bytes = static_cast<std::size_t>(call.workspace_bytes);
+  if (!workspace) {
+    if (!context.workspace) device::allocate(&context.workspace, kWorkspaceBytes);
+    workspace = context.workspace, workspace_bytes = kWorkspaceBytes;
+  }
+  const std::array<std::uint32_t, 4> alignment{alignment_of(call.b), alignment_of(call.a), alignment_of(addend),
+                                               alignment_of(call.c)};
   const ShapeKey key{call.m,
                      call.n,
                      call.k,
@@ -106,13 +121,24 @@ void matmul(const Matmul& call, Stream stream) {
                      static_cast<int>(call.out_type),
                      call.a_stride,
                      call.b_stride,
-                     call.c_stride};
+                     call.c_stride,
+                     alignment,
+                     workspace_bytes};
   auto found = context.algorithms.find(key);
   if (found == context.algorithms.end()) {
     cublasLtMatmulPreference_t preference = nullptr;
     check(blas.MatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
-    const std::size_t bytes = kWorkspaceBytes;
-    blas.MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes);
+    blas.MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes,
+                                      sizeof workspace_bytes);
+    // Sums of k that are split over blocks meet in an order, and a precision, of the library's choosing.
+    const std::uint32_t no_split = CUBLASLT_REDUCTION_SCHEME_NONE;
+    blas.MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &no_split,
+                                      sizeof no_split);
+    const cublasLtMatmulPreferenceAttributes_t sides[4] = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    for (int i = 0; i < 4; i++)
+      blas.MatmulPreferenceSetAttribute(preference, sides[i], &alignment[i], sizeof alignment[i]);
     cublasLtMatmulHeuristicResult_t result{};
     int results = 0;
     const cublasStatus_t status =
@@ -122,8 +148,8 @@ void matmul(const Matmul& call, Stream stream) {
     found = context.algorithms.emplace(key, result.algo).first;
   }
   const cublasStatus_t status =
-      blas.Matmul(context.handle, description, &call.alpha, call.b, b, call.a, a, &call.beta, call.c, c, call.c, c,
-                  &found->second, context.workspace, kWorkspaceBytes, native(stream));
+      blas.Matmul(context.handle, description, &call.alpha, call.b, b, call.a, a, &call.beta, addend, c, call.c, c,
+                  &found->second, workspace, workspace_bytes, native(stream));
   blas.MatrixLayoutDestroy(a), blas.MatrixLayoutDestroy(b), blas.MatrixLayoutDestroy(c);
   blas.MatmulDescDestroy(description);
   check(status, "cublasLtMatmul");

@@ -28,7 +28,7 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kThreads, 1) loss_tile_kernel(GPU_PARAMETER LossTil
   if (label < 0) {  // ignored, the whole block
     if (t == 0) gpu::global_store(p.loss + row, 0.0f);
     if (p.gradient_scale)
-      for (int c = t * W; c < p.vocabulary; c += kThreads * W) {
+      for (int c = t * W; c < p.vocabulary; c += gpu::block_threads() * W) {
         const float zero[W] = {};
         store_vector<T>(logits + c, zero, p.vocabulary - c);
       }
@@ -36,7 +36,7 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kThreads, 1) loss_tile_kernel(GPU_PARAMETER LossTil
   }
   // The softmax, online: sum is relative to the greatest so far.
   float top = -1e30f, sum = 0;
-  for (int c = t * W; c < p.vocabulary; c += kThreads * W) {
+  for (int c = t * W; c < p.vocabulary; c += gpu::block_threads() * W) {
     float x[W];
     load_vector<T>(x, logits + c, p.vocabulary - c);
     float greatest = top;
@@ -62,7 +62,7 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kThreads, 1) loss_tile_kernel(GPU_PARAMETER LossTil
   if (lane == 0) gpu::shared_store(scratch + warp * 8, float2{top, sum});
   if (!GPU_FAULT(loss_tile_barrier)) gpu::block_sync();
   float2 all = gpu::shared_load<float2>(scratch);
-  for (int i = 1; i < kThreads / 32; i++) {
+  for (int i = 1; i < gpu::block_threads() / 32; i++) {
     const float2 other = gpu::shared_load<float2>(scratch + i * 8);
     const float greatest = gpu::maximum(all.x, other.x);
     all.y =
@@ -76,7 +76,7 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kThreads, 1) loss_tile_kernel(GPU_PARAMETER LossTil
   if (!p.gradient_scale) return;
   if (!GPU_FAULT(loss_tile_label_overwritten)) gpu::block_sync();  // the label's logit has been read
   const float scale = gpu::global_load(p.gradient_scale), inverse = 1 / all.y;
-  for (int c = t * W; c < p.vocabulary; c += kThreads * W) {
+  for (int c = t * W; c < p.vocabulary; c += gpu::block_threads() * W) {
     float x[W];
     load_vector<T>(x, logits + c, p.vocabulary - c);
 #pragma unroll
@@ -96,7 +96,10 @@ void loss_tile(const LossTile& call, Stream stream) {
   require(call.row_stride % (narrow ? 8 : 4) == 0 && aligned(call.logits) && call.row_stride >= call.vocabulary,
           "loss_tile: logits must be 16-byte aligned, row_stride a multiple of 16 bytes and at least the vocabulary");
   if (call.rows == 0) return;
-  gpu::launch(narrow ? loss_tile_kernel<gpu::bfloat16> : loss_tile_kernel<float>, dim3(call.rows), kThreads, 128, call,
+  // A small vocabulary does not need a whole block.
+  const int vectors = divide_up(call.vocabulary, narrow ? 8 : 4), whole = divide_up(vectors, 32) * 32;
+  const int threads = whole < kThreads ? whole : kThreads;
+  gpu::launch(narrow ? loss_tile_kernel<gpu::bfloat16> : loss_tile_kernel<float>, dim3(call.rows), threads, 128, call,
               native(stream));
 }
 

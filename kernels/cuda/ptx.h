@@ -201,11 +201,14 @@ GPU_DEVICE void await_system(const std::uint32_t* flag, std::uint32_t epoch) {
 }
 
 void report_launch_error(cudaError_t error, const void* kernel, int threads, std::size_t shared_bytes);
+/// For the device's counters (api.cu).
+void count_launch();
 
 template <typename P>
 void launch(void (*kernel)(P), dim3 grid, int threads, std::size_t shared_bytes, P parameters,
             Stream stream = nullptr) {
   cudaError_t error = cudaSuccess;
+  count_launch();
   if (shared_bytes > 48 << 10)
     error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(shared_bytes));

@@ -98,8 +98,24 @@ Ceilings measure_ceilings(Context& context) {
     context.upload(from, values.data(), values.size() * 2);
     fill_random_bfloat16(values.data(), values.size(), 2);
     context.upload(static_cast<char*>(from) + n * n * 2, values.data(), values.size() * 2);
-    const Matmul call{n,  n, n, 0, 1, Type::bfloat16, Type::bfloat16, 1, 0, from, static_cast<char*>(from) + n * n * 2,
-                      to, n, n, n};
+    const Matmul call{n,
+                      n,
+                      n,
+                      0,
+                      1,
+                      Type::bfloat16,
+                      Type::bfloat16,
+                      1,
+                      0,
+                      from,
+                      static_cast<char*>(from) + n * n * 2,
+                      to,
+                      n,
+                      n,
+                      n,
+                      nullptr,
+                      nullptr,
+                      0};
     context.time(m, [&] { context.succeed(context.api.matmul(&call, nullptr)); });
     result.flops_per_second = 2.0 * static_cast<double>(n) * n * n / (m.median_ms * 1e-3);
   }

@@ -10,7 +10,8 @@ static emu::MemoryBarrier& memory_barrier(std::uint32_t address, emu::Site site)
   if (found == emu::block->memory_barriers.end())
     emu::fail(site, "mbarrier at shared byte %u was never initialised", address - emu::kSharedBase);
   emu::MemoryBarrier& barrier = found->second;
-  if (emu::options.race && barrier.init_clock > emu::self().clock[barrier.init_thread])
+  if (emu::options.race && barrier.init_epoch >= emu::self().epoch &&
+      barrier.init_clock > emu::self().clock[barrier.init_thread])
     emu::fail(site, "RACE mbarrier at shared byte %u used before its init by thread %d is visible",
               address - emu::kSharedBase, barrier.init_thread);
   if (!barrier.fenced && barrier.init_thread != emu::block->current)
@@ -38,6 +39,7 @@ void mbarrier_init(std::uint32_t address, int arrivals, emu::Site site) {
   barrier.proxy = static_cast<int>(emu::block->memory_barriers.size()) % emu::kAsyncProxies;
   barrier.init_thread = emu::block->current;
   barrier.init_clock = emu::self().clock[emu::block->current];
+  barrier.init_epoch = emu::self().epoch;
   barrier.arriving.assign(emu::block->threads + emu::kAsyncProxies, 0);
   emu::block->memory_barriers[address] = barrier;
 }

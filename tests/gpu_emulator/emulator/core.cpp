@@ -1,6 +1,7 @@
 // Fibers: switching, blocking, failing; and the barriers that bring them together.
 #include "tests/gpu_emulator/emulator/core.h"
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -10,8 +11,8 @@
 namespace longhaul::emulator {
 
 Options options;
-Statistics statistics;
-Block* block = nullptr;
+thread_local constinit Statistics statistics;
+thread_local constinit Block* block = nullptr;
 
 void yield() {
   longhaul_emulator_switch(&self().stack_pointer, block->scheduler);
@@ -37,11 +38,11 @@ void wait_generation(const long* generation, long awaited, const char* reason, S
   while (*generation == awaited) yield();
   fiber.generation = nullptr;
 }
-void wait_ready(std::function<bool()> ready, const char* reason, Site site) {
+void wait_ready(std::function<bool()> ready, const char* reason, Site site, bool outside) {
   Fiber& fiber = self();
-  fiber.ready = std::move(ready), fiber.reason = reason, fiber.site = site;
+  fiber.ready = std::move(ready), fiber.reason = reason, fiber.site = site, fiber.outside = outside;
   while (!fiber.ready()) yield();
-  fiber.ready = nullptr;
+  fiber.ready = nullptr, fiber.outside = false;
 }
 
 void arrive(Barrier& barrier, int expected, bool wait, const char* what, Site site) {
@@ -52,7 +53,15 @@ void arrive(Barrier& barrier, int expected, bool wait, const char* what, Site si
   if (barrier.expected != expected)
     fail(site, "%s: %d threads expected here, %d by an earlier arrival", what, expected, barrier.expected);
   Fiber& fiber = self();
-  if (options.race) join(barrier.arriving, fiber.clock);
+  // All threads of the block: what they did before it has an older epoch, so only what they know of copies is joined.
+  const bool whole = expected == block->threads && &barrier == &block->barriers[0];
+  if (options.race) {
+    if (whole)
+      for (std::size_t i = static_cast<std::size_t>(block->threads); i < fiber.clock.size(); i++)
+        barrier.arriving[i] = std::max(barrier.arriving[i], fiber.clock[i]);
+    else
+      join(barrier.arriving, fiber.clock);
+  }
   fiber.clock[fiber.id]++;
   const long generation = barrier.generation;
   if (++barrier.count == expected) {
@@ -63,7 +72,14 @@ void arrive(Barrier& barrier, int expected, bool wait, const char* what, Site si
   } else if (wait) {
     wait_generation(&barrier.generation, generation, what, site);
   }
-  if (wait && options.race) join(fiber.clock, barrier.done);
+  if (wait && options.race) {
+    if (whole)
+      for (std::size_t i = static_cast<std::size_t>(block->threads); i < fiber.clock.size(); i++)
+        fiber.clock[i] = std::max(fiber.clock[i], barrier.done[i]);
+    else
+      join(fiber.clock, barrier.done);
+  }
+  if (whole) fiber.epoch++;
 }
 
 }  // namespace longhaul::emulator

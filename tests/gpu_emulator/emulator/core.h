@@ -1,6 +1,7 @@
 // A GPU in one operating-system thread: every GPU thread is a fiber, several blocks are under way at a time, and
 // streams take turns. Which fiber, block or stream goes on next, and when an asynchronous copy lands, comes from a
-// seed.
+// seed. A process has several devices, each run by the thread that waits for it; devices share nothing but memory and
+// the flags by which their ranks signal each other.
 //
 // Shared memory is a byte array reached through 32-bit addresses. Each of its 4-byte words has a shadow: who wrote and
 // read it last, in vector-clock time, and whether a copy into it is under way. A read or write that is not ordered
@@ -11,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <source_location>
 #include <stdexcept>
@@ -27,19 +29,19 @@ struct Fault : std::runtime_error {
 };
 
 struct Options {
-  unsigned seed = 0;      ///< 0: in order, copies land at once; otherwise a random schedule
-  bool race = true;       ///< the detector; off leaves only what a wrong order does to results
-  int resident = 1;       ///< blocks of a launch that are under way at a time
-  bool reverse = false;   ///< blocks start from last to first: a block must never wait for one launched after it
-  int planted_fault = 0;  ///< the defect that GPU_FAULT(n) plants in a kernel; 0: none
+  unsigned seed = 0;         ///< 0: in order, copies land at once; otherwise a random schedule
+  bool race = true;          ///< the detector; off leaves only what a wrong order does to results
+  int resident = 1;          ///< blocks of a launch that are under way at a time
+  bool reverse = false;      ///< blocks start from last to first: a block must never wait for one launched after it
+  int planted_fault = 0;     ///< the defect that GPU_FAULT(n) plants in a kernel; 0: none
+  int patience_ms = 60'000;  ///< how long a device waits for the signal of another
 };
-/// Work done since the last reset, for the tests' own sanity and for documentation.
+/// Work done by this thread since its last reset, for the tests' own sanity and for documentation.
 struct Statistics {
   long mma = 0, wgmma = 0, ldmatrix = 0, ldmatrix_extra_waves = 0, copies = 0, copied_bytes = 0, barriers = 0;
 };
-// One emulated GPU a process; launches hold a lock, so several host threads may share it.
-extern Options options;
-extern Statistics statistics;
+extern Options options;  // of the process; set before anything is queued
+extern thread_local constinit Statistics statistics;
 
 /// Where a kernel calls a primitive: the default argument is evaluated at the caller.
 using Site = std::source_location;
@@ -59,8 +61,10 @@ struct SharedWord {  // shadow of 4 bytes of shared memory
     std::uint32_t clock;
     std::uint16_t thread;
     SiteId site;
+    std::uint32_t epoch;
   };
   std::uint32_t write_clock = 0;
+  std::uint32_t write_epoch = 0xffffffffu;  // full-block barriers that the writer had passed
   std::uint16_t writer = 0;
   SiteId write_site;
   std::uint8_t initialised = 0, pending = 0, reads = 0;
@@ -70,9 +74,11 @@ struct Fiber {
   void* stack_pointer = nullptr;
   int id = 0;
   bool done = false;
+  std::uint32_t epoch = 0;           // full-block barriers passed
   const long* generation = nullptr;  // blocked while *generation == awaited
   long awaited = 0;
   std::function<bool()> ready;  // blocked on something other than a generation
+  bool outside = false;         // which another device may bring about
   const char* reason = "";
   Site site;
   Clock clock;
@@ -95,7 +101,7 @@ struct WarpCollective {
 };
 struct MemoryBarrier {  // an mbarrier
   int count = 0, pending = 0, bytes = 0, proxy = 0, init_thread = 0;
-  std::uint32_t init_clock = 0;
+  std::uint32_t init_clock = 0, init_epoch = 0;
   bool fenced = false;  // fence.mbarrier_init has followed the init
   long generation = 0;
   Clock arriving, done;
@@ -144,7 +150,7 @@ struct Block {
   const std::function<void()>* body = nullptr;
   std::string fault;
 };
-extern Block* block;  // the one that runs now
+extern thread_local constinit Block* block;  // the one that this thread runs now
 
 inline Fiber& self() {
   return block->fibers[block->current];
@@ -155,7 +161,12 @@ void yield();
 [[noreturn]] __attribute__((format(printf, 2, 3))) void fail(Site site, const char* format, ...);
 /// Blocks the fiber until *generation differs from `awaited`, or until `ready` says so.
 void wait_generation(const long* generation, long awaited, const char* reason, Site site);
-void wait_ready(std::function<bool()> ready, const char* reason, Site site);
+void wait_ready(std::function<bool()> ready, const char* reason, Site site, bool outside = false);
+/// Sets a flag that ranks on other devices may wait for, after all that this thread has written.
+void signal_flag(std::uint32_t* flag, std::uint32_t value);
+/// Between devices: waits until `ready` or until nothing can make it so, because every other device of the process
+/// waits too or the patience is at its end. Returns ready().
+bool wait_for_devices(const std::function<bool()>& ready);
 void join(Clock& into, const Clock& from);
 SiteId intern(Site site);
 std::string name_of(SiteId site);
@@ -179,6 +190,8 @@ void wait_copies(int newest_left);
 void register_global(void* begin, std::size_t bytes);
 void unregister_global(void* begin);
 void check_global(const void* pointer, std::size_t bytes, const char* what, Site site);
+/// Whether some registered buffer holds all of it.
+bool is_global(const void* pointer, std::size_t bytes);
 /// Between streams, global words have clocks too: an access must be ordered by signals after the write it depends on.
 void check_global_stream(const void* pointer, std::size_t bytes, bool write, Site site);
 void release_flag(const void* flag);
@@ -215,18 +228,33 @@ struct Launch {
   int threads = 0;
   std::size_t shared_bytes = 0;
   std::function<void()> body;
+  bool host = false;  // the body is the host's, not a thread's
 };
-/// A queue of launches, run in order; streams are run together, interleaved at random.
+struct Device;
+/// A queue of launches, run in order; a device's streams are run together, interleaved at random.
 struct Stream {
+  Device* device = nullptr;
   std::vector<Launch> queue;
 };
+struct Device {
+  std::recursive_mutex lock;
+  std::vector<std::unique_ptr<Stream>> streams;
+  int threads = 0;  // that have selected it
+};
+constexpr int kDevices = 64;
+/// This thread's device, the first unless it has selected another.
+Device& device();
+void select_device(int index);
+
 /// Runs at once (stream == nullptr, everything queued before it first), or queues.
 void launch(Stream* stream, Launch work);
+/// The same for what the host does in a stream's order: copies, fills, products of the library. `work` throws Fault.
+void enqueue(Stream* stream, std::function<void()> work);
 Stream* create_stream();
 void destroy_stream(Stream* stream);
-/// Runs everything queued in any stream. Throws Fault.
+/// Runs everything queued in any stream of this thread's device. Throws Fault.
 void synchronize();
-/// Forgets queued work, after a Fault.
+/// Forgets what is queued on this thread's device, after a Fault.
 void discard_queues();
 
 }  // namespace longhaul::emulator

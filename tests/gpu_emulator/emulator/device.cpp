@@ -1,6 +1,8 @@
-// The emulator as a device: host memory that kernels may touch is registered, streams are queues, there are no vendor
-// libraries.
+// The emulator as devices: host memory that kernels may touch is registered, streams are queues, and copies and fills
+// take their turn in them.
 #include "kernels/cuda/device.h"
+
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -18,13 +20,16 @@ const char* backend_name() {
   return "emulator";
 }
 void count(std::int32_t* devices) {
-  *devices = 1;
+  *devices = emulator::kDevices;
 }
 void select(std::int32_t device) {
-  require(device == 0, "the emulator has one device");
+  require(device >= 0 && device < emulator::kDevices, "the emulator has " + std::to_string(emulator::kDevices) +
+                                                          " devices, not one with number " + std::to_string(device));
+  emulator::select_device(device);
 }
 void info(DeviceInfo* to) {
-  *to = {"emulated sm_90a", 9, 0, 1, std::int64_t{1} << 30, 227 << 10, 0};
+  const std::int64_t memory = std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);  // all devices share it
+  *to = {"emulated sm_90a", 9, 0, 1, memory, 227 << 10, 0};
 }
 void allocate(void** pointer, std::size_t bytes) {
   const std::size_t rounded = (bytes + 255) / 256 * 256;
@@ -38,13 +43,11 @@ void release(void* pointer) {
   emulator::unregister_global(pointer);
   std::free(pointer);
 }
-void copy(void* to, const void* from, std::size_t bytes, Stream) {
-  emulator::synchronize();
-  std::memmove(to, from, bytes);
+void copy(void* to, const void* from, std::size_t bytes, Stream stream) {
+  emulator::enqueue(native(stream), [=] { std::memmove(to, from, bytes); });
 }
-void fill(void* to, std::int32_t byte, std::size_t bytes, Stream) {
-  emulator::synchronize();
-  std::memset(to, byte, bytes);
+void fill(void* to, std::int32_t byte, std::size_t bytes, Stream stream) {
+  emulator::enqueue(native(stream), [=] { std::memset(to, byte, bytes); });
 }
 void stream_create(Stream* stream) {
   *stream = emulator::create_stream();
@@ -52,8 +55,18 @@ void stream_create(Stream* stream) {
 void stream_destroy(Stream stream) {
   emulator::destroy_stream(native(stream));
 }
+void stream_synchronize(Stream) {
+  emulator::synchronize();
+}
 void synchronize() {
   emulator::synchronize();
+}
+void allocate_host(void** pointer, std::size_t bytes) {
+  *pointer = std::malloc(std::max<std::size_t>(bytes, 1));
+  require(*pointer, "out of memory");
+}
+void release_host(void* pointer) {
+  std::free(pointer);
 }
 
 using Clock = std::chrono::steady_clock;
@@ -79,7 +92,6 @@ void open_memory(const char* handle, void** pointer) {
   std::memcpy(pointer, handle, sizeof *pointer);
 }
 void close_memory(void*) {}
-void add_libraries(Api&) {}
 
 }  // namespace device
 }  // namespace longhaul::cuda

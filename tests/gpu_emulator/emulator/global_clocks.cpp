@@ -1,5 +1,6 @@
 // Vector clocks between streams: a stream stands for a rank, and its launches follow each other, so one clock a stream
-// is enough. A release publishes all that its stream did before; an acquire that sees it orders all that follows.
+// is enough. A release publishes all that its stream did before; an acquire that sees it orders all that follows. The
+// clocks are those of one device, kept by the thread that runs it: between devices nothing is checked.
 #include <algorithm>
 #include <unordered_map>
 
@@ -14,10 +15,10 @@ struct GlobalWord {
   SiteId write_site;
   std::vector<std::pair<std::uint32_t, SiteId>> reads;  // by stream
 };
-int stream_count = 0;
-std::vector<Clock> stream_clocks;
-std::unordered_map<std::uintptr_t, GlobalWord> words;
-std::unordered_map<const void*, Clock> flags;
+thread_local constinit int stream_count = 0;
+thread_local std::vector<Clock> stream_clocks;
+thread_local std::unordered_map<std::uintptr_t, GlobalWord> words;
+thread_local std::unordered_map<const void*, Clock> flags;
 
 }  // namespace
 

@@ -1,8 +1,10 @@
 // Shared memory with its shadow, asynchronous copies, and the register of global buffers.
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
-#include <unordered_map>
+#include <mutex>
+#include <shared_mutex>
 
 #include "tests/gpu_emulator/emulator/core.h"
 
@@ -13,12 +15,14 @@ void join(Clock& into, const Clock& from) {
 }
 
 namespace {
-std::vector<const char*> site_files;
-}
+std::mutex site_lock;
+std::vector<const char*> site_files;  // of all devices
+}  // namespace
 SiteId intern(Site site) {
-  static const char* last = nullptr;
-  static std::uint16_t last_id = 0;
+  static thread_local constinit const char* last = nullptr;
+  static thread_local constinit std::uint16_t last_id = 0;
   if (site.file_name() != last) {
+    const std::lock_guard guard(site_lock);
     auto found = std::find_if(site_files.begin(), site_files.end(),
                               [&](const char* file) { return !std::strcmp(file, site.file_name()); });
     if (found == site_files.end()) found = site_files.insert(found, site.file_name());
@@ -29,6 +33,7 @@ SiteId intern(Site site) {
 }
 std::string name_of(SiteId site) {
   if (site.line == 0) return "?";
+  const std::lock_guard guard(site_lock);
   std::string file = site_files[site.file];
   return file.substr(file.rfind('/') + 1) + ":" + std::to_string(site.line);
 }
@@ -53,6 +58,7 @@ static void race(const char* kind, std::size_t word, Site site, int other, SiteI
 void check_read(std::uint32_t address, int bytes, int thread, Site site, const char* what) {
   if (!options.race) return;
   const Clock& clock = block->fibers[thread].clock;
+  const std::uint32_t epoch = block->fibers[thread].epoch;
   const SiteId here = intern(site);
   const std::size_t first = (address - kSharedBase) / 4, last = (address - kSharedBase + bytes + 3) / 4;
   for (std::size_t i = first; i < last; i++) {
@@ -61,11 +67,13 @@ void check_read(std::uint32_t address, int bytes, int thread, Site site, const c
       fail(site, "%s reads shared byte %zu under an unfinished copy begun at %s", what, i * 4,
            name_of(word.write_site).c_str());
     if (!word.initialised) fail(site, "%s reads uninitialised shared byte %zu", what, i * 4);
-    if (word.write_clock > clock[word.writer]) race("read after write", i, site, word.writer, word.write_site);
+    if (word.write_epoch >= epoch && word.write_clock > clock[word.writer])
+      race("read after write", i, site, word.writer, word.write_site);
     int kept = 0;
     for (int k = 0; k < word.reads; k++)
-      if (word.read[k].clock > clock[word.read[k].thread]) word.read[kept++] = word.read[k];
-    if (kept < 8) word.read[kept++] = {clock[thread], static_cast<std::uint16_t>(thread), here};
+      if (word.read[k].epoch >= epoch && word.read[k].clock > clock[word.read[k].thread])
+        word.read[kept++] = word.read[k];
+    if (kept < 8) word.read[kept++] = {clock[thread], static_cast<std::uint16_t>(thread), here, epoch};
     word.reads = static_cast<std::uint8_t>(kept);
   }
 }
@@ -73,6 +81,7 @@ void check_read(std::uint32_t address, int bytes, int thread, Site site, const c
 void check_write(std::uint32_t address, int bytes, int thread, Site site, const char* what, bool asynchronous) {
   if (!options.race) return;
   const Clock& clock = block->fibers[thread].clock;
+  const std::uint32_t epoch = block->fibers[thread].epoch;
   const SiteId here = intern(site);
   const std::size_t first = (address - kSharedBase) / 4, last = (address - kSharedBase + bytes + 3) / 4;
   for (std::size_t i = first; i < last; i++) {
@@ -80,13 +89,14 @@ void check_write(std::uint32_t address, int bytes, int thread, Site site, const 
     if (word.pending)
       fail(site, "%s writes shared byte %zu under an unfinished copy begun at %s", what, i * 4,
            name_of(word.write_site).c_str());
-    if (word.initialised && word.write_clock > clock[word.writer])
+    if (word.initialised && word.write_epoch >= epoch && word.write_clock > clock[word.writer])
       race("write after write", i, site, word.writer, word.write_site);
     for (int k = 0; k < word.reads; k++)
-      if (word.read[k].clock > clock[word.read[k].thread])
+      if (word.read[k].epoch >= epoch && word.read[k].clock > clock[word.read[k].thread])
         race("write after read", i, site, word.read[k].thread, word.read[k].site);
     word.reads = 0, word.initialised = 1, word.pending = asynchronous;
     word.writer = static_cast<std::uint16_t>(thread), word.write_clock = clock[thread], word.write_site = here;
+    word.write_epoch = epoch;
   }
 }
 
@@ -137,6 +147,7 @@ void land(int index) {
          i < (copy.destination - kSharedBase + copy.data.size()) / 4; i++) {
       SharedWord& word = block->shadow[i];
       word.pending = 0, word.writer = static_cast<std::uint16_t>(proxy), word.write_clock = barrier.arriving[proxy];
+      word.write_epoch = 0xffffffffu;
     }
   barrier.bytes -= static_cast<int>(copy.data.size());
   copy.data = {};
@@ -159,7 +170,8 @@ void wait_copies(int newest_left) {
       const std::uint32_t destination = block->copies[index].destination;
       if (options.race)
         for (std::size_t i = (destination - kSharedBase) / 4; i < (destination - kSharedBase + 16) / 4; i++)
-          block->shadow[i].pending = 0, block->shadow[i].write_clock = fiber.clock[fiber.id];
+          block->shadow[i].pending = 0, block->shadow[i].write_clock = fiber.clock[fiber.id],
+          block->shadow[i].write_epoch = fiber.epoch;
     }
     fiber.copy_groups.erase(fiber.copy_groups.begin());
   }
@@ -171,31 +183,52 @@ namespace {
 struct Range {
   const char *begin, *end;
 };
-std::vector<Range> ranges;  // sorted by begin
-std::array<Range, 4> recent{};
-unsigned next_recent = 0;
+// Of all devices: a rank's kernels may write what another's device holds.
+std::shared_mutex ranges_lock;
+std::vector<Range> ranges;           // sorted by begin
+std::atomic<unsigned> removals = 0;  // what threads remember is stale after one
+struct Recent {
+  std::array<Range, 4> range;
+  unsigned next, removals;
+};
+thread_local constinit Recent recent{};
+
+bool find_range(const char* p, std::size_t bytes, Range& range) {
+  const std::shared_lock guard(ranges_lock);
+  const auto after =
+      std::upper_bound(ranges.begin(), ranges.end(), p, [](const char* a, const Range& b) { return a < b.begin; });
+  if (after == ranges.begin() || p + bytes > std::prev(after)->end) return false;
+  range = *std::prev(after);
+  return true;
+}
 }  // namespace
 
 void register_global(void* begin, std::size_t bytes) {
   const Range range{static_cast<const char*>(begin), static_cast<const char*>(begin) + bytes};
+  const std::unique_lock guard(ranges_lock);
   ranges.insert(std::upper_bound(ranges.begin(), ranges.end(), range,
                                  [](const Range& a, const Range& b) { return a.begin < b.begin; }),
                 range);
 }
 void unregister_global(void* begin) {
-  recent = {};
+  const std::unique_lock guard(ranges_lock);
+  removals++;
   ranges.erase(std::find_if(ranges.begin(), ranges.end(), [&](const Range& range) { return range.begin == begin; }));
+}
+bool is_global(const void* pointer, std::size_t bytes) {
+  Range range;
+  return find_range(static_cast<const char*>(pointer), bytes, range);
 }
 void check_global(const void* pointer, std::size_t bytes, const char* what, Site site) {
   const char* p = static_cast<const char*>(pointer);
+  const unsigned now = removals.load(std::memory_order_relaxed);
+  if (recent.removals != now) recent = {{}, 0, now};
   bool known = false;
-  for (const Range& range : recent) known = known || (p >= range.begin && p + bytes <= range.end);
+  for (const Range& range : recent.range) known = known || (p >= range.begin && p + bytes <= range.end);
   if (!known) {
-    auto after =
-        std::upper_bound(ranges.begin(), ranges.end(), p, [](const char* a, const Range& b) { return a < b.begin; });
-    if (after == ranges.begin() || p + bytes > std::prev(after)->end)
-      fail(site, "%s of %zu bytes outside every registered buffer", what, bytes);
-    recent[next_recent++ % recent.size()] = *std::prev(after);
+    Range range;
+    if (!find_range(p, bytes, range)) fail(site, "%s of %zu bytes outside every registered buffer", what, bytes);
+    recent.range[recent.next++ % recent.range.size()] = range;
   }
   if (reinterpret_cast<std::uintptr_t>(p) % bytes) fail(site, "%s of %zu bytes is misaligned", what, bytes);
 }

@@ -206,17 +206,21 @@ inline float2 unpack_bfloat16(std::uint32_t word) {
 inline void signal_system(std::uint32_t* flag, std::uint32_t epoch, EMULATOR_SITE) {
   emulator::check_global(flag, 4, "signal", site);
   emulator::release_flag(flag);
-  *flag = epoch;
+  emulator::signal_flag(flag, epoch);
 }
 inline void await_system(const std::uint32_t* flag, std::uint32_t epoch, EMULATOR_SITE) {
   emulator::check_global(flag, 4, "signal", site);
-  emulator::wait_ready([=] { return static_cast<std::int32_t>(*flag - epoch) >= 0; }, "a wait for another rank", site);
+  emulator::wait_ready([=] { return static_cast<std::int32_t>(__atomic_load_n(flag, __ATOMIC_ACQUIRE) - epoch) >= 0; },
+                       "a wait for another rank", site, true);
   emulator::acquire_flag(flag);
 }
 
+/// For the device's counters (api.cu).
+void count_launch();
 template <typename P>
 void launch(void (*kernel)(P), dim3 grid, int threads, std::size_t shared_bytes, P parameters,
             Stream stream = nullptr) {
+  count_launch();
   emulator::launch(stream, {grid, threads, shared_bytes, [=] { kernel(parameters); }});
 }
 

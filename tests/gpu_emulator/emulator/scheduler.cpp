@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <mutex>
 
 #include "tests/gpu_emulator/emulator/core.h"
 #include "tests/gpu_emulator/emulator/fiber_switch.h"
@@ -32,9 +31,8 @@ namespace longhaul::emulator {
 namespace {
 
 constexpr std::size_t kStackBytes = 128 << 10;
-std::vector<std::unique_ptr<char[]>> all_stacks;
-std::vector<char*> free_stacks;
-std::recursive_mutex launch_lock;
+thread_local std::vector<std::unique_ptr<char[]>> all_stacks;
+thread_local std::vector<char*> free_stacks;
 
 char* take_stack() {
   if (free_stacks.empty()) {
@@ -192,13 +190,32 @@ struct Grid {
     }
     return result != Step::stuck;
   }
+  /// Whether a thread that another device could set going is there, and whether one can go on.
+  bool waits_outside() const {
+    return std::any_of(slots.begin(), slots.end(), [](const auto& slot) {
+      return slot && std::any_of(slot->fibers.begin(), slot->fibers.end(),
+                                 [](const Fiber& fiber) { return fiber.ready && fiber.outside; });
+    });
+  }
+  bool signalled() const {
+    return std::any_of(slots.begin(), slots.end(), [](const auto& slot) {
+      return slot && std::any_of(slot->fibers.begin(), slot->fibers.end(),
+                                 [](const Fiber& fiber) { return fiber.ready && fiber.outside && fiber.ready(); });
+    });
+  }
   ~Grid() {
     for (auto& slot : slots)
       if (slot) give_stacks_back(*slot);
   }
 };
 
-std::vector<std::unique_ptr<Stream>> streams;
+// Whether one of these launches could go on when another device has signalled; waits for that.
+bool set_going(const std::vector<std::unique_ptr<Grid>>& active) {
+  const auto any = [&](bool (Grid::*what)() const) {
+    return std::any_of(active.begin(), active.end(), [&](const auto& grid) { return grid && (grid.get()->*what)(); });
+  };
+  return any(&Grid::waits_outside) && wait_for_devices([&] { return any(&Grid::signalled); });
+}
 
 // Runs the queues of all streams together; a queue's launches follow each other.
 void run(std::vector<std::pair<int, std::vector<Launch>>> queues) {
@@ -211,6 +228,8 @@ void run(std::vector<std::pair<int, std::vector<Launch>>> queues) {
   for (;;) {
     std::size_t live = 0, blocks = 0;
     for (std::size_t i = 0; i < queues.size(); i++) {
+      while (!active[i] && next[i] < queues[i].second.size() && queues[i].second[next[i]].host)
+        queues[i].second[next[i]++].body();
       if (!active[i] && next[i] < queues[i].second.size()) {
         active[i] = std::make_unique<Grid>(queues[i].second[next[i]++], queues[i].first);
         if (active[i]->total == 0) throw Fault("a launch without blocks");
@@ -222,8 +241,10 @@ void run(std::vector<std::pair<int, std::vector<Launch>>> queues) {
     while (!active[turn]) turn = (turn + 1) % queues.size();
     if (active[turn]->advance(random, live == 1, stuck))
       stuck_count = 0;
-    else if (++stuck_count > 20 * static_cast<int>(blocks) || blocks == 1)
-      throw Fault(stuck);
+    else if (++stuck_count > 20 * static_cast<int>(blocks) || blocks == 1) {
+      if (!set_going(active)) throw Fault(stuck);
+      stuck_count = 0;
+    }
     if (active[turn]->done == active[turn]->total) active[turn].reset();
   }
 }
@@ -233,19 +254,22 @@ void run(std::vector<std::pair<int, std::vector<Launch>>> queues) {
 void begin_stream_clocks(int count);  // global_clocks.cpp
 
 void synchronize() {
-  std::lock_guard guard(launch_lock);
+  Device& here = device();
+  const std::lock_guard guard(here.lock);
   std::vector<std::pair<int, std::vector<Launch>>> queues;
-  for (std::size_t i = 0; i < streams.size(); i++)
-    if (streams[i] && !streams[i]->queue.empty())
-      queues.emplace_back(static_cast<int>(i) + 1, std::move(streams[i]->queue)), streams[i]->queue.clear();
+  for (std::size_t i = 0; i < here.streams.size(); i++)
+    if (here.streams[i] && !here.streams[i]->queue.empty())
+      queues.emplace_back(static_cast<int>(i) + 1, std::move(here.streams[i]->queue)), here.streams[i]->queue.clear();
   if (queues.empty()) return;
-  begin_stream_clocks(queues.size() > 1 ? static_cast<int>(streams.size()) + 1 : 0);
+  begin_stream_clocks(queues.size() > 1 ? static_cast<int>(here.streams.size()) + 1 : 0);
   run(std::move(queues));
 }
-void launch(Stream* stream, Launch work) {
-  std::lock_guard guard(launch_lock);
-  if (work.threads <= 0 || work.threads % 32 || work.threads > 1024)
-    throw Fault("a block of " + std::to_string(work.threads) + " threads: the emulator runs whole warps, at most 1024");
+
+namespace {
+void queue(Stream* stream, Launch work) {
+  Device& here = device();
+  const std::lock_guard guard(here.lock);
+  if (stream && stream->device != &here) throw Fault("a stream of another device than the one that is selected");
   if (stream) {
     stream->queue.push_back(std::move(work));
     return;
@@ -256,20 +280,36 @@ void launch(Stream* stream, Launch work) {
   queues[0].second.push_back(std::move(work));
   run(std::move(queues));
 }
+}  // namespace
+
+void launch(Stream* stream, Launch work) {
+  if (work.threads <= 0 || work.threads % 32 || work.threads > 1024)
+    throw Fault("a block of " + std::to_string(work.threads) + " threads: the emulator runs whole warps, at most 1024");
+  queue(stream, std::move(work));
+}
+void enqueue(Stream* stream, std::function<void()> work) {
+  queue(stream, {dim3(), 0, 0, std::move(work), true});
+}
 Stream* create_stream() {
-  std::lock_guard guard(launch_lock);
-  for (auto& slot : streams)
-    if (!slot) return (slot = std::make_unique<Stream>()).get();
-  return streams.emplace_back(std::make_unique<Stream>()).get();
+  Device& here = device();
+  const std::lock_guard guard(here.lock);
+  auto made = std::make_unique<Stream>();
+  made->device = &here;
+  for (auto& slot : here.streams)
+    if (!slot) return (slot = std::move(made)).get();
+  return here.streams.emplace_back(std::move(made)).get();
 }
 void destroy_stream(Stream* stream) {
-  std::lock_guard guard(launch_lock);
-  for (auto& slot : streams)
+  if (!stream) return;
+  Device& owner = *stream->device;
+  const std::lock_guard guard(owner.lock);
+  for (auto& slot : owner.streams)
     if (slot.get() == stream) slot.reset();
 }
 void discard_queues() {
-  std::lock_guard guard(launch_lock);
-  for (auto& stream : streams)
+  Device& here = device();
+  const std::lock_guard guard(here.lock);
+  for (auto& stream : here.streams)
     if (stream) stream->queue.clear();
 }
 
