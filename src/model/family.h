@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "model/huggingface.h"
@@ -33,8 +34,9 @@ class ConfigReader {
  public:
   ConfigReader(const nlohmann::json& config, std::string origin, std::string family);
 
-  /// At least 1, unless `minimum` says otherwise. A fallback taken because the file lacks the key is noted: what is
-  /// trained then has a size that nobody wrote down.
+  /// At least 1, unless `minimum` says otherwise; 16.0 is taken for 16, and noted. So is every fallback that is taken
+  /// because the file lacks a key or holds null (but of switches that are off and factors of 1): what is trained then
+  /// has something that nobody wrote down.
   std::int64_t integer(const char* key, std::optional<std::int64_t> fallback, std::int64_t minimum = 1);
   std::optional<std::int64_t> optional_integer(const char* key);
   /// From 1 to the number of layers that a spec may have, checked before anything is repeated that often.
@@ -67,7 +69,10 @@ class ConfigReader {
 
  private:
   const nlohmann::json& config_;
-  std::string origin_, family_, dropouts_, defaults_;
+  void take_default(const char* key, const std::string& value);
+  std::string origin_, family_, dropouts_;
+  std::vector<std::pair<std::string, std::string>> defaults_;  // key, and what is said of it
+  std::set<std::string> whole_;                                // what is said of integers written as 16.0
   std::set<std::string> read_;
   std::vector<std::string> notes_;
 };

@@ -73,7 +73,7 @@ class DecoderFamily : public Family {
     return decoder_weights(spec, names());
   }
   bool ignores_tensor(std::string_view tensor, const TransformerSpec& spec) const override {
-    return decoder_ignores_tensor(tensor, spec);
+    return decoder_ignores_tensor(tensor, spec) || (spec.tied_head && tensor == names().head + ".weight");
   }
 
  protected:

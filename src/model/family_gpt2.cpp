@@ -33,6 +33,9 @@ class Gpt2 : public Family {
       config.refuse(
           fmt::format("n_embd is {}; it must be a multiple of n_head, which is {}", spec.hidden_size, attention.heads));
     attention.head_dim = spec.hidden_size / attention.heads;
+    if (const auto given = config.optional_integer("head_dim"); given && *given != attention.head_dim)
+      config.refuse(fmt::format("head_dim is {}; the family's heads have n_embd / n_head = {} dimensions", *given,
+                                attention.head_dim));
     attention.q_bias = attention.k_bias = attention.v_bias = attention.o_bias = true;
     attention.scale =
         config.boolean("scale_attn_weights", true) ? 1 / std::sqrt(static_cast<double>(attention.head_dim)) : 1.0;

@@ -53,8 +53,8 @@ class GptNeoX : public DecoderFamily {
   }
 
   bool ignores_tensor(std::string_view tensor, const TransformerSpec& spec) const override {
-    return DecoderFamily::ignores_tensor(tensor, spec) || (spec.tied_head && tensor == "embed_out.weight") ||
-           tensor.ends_with(".attention.bias") || tensor.ends_with(".attention.masked_bias");
+    return DecoderFamily::ignores_tensor(tensor, spec) || tensor.ends_with(".attention.bias") ||
+           tensor.ends_with(".attention.masked_bias");
   }
 
  protected:

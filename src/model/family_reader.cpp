@@ -1,6 +1,7 @@
 // ConfigReader: the keys of config.json that families share, and those that no family may overlook. family_rope.cpp has
 // what concerns RoPE.
 #include <algorithm>
+#include <cmath>
 #include <string_view>
 #include <utility>
 
@@ -61,16 +62,18 @@ const json* ConfigReader::raw(const char* key) {
 std::optional<std::int64_t> ConfigReader::optional_integer(const char* key) {
   const json* value = raw(key);
   if (!value) return std::nullopt;
-  if (!value->is_number_integer() || value->get<double>() > 1e15)
+  const double number = value->is_number() ? value->get<double>() : HUGE_VAL;
+  if (std::abs(number) > 1e15 || std::floor(number) != number)
     refuse(fmt::format("{} must be an integer; it is {}", key, value->dump()));
-  return value->get<std::int64_t>();
+  if (!value->is_number_integer()) whole_.insert(fmt::format("{} {}", key, value->dump()));
+  return static_cast<std::int64_t>(number);
 }
 
 std::int64_t ConfigReader::integer(const char* key, std::optional<std::int64_t> fallback, std::int64_t minimum) {
   const std::optional<std::int64_t> value = optional_integer(key);
   if (!value && !fallback) refuse(fmt::format("the key {} is missing", key));
   const std::int64_t result = value ? *value : *fallback;
-  if (!holds(key)) defaults_ += fmt::format("{}{} {}", defaults_.empty() ? "" : ", ", key, result);
+  if (!value) take_default(key, std::to_string(result));
   if (result < minimum) refuse(fmt::format("{} must be at least {}; it is {}", key, minimum, result));
   return result;
 }
@@ -85,19 +88,30 @@ std::int64_t ConfigReader::layer_count(const char* key, std::int64_t fallback) {
 double ConfigReader::number(const char* key, double fallback) {
   const json* value = raw(key);
   if (value && !value->is_number()) refuse(fmt::format("{} must be a number; it is {}", key, value->dump()));
+  // 0 and 1 are what a model without that key has.
+  if (!value && fallback != 0 && fallback != 1) take_default(key, fmt::format("{}", fallback));
   return value ? value->get<double>() : fallback;
 }
 
 bool ConfigReader::boolean(const char* key, bool fallback) {
   const json* value = raw(key);
   if (value && !value->is_boolean()) refuse(fmt::format("{} must be true or false; it is {}", key, value->dump()));
+  if (!value && fallback) take_default(key, "true");
   return value ? value->get<bool>() : fallback;
 }
 
 std::string ConfigReader::text(const char* key, const char* fallback) {
   const json* value = raw(key);
   if (value && !value->is_string()) refuse(fmt::format("{} must be a text; it is {}", key, value->dump()));
+  if (!value) take_default(key, fallback);
   return value ? value->get<std::string>() : fallback;
+}
+
+void ConfigReader::take_default(const char* key, const std::string& value) {
+  // A key may be asked for twice, or another of its names be there instead: what was read first is what was meant.
+  for (const auto& [known, taken] : defaults_)
+    if (known == key) return;
+  defaults_.emplace_back(key, fmt::format("{} {}{}", key, value, holds(key) ? " (from null)" : ""));
 }
 
 Activation ConfigReader::activation(const char* key, const char* fallback) {
@@ -210,9 +224,14 @@ std::vector<std::string> ConfigReader::notes() const {
   std::vector<std::string> notes = notes_;
   if (!dropouts_.empty())
     notes.push_back(fmt::format("{}: ignored {}: training is without dropout", origin_, dropouts_));
-  if (!defaults_.empty())
-    notes.push_back(
-        fmt::format("{}: keys that it does not have, at the {} family's defaults: {}", origin_, family_, defaults_));
+  std::vector<std::string> taken;
+  for (const auto& [key, text] : defaults_) taken.push_back(text);
+  if (!taken.empty())
+    notes.push_back(fmt::format("{}: keys that it does not have, at the {} family's defaults: {}", origin_, family_,
+                                join_names(taken)));
+  if (!whole_.empty())
+    notes.push_back(fmt::format("{}: numbers with a fraction of zero, taken as integers: {}", origin_,
+                                join_names({whole_.begin(), whole_.end()})));
   std::vector<std::string> unread;
   for (const auto& [key, value] : config_.items())
     if (!read_.contains(key)) unread.push_back(key);

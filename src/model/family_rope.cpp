@@ -31,7 +31,9 @@ constexpr std::string_view meaningful[] = {"rope_type",
                                            "high_freq_factor",
                                            "attention_factor",
                                            "max_position_embeddings"};
-/// What published files hold and transformers reads with no type.
+/// What other programs read, with other results.
+constexpr std::string_view elsewhere[] = {"mrope_section", "mrope_interleaved", "alpha", "beta", "rope_percent"};
+/// What published files hold and transformers reads with no type, though it looks like what it reads.
 constexpr std::string_view foreign[] = {"finetuned", "attn_factor", "extrapolation_factor"};
 
 /// One object of RoPE parameters, read key by key.
@@ -70,7 +72,8 @@ class RopeTable {
     return value ? value->get<bool>() : fallback;
   }
 
-  /// Refuses what means something to nobody that we know; the others are named, one line each.
+  /// Refuses what means something elsewhere, and what looks like a key that was mistyped; the others are named, one
+  /// line each.
   std::vector<std::string> finish(const std::string& type, const RopeSpec& rope) {
     std::vector<std::string> notes;
     for (const auto& item : table_.items()) {
@@ -80,9 +83,14 @@ class RopeTable {
       const auto is_in = [&](const auto& list) {
         return std::find(std::begin(list), std::end(list), key) != std::end(list);
       };
-      if (!is_in(meaningful) && !is_in(foreign))
-        config_.refuse(fmt::format("{}.{} is not known with RoPE type {}; remove it if it changes nothing. Read are {}",
-                                   name_, key, type, join_names(known_)));
+      const bool known = is_in(meaningful) || is_in(foreign);
+      const std::string near =
+          known ? "" : nearest_name(key, std::vector<std::string>(std::begin(meaningful), std::end(meaningful)));
+      if (is_in(elsewhere) || !near.empty())
+        config_.refuse(fmt::format(
+            "{}.{} is not known with RoPE type {}{}; remove it if it changes nothing. Read are {}", name_, key, type,
+            near.empty() ? " and may change what is computed" : fmt::format(" (did you mean {}?)", near),
+            join_names(known_)));
       notes.push_back(fmt::format("{}.{} {} is not read with RoPE type {}, as in transformers", name_, key,
                                   value.dump().substr(0, 60), type));
       if (key == "attn_factor")
@@ -139,8 +147,13 @@ RopeSpec ConfigReader::rope(std::int64_t head_dim, std::int64_t max_positions, c
                                : empty);
 
   RopeSpec rope;
-  rope.theta = table.number("rope_theta", number(keys.theta_key, keys.theta));
-  const double part = table.number("partial_rotary_factor", number(keys.part_key, keys.part.value_or(1.0)));
+  // In the table, or beside it; only what is in neither is the family's default.
+  const auto either = [&](const char* inside, const char* beside, double fallback) {
+    raw(beside);
+    return table.find(inside) ? table.number(inside, {}) : number(beside, fallback);
+  };
+  rope.theta = either("rope_theta", keys.theta_key, keys.theta);
+  const double part = either("partial_rotary_factor", keys.part_key, keys.part.value_or(1.0));
   if (!keys.part && part != 1) refuse(fmt::format("{} is {}; supported is 1", keys.part_key, part));
   if (!(part >= 0 && part <= 1)) refuse(fmt::format("{} is {}; it must lie between 0 and 1", keys.part_key, part));
   rope.rotary_dim = static_cast<std::int64_t>(static_cast<double>(head_dim) * part);

@@ -1,6 +1,7 @@
 #include "model/huggingface.h"
 
 #include <algorithm>
+#include <charconv>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -108,8 +109,52 @@ std::vector<std::string> supported_families() {
   return names;
 }
 
+namespace {
+
+/// Python's json module writes NaN, Infinity and 1e999 for numbers that JSON does not have. As texts they do no harm
+/// where nothing reads them, and are refused by name where something does.
+std::string with_quoted_numbers(std::string_view text) {
+  std::string result;
+  bool inside = false;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::string_view rest = text.substr(at);
+    std::size_t count = 1;
+    if (inside) {
+      count = rest[0] == '\\' ? std::min<std::size_t>(2, rest.size()) : 1;
+      inside = rest[0] != '"';
+    } else if (rest[0] == '"') {
+      inside = true;
+    } else if (rest[0] == '-' || (rest[0] >= '0' && rest[0] <= '9')) {
+      count = std::min(rest.find_first_not_of("+-.0123456789eE", 1), rest.size());
+      const bool infinite = rest.starts_with("-Infinity");
+      if (infinite) count = 9;
+      double value = 0;
+      const auto read = std::from_chars(rest.data(), rest.data() + count, value);
+      const bool beyond = read.ec == std::errc::result_out_of_range && rest.find("e-") >= count;
+      if (infinite || beyond) {
+        result += fmt::format("\"{}\"", rest.substr(0, count));
+        at += count;
+        continue;
+      }
+    } else {
+      for (const std::string_view word : {"NaN", "Infinity"})
+        if (rest.starts_with(word)) {
+          result += fmt::format("\"{}\"", word);
+          count = 0;
+          at += word.size();
+          break;
+        }
+    }
+    result += rest.substr(0, count);
+    at += count;
+  }
+  return result;
+}
+
+}  // namespace
+
 LoadedModel parse_model(const std::string& text, const std::string& origin) {
-  const json config = parse_json(text, origin);
+  const json config = parse_json(with_quoted_numbers(text), origin);
   if (!config.is_object()) fail("{}: a model's JSON must be an object", origin);
   const auto type = config.find("model_type");
   const std::string name = type != config.end() && type->is_string() ? type->get<std::string>() : "";

@@ -11,39 +11,12 @@
 #include "base/log.h"
 #include "io/safetensors.h"
 #include "model/huggingface.h"
+#include "run/dropped_tensors.h"
+#include "run/stored_numbers.h"
 #include "run/tensor_names.h"
 
 namespace longhaul {
 namespace {
-
-// The element types of weight files that we convert.
-enum class Stored : std::uint8_t { float64, float32, bfloat16, float16 };
-
-std::optional<Stored> stored_type(std::string_view name) {
-  if (name == "F64") return Stored::float64;
-  if (name == "F32") return Stored::float32;
-  if (name == "BF16") return Stored::bfloat16;
-  if (name == "F16") return Stored::float16;
-  return std::nullopt;
-}
-
-// IEEE half precision: 1 sign bit, 5 bits of exponent (bias 15), 10 of fraction. Every value is exact in float.
-float from_half(std::uint16_t bits) {
-  const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
-  const std::uint32_t exponent = bits >> 10 & 0x1fu, fraction = bits & 0x3ffu;
-  if (exponent == 0x1fu) return std::bit_cast<float>(sign | 0x7f800000u | fraction << 13);
-  if (exponent != 0) return std::bit_cast<float>(sign | (exponent + 112) << 23 | fraction << 13);
-  const float magnitude = static_cast<float>(fraction) * 0x1p-24f;  // zero and subnormal
-  return sign ? -magnitude : magnitude;
-}
-
-// Tensors in a file are not aligned.
-template <typename T>
-T load(const std::byte* from) {
-  T value;
-  std::memcpy(&value, from, sizeof(T));
-  return value;
-}
 
 struct Entry {
   WeightMapping mapping;
@@ -53,23 +26,6 @@ struct Entry {
 };
 
 constexpr std::int64_t buffer_bytes = std::int64_t{4} << 20;
-
-template <typename T>
-void convert(const std::byte* from, Stored type, std::int64_t count, std::int64_t stride, T* target) {
-  const auto each = [&](std::int64_t width, auto element) {
-    for (std::int64_t i = 0; i < count; ++i) target[i * stride] = static_cast<T>(element(from + i * width));
-  };
-  switch (type) {
-    case Stored::float64:
-      return each(8, load<double>);
-    case Stored::float32:
-      return each(4, load<float>);
-    case Stored::bfloat16:
-      return each(2, [](const std::byte* at) { return static_cast<float>(load<bfloat16>(at)); });
-    case Stored::float16:
-      return each(2, [](const std::byte* at) { return from_half(load<std::uint16_t>(at)); });
-  }
-}
 
 // Elements [begin, end) of a parameter that its tensor holds transposed: the file's rows are our columns. A row's part
 // is read alone when it is a small one of a long row; else whole rows are, many at once.
@@ -143,26 +99,6 @@ Entry find_entry(const SafetensorsReader& reader, const std::string& path, const
   return {mapping, tensor, *type};
 }
 
-// A file may hold the head of a model that has none of its own. It must then be the embedding, or the model is another.
-void refuse_other_head(const SafetensorsReader& reader, const SafetensorsTensor& head, const Entry& embedding) {
-  const SafetensorsTensor& table = *embedding.tensor;
-  bool equal = head.shape == table.shape && head.dtype == table.dtype;
-  std::vector<std::byte> one(static_cast<std::size_t>(buffer_bytes)), other(one.size());
-  for (std::int64_t at = 0; equal && at < head.bytes; at += buffer_bytes) {
-    const std::int64_t bytes = std::min(buffer_bytes, head.bytes - at);
-    reader.read(head, at, one.data(), bytes);
-    reader.read(table, at, other.data(), bytes);
-    equal = std::memcmp(one.data(), other.data(), static_cast<std::size_t>(bytes)) == 0;
-  }
-  if (!equal)
-    fail(
-        "{}: tensor '{}' ({} {}) is not equal to '{}' ({} {}), but the configuration ties the two (tie_word_embeddings "
-        "is "
-        "true, by the file or by the family's default): set it to false to train the head of its own, or remove that "
-        "tensor",
-        head.file, head.name, head.dtype, shape_text(head.shape), table.name, table.dtype, shape_text(table.shape));
-}
-
 }  // namespace
 
 ParameterSource weights_source(const std::filesystem::path& path, const TransformerSpec& spec,
@@ -172,6 +108,7 @@ ParameterSource weights_source(const std::filesystem::path& path, const Transfor
   const TensorNames names(files->reader, mappings);
   if (!names.difference().empty()) log_info("{}: {}", path.string(), names.difference());
   std::set<std::string_view> used;
+  DroppedTensors dropped(files->reader, spec);
   for (const WeightMapping& mapping : mappings) {
     const Entry entry = find_entry(files->reader, path.string(), mapping, family, names);
     used.insert(entry.tensor->name);
@@ -185,9 +122,9 @@ ParameterSource weights_source(const std::filesystem::path& path, const Transfor
           "{}: tensor '{}' of shape {} is none of the model's ({} family): the weights and the configuration do not "
           "belong together",
           tensor.file, name, shape_text(tensor.shape), family);
-    if (spec.tied_head && name.ends_with("lm_head.weight"))
-      refuse_other_head(files->reader, tensor, files->entries.at("embedding.tokens"));
+    dropped.check(usual, tensor, *files->entries.at("embedding.tokens").tensor);
   }
+  if (const std::string text = dropped.summary(); !text.empty()) log_info("{}: {}", path.string(), text);
   return [files](const std::string& name, std::int64_t begin, std::int64_t end, DType dtype, void* target) {
     const auto found = files->entries.find(name);
     LONGHAUL_CHECK(found != files->entries.end(), "no parameter {}", name);

@@ -210,18 +210,29 @@ TEST_CASE("GPT-2: layer norm, learned positions, plain MLP, biases, tied head") 
 
 TEST_CASE("what is ignored is noted, what is unsupported refused with what is supported") {
   json config = config_of("gpt2");
-  CHECK(load(config).notes.empty());
+  REQUIRE(load(config).notes.size() == 1);
+  CHECK_THAT(load(config).notes[0], Contains("at the gpt2 family's defaults") && Contains("scale_attn_weights true"));
+  config["scale_attn_weights"] = config["tie_word_embeddings"] = true;
+  config["n_inner"] = 128;
+  config["activation_function"] = "gelu_new";
+  config["initializer_range"] = 0.02;
+  for (const std::string& note : load(config).notes) FAIL_CHECK(note);
   config["resid_pdrop"] = 0.1;
   config["attn_pdrop"] = 0.2;
   REQUIRE(load(config).notes.size() == 1);
   CHECK_THAT(load(config).notes[0], Contains("resid_pdrop 0.1, attn_pdrop 0.2") && Contains("without dropout"));
   config["my_key"] = 3;
   CHECK(load(config).notes.size() == 2);
+  config.erase("my_key");
+  config["n_inner"] = nullptr;
+  REQUIRE(load(config).notes.size() == 2);
+  CHECK_THAT(load(config).notes[1], Contains("defaults: n_inner 128 (from null)"));
   config = config_of("llama");
   config["eos_token_id"] = {1, 2};
   config["pretraining_tp"] = 1;
   config["torch_dtype"] = "bfloat16";
-  CHECK(load(config).notes.empty());
+  config["initializer_range"] = 0.02;
+  for (const std::string& note : load(config).notes) FAIL_CHECK(note);
   config.erase("hidden_size");
   config.erase("num_hidden_layers");
   REQUIRE(load(config).notes.size() == 1);
@@ -267,7 +278,7 @@ TEST_CASE("what a family can express is exported as that family and reads back t
     CHECK(exported.why_not.empty());
     const LoadedModel again = parse_model(exported.text, "export");
     CHECK(again.spec == model.spec);
-    CHECK(again.notes.empty());
+    for (const std::string& note : again.notes) FAIL_CHECK(note);
     const json text = json::parse(exported.text);
     CHECK(text["eos_token_id"] == json({3, 4}));
     CHECK(text["torch_dtype"] == "bfloat16");
@@ -370,8 +381,49 @@ TEST_CASE("parameters of RoPE that transformers does not read are named, and tho
   config["rope_scaling"]["finetuned"] = true;
   REQUIRE_FALSE(load(config).notes.empty());
   CHECK_THAT(load(config).notes[0], Contains("rope_scaling.finetuned"));
-  config["rope_scaling"]["finetuned_by"] = "us";
-  CHECK_THAT(message(config), Contains("rope_scaling.finetuned_by is not known") && Contains("remove it"));
+  config["rope_scaling"]["made_by"] = "us";
+  REQUIRE(load(config).notes.size() >= 2);
+  CHECK_THAT(load(config).notes[1], Contains("rope_scaling.made_by \"us\" is not read"));
+  config["rope_scaling"]["beta_fist"] = 30;
+  CHECK_THAT(message(config), Contains("rope_scaling.beta_fist is not known") && Contains("did you mean beta_fast?") &&
+                                  Contains("remove it"));
+}
+
+TEST_CASE("numbers as Python writes them: whole ones with a fraction, and what JSON has no number for") {
+  json config = config_of("llama");
+  const TransformerSpec spec = load(config).spec;
+  config["hidden_size"] = config["hidden_size"].get<double>();
+  CHECK(load(config).spec == spec);
+  CHECK_THAT(load(config).notes.back(), Contains("taken as integers: hidden_size 32.0"));
+  config["hidden_size"] = 32.5;
+  CHECK_THAT(message(config), Contains("hidden_size must be an integer; it is 32.5"));
+  config = config_of("llama");
+  const auto with = [&](const std::string& more) {
+    std::string text = config.dump();
+    return text.substr(0, text.size() - 1) + ", " + more + "}";
+  };
+  for (const char* value : {"NaN", "Infinity", "-Infinity", "1e999", "-1e999", "[0.0, Infinity]", "\"NaN\\\" NaN\""})
+    CHECK(parse_model(with("\"time_step_limit\": " + std::string(value)), "config.json").spec == spec);
+  CHECK(parse_model("\xef\xbb\xbf" + config.dump(), "config.json").spec == spec);
+  config.erase("rms_norm_eps");
+  for (const char* value : {"NaN", "Infinity", "1e999"})
+    CHECK_THROWS_WITH(parse_model(with("\"rms_norm_eps\": " + std::string(value)), "config.json"),
+                      Contains("rms_norm_eps must be a number; it is \"" + std::string(value)));
+  CHECK_NOTHROW(parse_model(with("\"time_step_limit\": [1e-400, 1]"), "config.json"));
+}
+
+TEST_CASE("a head_dim other than hidden size / heads is read or refused in every family") {
+  for (const std::string& family : hub_families) {
+    INFO(family);
+    json config = config_of(family);
+    const std::int64_t usual = load(config).spec.layer(0).attention.head_dim;
+    config["head_dim"] = 2 * usual;
+    const std::string result = message(config);
+    if (result == "accepted")
+      CHECK(load(config).spec.layer(0).attention.head_dim == 2 * usual);
+    else
+      CHECK_THAT(result, Contains("head_dim"));
+  }
 }
 
 TEST_CASE("Phi-3: longrope in its old spellings, with the original length beside it") {
