@@ -292,7 +292,7 @@ struct Api {
 
   // ---- libraries
   int (*matmul)(const Matmul* call, Stream stream);  ///< cuBLASLt; in the emulator loops on the host
-  // null in the emulator, and where the library was built without nccl.h
+  // null in the emulator, and where the library was built without NCCL
   int (*nccl_unique_id)(char id[128]);
   int (*nccl_create)(const char id[128], std::int32_t rank, std::int32_t ranks, void** communicator);
   int (*nccl_destroy)(void* communicator);

@@ -15,7 +15,6 @@
 
 namespace longhaul {
 
-enum class DataFormat : std::uint8_t { text, jsonl, llmc, megatron, datatrove };
 enum class Tokenizer : std::uint8_t { bytes };
 enum class OptimizerName : std::uint8_t { adamw };
 enum class DecayType : std::uint8_t { linear, cosine, constant, wsd };
@@ -49,7 +48,7 @@ struct Experiment {
   struct Data {
     bool operator==(const Data&) const = default;
     std::vector<std::filesystem::path> files;
-    DataFormat format{};
+    std::string format;  ///< the name of one that is registered (config/data_format.h)
     Tokenizer tokenizer{};
     std::optional<std::int64_t> eos_token;  ///< none: auto; -1: documents have no end token
     std::vector<std::filesystem::path> validation_files;

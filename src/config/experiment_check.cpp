@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "config/data_format.h"
 #include "config/experiment_keys.h"
 
 namespace longhaul {
@@ -51,12 +52,11 @@ void check_experiment(const Experiment& e) {
           *global, micro, *data, micro * *data);
   }
 
-  if (e.data.mask_prompt && e.data.format != DataFormat::jsonl)
+  if (e.data.mask_prompt && !data_format(e.data.format).prompts)
     fail(
-        "data.mask_prompt is true, but data.format is {}, which has no prompts; it is for jsonl (datatrove files say "
-        "by "
+        "data.mask_prompt is true, but data.format is {}, which has no prompts; it is for {} (datatrove files say by "
         "their .loss what is learned)",
-        value_of(e, "data.format"));
+        e.data.format, name_data_formats(&DataFormat::prompts));
 
   for (const auto& [name, split] : {std::pair{"parallelism.sequence", e.parallelism.sequence},
                                     std::pair{"parallelism.window_layers", e.parallelism.window_layers}})

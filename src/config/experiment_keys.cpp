@@ -4,6 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <deque>
+
+#include "config/data_format.h"
 
 namespace longhaul::config {
 namespace {
@@ -77,6 +80,36 @@ MapAccess packing() {
           "{mode: documents}"};
 }
 
+ChoiceAccess data_format_choice() {
+  return {[](const Experiment& e) {
+            const auto& all = data_formats();
+            return static_cast<int>(std::find(all.begin(), all.end(), &data_format(e.data.format)) - all.begin());
+          },
+          [](Experiment& e, int value) { e.data.format = data_formats()[static_cast<std::size_t>(value)]->name; }};
+}
+
+std::vector<std::string_view> data_format_names() {
+  std::vector<std::string_view> names;
+  for (const DataFormat* format : data_formats()) names.push_back(format->name);
+  return names;
+}
+
+// What depends on the formats that are registered is put together once, and lives as long as the table of keys.
+std::string_view keep(std::string text) {
+  static std::deque<std::string> texts;
+  return texts.emplace_back(std::move(text));
+}
+
+std::string_view format_meanings() {
+  std::vector<std::string> texts;
+  for (const DataFormat* format : data_formats()) texts.push_back(fmt::format("{}: {}", format->name, format->meaning));
+  return keep(fmt::format("{}.", fmt::join(texts, "; ")));
+}
+
+std::string_view of_formats(fmt::format_string<const std::string&> text, const std::string& formats) {
+  return keep(fmt::format(text, formats));
+}
+
 using E = Experiment;
 constexpr double unbounded = std::numeric_limits<double>::infinity();
 constexpr Limits at_least(double minimum) {
@@ -108,40 +141,34 @@ std::vector<Key> make_keys() {
        "Training data, read in this order: files, patterns in quotes (\"shards/*.bin\") and folders, which stand for "
        "the files in "
        "them with the format's ending, sorted by name. Training needs at least one file."},
-      {"data",
-       "format",
-       choice<&E::data, &E::Data::format>(),
-       "text",
-       "text: UTF-8 text, tokenized while reading; jsonl: a JSON object a line, each a document, with the field "
-       "`text`, "
-       "or `prompt` and `completion`; llmc: llm.c `.bin`; megatron: `.bin` with `.idx` beside it; datatrove: `.ds` "
-       "with "
-       "its `.index` and optional `.loss`.",
-       {},
-       {"text", "jsonl", "llmc", "megatron", "datatrove"}},
+      {"data", "format", data_format_choice(), "text", format_meanings(), {}, data_format_names()},
       {"data",
        "tokenizer",
        choice<&E::data, &E::Data::tokenizer>(),
        "bytes",
-       "For formats text and jsonl. bytes: token ids 0-255 are the bytes themselves.",
+       of_formats("For data.format {}. bytes: token ids 0-255 are the bytes themselves.",
+                  name_data_formats(&DataFormat::text)),
        {},
        {"bytes"}},
       {"data", "eos_token", member<&E::data, &E::Data::eos_token>, "auto",
-       "For formats text and jsonl: the token id that stands between files, or after every line; -1: none does. auto: "
-       "256 when the vocabulary holds it, otherwise none. Files of tokens have their own.",
+       of_formats(
+           "For data.format {}: the token id that stands between files, or after every line; -1: none does. auto: 256 "
+           "when the vocabulary holds it, otherwise none. Files of tokens have their own.",
+           name_data_formats(&DataFormat::text)),
        at_least(-1)},
       {"data", "validation_files", member<&E::data, &E::Data::validation_files>, "[]",
        "Validation data in the same format. Empty: no validation."},
       {"data", "mask_prompt", member<&E::data, &E::Data::mask_prompt>, "false",
-       "For format jsonl. true: tokens of a `prompt` are no labels: they are read, and not learned. Lines with a "
-       "`text` "
-       "have no prompt and are learned whole; data in which no line has a prompt is refused."},
+       of_formats(
+           "For data.format {}. true: tokens of a `prompt` are no labels: they are read, and not learned. Lines with a "
+           "`text` have no prompt and are learned whole; data in which no line has a prompt is refused.",
+           name_data_formats(&DataFormat::prompts))},
       {"data", "packing", packing(), "none",
-       "none: tokens of a sample attend to all before them, whatever document they are of. {mode: documents}: "
-       "attention "
-       "and positions begin anew with each document, and no label is the next document's token; needs a format that "
-       "says where documents end (text: a file is one; jsonl: a line; megatron; datatrove with its index). A document "
-       "that does not fit a sample is split."},
+       of_formats(
+           "none: tokens of a sample attend to all before them, whatever document they are of. {{mode: documents}}: "
+           "attention and positions begin anew with each document, and no label is the next document's token; needs a "
+           "format that says where documents end: {}. A document that does not fit a sample is split.",
+           name_document_formats())},
 
       {"training",
        "seq_len",

@@ -5,25 +5,20 @@
 
 #include "base/error.h"
 #include "data/expand_files.h"
-#include "data/token_file.h"
+#include "data/format.h"
 
 namespace longhaul {
 
 struct TokenDataset::Part {
   std::int64_t begin = 0;  // in the stream
-  TokenFile file;
-  std::int64_t end() const { return begin + file.size(); }
+  std::unique_ptr<TokenFile> file;
+  std::int64_t end() const { return begin + file->size(); }
 };
 
 void TokenSource::read_loss_mask(std::int64_t, std::int64_t count, std::uint8_t* mask) const {
   std::memset(mask, 1, static_cast<std::size_t>(count));
 }
 void TokenSource::document_ends(std::int64_t, std::int64_t, std::vector<std::int64_t>&) const {}
-
-const std::vector<std::string>& dataset_formats() {
-  static const std::vector<std::string> names = {"text", "jsonl", "llmc", "megatron", "datatrove"};
-  return names;
-}
 
 TokenDataset::TokenDataset(const DatasetOptions& options) : vocabulary_(options.vocabulary) {
   LONGHAUL_CHECK(vocabulary_ > 0, "a dataset for a vocabulary of {}", vocabulary_);
@@ -35,32 +30,18 @@ TokenDataset::TokenDataset(const DatasetOptions& options) : vocabulary_(options.
     end_token = static_cast<std::int32_t>(*options.eos_token);
   else if (!options.eos_token && vocabulary_ >= 257)
     end_token = 256;
-  if (options.mask_prompt && options.format != "jsonl")
-    fail("data.mask_prompt is true, but data.format {} has no prompts; it is for jsonl", options.format);
-  const bool text = options.format == "text";
+  const FormatReader& format = find_format(options.format);
+  if (options.mask_prompt && !format.prompts)
+    fail("data.mask_prompt is true, but data.format {} has no prompts; it is for {}", options.format,
+         name_data_formats(&DataFormat::prompts));
   const std::vector<std::string> files = expand_files(options.files, options.format);
   for (const auto& path : files) {
     auto part = std::make_unique<Part>();
     part->begin = size_;
-    if (text)
-      part->file = open_text(path);
-    else if (options.format == "jsonl")
-      part->file = open_jsonl(path, end_token, options.mask_prompt);
-    else if (options.format == "llmc")
-      part->file = open_llmc(path);
-    else if (options.format == "megatron")
-      part->file = open_megatron(path);
-    else if (options.format == "datatrove")
-      part->file = open_datatrove(path, vocabulary_);
-    else
-      fail("data.format '{}' is not one of {}", options.format, fmt::join(dataset_formats(), ", "));
-    const bool last = &path == &files.back();
-    if (text && !last) part->file.separator = end_token;
+    part->file = format.open(path, {vocabulary_, end_token, options.mask_prompt, &path == &files.back()});
     size_ = part->end();
-    if (part->file.jsonl) {
-      prompt_tokens_ += part->file.jsonl->prompt_tokens();
-      lone_surrogates_ += part->file.jsonl->lone_surrogates();
-    }
+    prompt_tokens_ += part->file->prompt_tokens();
+    lone_surrogates_ += part->file->lone_surrogates();
     parts_.push_back(std::move(part));
   }
   if (options.mask_prompt && prompt_tokens_ == 0)
@@ -84,7 +65,7 @@ void TokenDataset::read(std::int64_t begin, std::int64_t count, std::int32_t* to
   while (count > 0) {
     const Part& part = part_of(begin);
     const std::int64_t here = std::min(count, part.end() - begin);
-    part.file.read(begin - part.begin, here, vocabulary_, tokens);
+    part.file->read(begin - part.begin, here, vocabulary_, tokens);
     begin += here;
     count -= here;
     tokens += here;
@@ -92,7 +73,7 @@ void TokenDataset::read(std::int64_t begin, std::int64_t count, std::int32_t* to
 }
 
 bool TokenDataset::has_loss_mask() const {
-  return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->file.has_loss_mask(); });
+  return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->file->has_loss_mask(); });
 }
 
 void TokenDataset::read_loss_mask(std::int64_t begin, std::int64_t count, std::uint8_t* mask) const {
@@ -101,7 +82,7 @@ void TokenDataset::read_loss_mask(std::int64_t begin, std::int64_t count, std::u
   while (count > 0) {
     const Part& part = part_of(begin);
     const std::int64_t here = std::min(count, part.end() - begin);
-    part.file.read_loss_mask(begin - part.begin, here, mask);
+    part.file->read_loss_mask(begin - part.begin, here, mask);
     begin += here;
     count -= here;
     mask += here;
@@ -109,16 +90,15 @@ void TokenDataset::read_loss_mask(std::int64_t begin, std::int64_t count, std::u
 }
 
 bool TokenDataset::has_documents() const {
-  return std::all_of(parts_.begin(), parts_.end(),
-                     [](const auto& part) { return part->file.index_kind != TokenFile::Index::none; });
+  return std::all_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->file->has_documents(); });
 }
 
 void TokenDataset::document_ends(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& ends) const {
   for (const auto& part : parts_) {
-    const TokenFile& file = part->file;
+    const TokenFile& file = *part->file;
     if (part->end() <= begin || part->begin >= end) continue;
     // The first document that ends after `begin`.
-    std::int64_t low = 0, high = file.documents;
+    std::int64_t low = 0, high = file.documents();
     while (low < high) {
       const std::int64_t middle = low + (high - low) / 2;
       if (part->begin + file.document_end(middle) > begin)
@@ -126,7 +106,7 @@ void TokenDataset::document_ends(std::int64_t begin, std::int64_t end, std::vect
       else
         low = middle + 1;
     }
-    for (; low < file.documents; ++low) {
+    for (; low < file.documents(); ++low) {
       const std::int64_t position = part->begin + file.document_end(low);
       if (position > end) break;
       if (ends.empty() || ends.back() < position) ends.push_back(position);  // an empty document ends where it began
@@ -140,8 +120,7 @@ void TokenDataset::validate(std::int64_t begin, std::int64_t end) const {
     const std::int64_t first = std::max(begin, part->begin) - part->begin;
     const std::int64_t last = std::min(end, part->end()) - part->begin;
     if (first >= last) continue;
-    part->file.validate_tokens(first, last, vocabulary_);
-    part->file.validate_index(first, last);
+    part->file->validate(first, last, vocabulary_);
   }
 }
 

@@ -1,15 +1,6 @@
 // Token datasets: files of several formats as one stream of token ids, memory-mapped.
 //
-// Formats (`data.format`):
-//   text       any bytes; a token is a byte, ids 0-255. Between files stands the end-of-document token: `eos_token`
-//   when
-//              set, else 256 when the vocabulary has it, else nothing.
-//   jsonl      an object a line, {"text": ...} or {"prompt": ..., "completion": ...}: see jsonl_file.h; tokens are
-//   bytes
-//              as of text, and the end-of-document token stands after every line.
-//   llmc       llm.c .bin: 256 int32 of header (magic 20240520: uint16 tokens; 20240801: uint32 tokens), then the
-//   tokens. megatron   PREFIX.bin + PREFIX.idx; either file or the prefix may be named. datatrove  NAME.ds (uint16 or
-//   uint32) with, where present, NAME.ds.index, NAME.ds.loss and NAME.ds.metadata.
+// Formats (`data.format`) are registered, each by its own file format_NAME.cpp, whose first lines describe it.
 // Several files follow each other in the order given. A name may be a pattern ("shards/*.bin") or a folder, which
 // stands for the files in it (expand_files.h).
 #pragma once
@@ -46,8 +37,8 @@ struct DatasetOptions {
   std::vector<std::string> files;
   std::string format;
   std::int64_t vocabulary = 0;
-  std::optional<std::int64_t> eos_token;  // text: the token between files; jsonl: after each line; -1: there is none
-  bool mask_prompt = false;               // jsonl: tokens of prompts are no labels (read_loss_mask)
+  std::optional<std::int64_t> eos_token;  // formats of text: ends a document; -1: there is none
+  bool mask_prompt = false;               // formats with prompts: their tokens are no labels (read_loss_mask)
 };
 
 class TokenDataset : public TokenSource {
@@ -84,8 +75,5 @@ class TokenDataset : public TokenSource {
   std::int64_t size_ = 0, prompt_tokens_ = 0, lone_surrogates_ = 0;
   std::int64_t vocabulary_ = 0;
 };
-
-/// The names that DatasetOptions::format accepts.
-const std::vector<std::string>& dataset_formats();
 
 }  // namespace longhaul

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "config/data_format.h"
 
 namespace longhaul {
 
@@ -23,8 +24,8 @@ SequenceLoader::SequenceLoader(const TokenSource& source, std::int64_t sequence_
   if (packing == Packing::documents && !source.has_documents())
     fail(
         "data.packing is {{mode: documents}}, which needs to know where documents end, and these files do not say; use "
-        "data.format text (a file is a document), jsonl (a line is), megatron, or datatrove with its .index, or "
-        "data.packing: none");
+        "a data.format that says it, {}, or data.packing: none",
+        name_document_formats());
 }
 
 std::int64_t SequenceLoader::fill(std::span<const std::int64_t> samples, std::span<const std::int32_t> order,

@@ -52,22 +52,6 @@ std::string first_difference(const Facts& mine, const Facts& theirs) {
   return "";
 }
 
-// A file and those that belong to it in its format; what does not exist is left out.
-void add_data(const fs::path& file, DataFormat format, std::set<fs::path>& files) {
-  const auto add = [&](const fs::path& one) {
-    std::error_code none;
-    if (fs::is_regular_file(one, none)) files.insert(one);
-  };
-  add(file);
-  if (format == DataFormat::megatron)
-    for (const char* ending : {".bin", ".idx"}) {
-      add(file.string() + ending);
-      add(fs::path(file).replace_extension(ending));
-    }
-  if (format == DataFormat::datatrove)
-    for (const char* ending : {".index", ".loss"}) add(file.string() + ending);
-}
-
 // Everything that may hold weights where `weights` points: the file and what an index names beside it, or the folder's.
 void add_weights(const fs::path& weights, std::set<fs::path>& files) {
   std::error_code none;
@@ -158,13 +142,13 @@ Facts file_facts(const RunSetup& setup) {
     groups.emplace_back(key, ordered);
   };
   const auto data = [&](const fs::path& file, std::set<fs::path>& files) {
-    add_data(file, experiment.data.format, files);
+    for (const auto& one : files_of_data(file, experiment.data.format)) files.insert(one);
   };
   // Patterns and folders stand for the files that a run reads.
   const auto expanded = [&](const std::vector<fs::path>& named) {
     std::vector<std::string> names;
     for (const fs::path& one : named) names.push_back(one.string());
-    const std::vector<std::string> files = expand_files(names, value_of(experiment, "data.format"));
+    const std::vector<std::string> files = expand_files(names, experiment.data.format);
     return std::vector<fs::path>(files.begin(), files.end());
   };
   add("data.files", expanded(experiment.data.files), data);

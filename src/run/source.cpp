@@ -31,7 +31,7 @@ DatasetOptions dataset_options(const RunSetup& setup, const std::vector<std::fil
   const Experiment& experiment = setup.experiment;
   DatasetOptions options;
   for (const auto& file : files) options.files.push_back(file.string());
-  options.format = value_of(experiment, "data.format");
+  options.format = experiment.data.format;
   options.vocabulary = setup.model.spec.vocabulary;
   options.eos_token = experiment.data.eos_token;
   options.mask_prompt = experiment.data.mask_prompt;

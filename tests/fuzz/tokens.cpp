@@ -1,9 +1,11 @@
-// Token files of every format with their companions. The first byte is the format; then come the tokens and up to three
-// companions (see Parts). Of what is taken every token, mask and document can be read, in pieces as at once.
+// Token files of every format with their companions. The first byte is the format, by its place among the names; then
+// come the tokens and what lies beside them (see Parts). Of what is taken every token, mask and document can be read,
+// in pieces as at once.
 #include <algorithm>
 #include <vector>
 
 #include "data/dataset.h"
+#include "data/format.h"
 #include "fuzz.h"
 
 using namespace longhaul;
@@ -35,19 +37,19 @@ void read_all(const DatasetOptions& options) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
-  static const std::vector<std::string> formats = {"text", "jsonl", "llmc", "megatron", "datatrove"};
+  const DataFormat& format = *data_formats()[data[0] % data_formats().size()];
   DatasetOptions options;
-  options.format = formats[data[0] % formats.size()];
+  options.format = format.name;
   options.vocabulary = data[0] & 0x40 ? 70000 : data[0] & 0x20 ? 257 : 100;
-  options.mask_prompt = options.format == "jsonl" && (data[0] & 0x80);
+  options.mask_prompt = format.prompts && (data[0] & 0x80);
   fuzz::Parts parts(fuzz::text(data + 1, size - 1));
-  for (const char* name : {"t.bin", "t.idx", "t.bin.index", "t.bin.loss", "t.bin.metadata"})
-    ::unlink((fuzz::folder() + "/" + name).c_str());
-  options.files = {fuzz::write("t.bin", parts.next())};
-  if (options.format == "megatron") fuzz::write("t.idx", parts.next());
-  if (options.format == "datatrove")
-    for (const char* name : {"t.bin.index", "t.bin.loss", "t.bin.metadata"})
-      if (const auto part = parts.next(); !part.empty()) fuzz::write(name, part);
+  const std::vector<std::string> files = find_format(format.name).files(fuzz::folder() + "/t.bin");
+  for (const auto& file : files) {
+    ::unlink(file.c_str());
+    const std::string part = parts.next();
+    if (!part.empty() || file == files.front()) fuzz::write(file.substr(fuzz::folder().size() + 1), part);
+  }
+  options.files = {files.front()};
   fuzz::taken([&] { read_all(options); });
   return 0;
 }

@@ -337,6 +337,30 @@ TEST_CASE("files that documents name in the source exist") {
   CHECK(names > 20);
 }
 
+TEST_CASE("what CONTRIBUTING shows of additions is as long as it says, within a tenth") {
+  const std::regex line(R"(^ (\S+\.(?:h|cpp))\s+\| +([0-9]+) \++$)"),
+      sum(R"(^ ([0-9]+) files? changed, ([0-9]+) insertions)");
+  std::istringstream stream(text_of(source() / "CONTRIBUTING.md"));
+  int shown = 0, files = 0, lines = 0;
+  std::smatch match;
+  for (std::string text; std::getline(stream, text);) {
+    if (std::regex_search(text, match, line)) {
+      INFO(match[1].str());
+      REQUIRE(fs::exists(source() / match[1].str()));
+      const std::string contents = text_of(source() / match[1].str());
+      CHECK(10 * std::count(contents.begin(), contents.end(), '\n') <= 11 * std::stoi(match[2].str()));
+      ++files;
+      lines += std::stoi(match[2].str());
+    } else if (std::regex_search(text, match, sum)) {
+      CHECK(files == std::stoi(match[1].str()));
+      CHECK(lines == std::stoi(match[2].str()));
+      files = lines = 0;
+      ++shown;
+    }
+  }
+  CHECK(shown >= 4);  // an op, a target, a family, a data format
+}
+
 TEST_CASE("files that comments name exist") {
   const std::regex name(
       R"((?:^|[^A-Za-z0-9_./<>*-])((?:[A-Za-z0-9_.-]+/)*[A-Za-z0-9_-]+\.(?:h|cpp|cu|cuh|md|sh|py)\b))");
