@@ -108,6 +108,30 @@ Api make_api() {
   api.cast = Guarded<cast>::call;
   api.strided_copy = GuardedCall<strided_copy>::call;
 
+  api.add = GuardedCall<add>::call;
+  api.scale = GuardedCall<scale>::call;
+  api.add_bias = GuardedCall<add_bias>::call;
+  api.column_sums_workspace = column_sums_workspace;
+  api.column_sums = GuardedCall<column_sums>::call;
+  api.expand_heads = GuardedCall<expand_heads>::call;
+  api.reduce_heads = GuardedCall<reduce_heads>::call;
+  api.add_rows = GuardedCall<add_rows>::call;
+  api.copy_table = Guarded<copy_table>::call;
+  api.scalar_constant = GuardedCall<scalar_constant>::call;
+  api.scalar_product = GuardedCall<scalar_product>::call;
+  api.clip_coefficient = GuardedCall<clip_coefficient>::call;
+  api.count_valid = GuardedCall<count_valid>::call;
+  api.generic_norm = GuardedCall<generic_norm>::call;
+  api.generic_norm_workspace = generic_norm_workspace;
+  api.generic_norm_gradient = GuardedCall<generic_norm_gradient>::call;
+  api.loss_rows = GuardedCall<loss_rows>::call;
+  api.loss_sum = GuardedCall<loss_sum>::call;
+  api.adamw_step = GuardedCall<adamw_step>::call;
+  api.generic_attention_forward = GuardedCall<generic_attention_forward>::call;
+  api.attention_delta = GuardedCall<attention_delta>::call;
+  api.generic_attention_backward = GuardedCall<generic_attention_backward>::call;
+  api.generic_merge = GuardedCall<generic_merge>::call;
+
   api.peer_workspace_bytes = peer_workspace_bytes;
   api.peer_all_to_all = GuardedGroup<peer_all_to_all>::call;
   api.peer_all_gather = GuardedGroup<peer_all_gather>::call;

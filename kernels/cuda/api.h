@@ -9,13 +9,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cuda/api_generic.h"
+
 namespace longhaul::cuda {
 
-constexpr std::int32_t kApiVersion = 2;  // changes with every change of this header
+constexpr std::int32_t kApiVersion = 3;  // changes with every change of this header
 constexpr int kMaximumRanks = 16;        // of a push collective
 
 using Stream = void*;
-enum class Type : std::int32_t { bfloat16 = 0, float32 = 1 };
 enum class Implementation : std::int32_t { automatic = 0, portable = 1, hopper = 2 };
 enum class Activation : std::int32_t { silu = 0, gelu = 1, gelu_tanh = 2, relu = 3 };
 
@@ -88,7 +89,7 @@ struct NormForward {
   void* sum;             ///< not null: receives x + residual (may be x or residual itself)
   const void *weight, *bias;
   void* y;
-  float *inverse_deviation, *mean;  ///< [rows], for the backward; mean only with `layer`
+  float *inverse_deviation, *mean;  ///< [rows], for the backward, or null; mean only with `layer`
 };
 struct NormBackward {
   std::int64_t rows;
@@ -96,12 +97,13 @@ struct NormBackward {
   Type type;
   const void* x;  ///< what was normalised (the sum)
   const void *weight, *dy;
-  const float *inverse_deviation, *mean;
-  const void* dresidual;  ///< not null: added to dx
+  const float *inverse_deviation, *mean;  ///< null: computed again, with `epsilon`
+  const void* dresidual;                  ///< not null: added to dx
   void* dx;
   float *dweight, *dbias;   ///< [columns]; dbias only with `layer`
   std::int32_t accumulate;  ///< add to dweight and dbias
   void* workspace;          ///< norm_workspace bytes
+  float epsilon;            ///< of the forward, where it left no statistics
 };
 
 // ---- rotary embedding. table [b, s, r] float32: r / 2 cosines, then r / 2 sines.
@@ -112,6 +114,9 @@ struct RopeTable {
   const double* inverse_frequencies;  ///< [r / 2]
   double scale;
   float* table;
+  /// Not 0: the scale of position p is (1 + growth log(1 + p / growth_length)) times `scale`, p / growth_length whole.
+  double growth;
+  std::int64_t growth_length;
 };
 /// Pairs (x[i], x[i + r / 2]) of the first r elements of each head are turned. The result may be written packed for an
 /// all-to-all over heads: destination rank = head / (heads / ranks), each rank's part [b, s, heads / ranks, d].
@@ -270,6 +275,32 @@ struct Api {
                         void* workspace, Stream stream);
   int (*cast)(const void* from, Type from_type, void* to, Type to_type, std::int64_t count, Stream stream);
   int (*strided_copy)(const StridedCopy* call, Stream stream);
+
+  // ---- generic kernels: api_generic.h
+  int (*add)(const Add* call, Stream stream);
+  int (*scale)(const Scale* call, Stream stream);
+  int (*add_bias)(const AddBias* call, Stream stream);
+  std::size_t (*column_sums_workspace)(std::int64_t rows, std::int64_t columns);
+  int (*column_sums)(const ColumnSums* call, Stream stream);
+  int (*expand_heads)(const Heads* call, Stream stream);
+  int (*reduce_heads)(const Heads* call, Stream stream);
+  int (*add_rows)(const AddRows* call, Stream stream);
+  /// The entries lie on the host and are read before the call returns.
+  int (*copy_table)(const CopyEntry* entries, std::int32_t count, Stream stream);
+  int (*scalar_constant)(const ScalarConstant* call, Stream stream);
+  int (*scalar_product)(const ScalarProduct* call, Stream stream);
+  int (*clip_coefficient)(const ClipCoefficient* call, Stream stream);
+  int (*count_valid)(const CountValid* call, Stream stream);
+  int (*generic_norm)(const GenericNorm* call, Stream stream);
+  std::size_t (*generic_norm_workspace)(std::int64_t rows, std::int64_t columns);
+  int (*generic_norm_gradient)(const GenericNormGradient* call, Stream stream);
+  int (*loss_rows)(const LossRows* call, Stream stream);
+  int (*loss_sum)(const LossSum* call, Stream stream);
+  int (*adamw_step)(const AdamWStep* call, Stream stream);
+  int (*generic_attention_forward)(const GenericAttentionForward* call, Stream stream);
+  int (*attention_delta)(const AttentionDelta* call, Stream stream);
+  int (*generic_attention_backward)(const GenericAttentionBackward* call, Stream stream);
+  int (*generic_merge)(const GenericMerge* call, Stream stream);
 
   // ---- push collectives: see collectives.cu for the protocol. Every rank calls the same ones in the same order;
   // `epoch` counts them from 1 and never resets. Each is push, signal and wait, queued as separate launches.

@@ -1,7 +1,7 @@
 // Embedding lookup, and its gradient without floating-point atomics: tokens are sorted by their id (a stable radix
 // sort), then each id's rows are added in the order of the tokens.
+#include "kernels/cuda/generic.cuh"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/vectors.cuh"
 
 namespace longhaul::cuda {
 namespace {
@@ -18,6 +18,14 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(256, 1) embedding_kernel(GPU_PARAMETER Embedding p)
   T* to = static_cast<T*>(p.out) + token * p.columns;
   for (int c = (gpu::thread_index() & 31) * kWidth<T>; c < p.columns; c += 32 * kWidth<T>)
     gpu::global_store(reinterpret_cast<uint4*>(to + c), gpu::global_load(reinterpret_cast<const uint4*>(row + c)));
+}
+
+// Any number of columns.
+GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) embedding_elements(GPU_PARAMETER Embedding p) {
+  for_each_element(p.tokens * p.columns, [&](std::int64_t i) {
+    const std::int64_t token = gpu::global_load(p.token + i / p.columns);
+    store_element(p.out, p.type, i, load_element(p.table, p.type, token * p.columns + i % p.columns));
+  });
 }
 
 struct SortParameters {
@@ -82,6 +90,7 @@ struct SegmentParameters {
   const void* dout;
   float* dtable;
   int tokens, columns;
+  Type type;
 };
 // A block that finds the first token of an id adds all of that id.
 template <typename T>
@@ -110,6 +119,18 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(128, 1) embedding_segments(GPU_PARAMETER SegmentPar
   }
 }
 
+GPU_KERNEL GPU_LAUNCH_BOUNDS(128, 1) embedding_segment_elements(GPU_PARAMETER SegmentParameters p) {
+  const int first = gpu::block_x(), id = gpu::global_load(p.id + first);
+  if (first && gpu::global_load(p.id + first - 1) == id) return;
+  for (int c = gpu::thread_index(); c < p.columns; c += 128) {
+    float sum = 0;
+    for (int i = first; i < p.tokens && gpu::global_load(p.id + i) == id; i++)
+      sum += load_element(p.dout, p.type, static_cast<std::int64_t>(gpu::global_load(p.place + i)) * p.columns + c);
+    float* to = p.dtable + static_cast<std::int64_t>(id) * p.columns + c;
+    gpu::global_store(to, gpu::global_load_mutable(to) + sum);
+  }
+}
+
 int width_of(Type type) {
   return type == Type::bfloat16 ? 8 : 4;
 }
@@ -117,8 +138,10 @@ int width_of(Type type) {
 }  // namespace
 
 void embedding(const Embedding& call, Stream stream) {
-  require(call.columns % width_of(call.type) == 0, "embedding: a row must be a multiple of 16 bytes");
   if (call.tokens == 0) return;
+  if (call.columns % width_of(call.type))
+    return gpu::launch(embedding_elements, dim3(elementwise_blocks(call.tokens * call.columns)), kElementwiseThreads, 0,
+                       call, native(stream));
   gpu::launch(call.type == Type::bfloat16 ? embedding_kernel<gpu::bfloat16> : embedding_kernel<float>,
               dim3(static_cast<unsigned>(divide_up<std::int64_t>(call.tokens, 8))), 256, 0, call, native(stream));
 }
@@ -128,7 +151,6 @@ std::size_t embedding_workspace(std::int64_t tokens, std::int32_t) {
 }
 
 void embedding_gradient(const EmbeddingGradient& call, Stream stream) {
-  require(call.columns % width_of(call.type) == 0, "embedding_gradient: a row must be a multiple of 16 bytes");
   require(call.tokens < 1 << 30 && call.workspace, "embedding_gradient: too many tokens, or workspace is null");
   if (call.tokens == 0) return;
   const int tokens = static_cast<int>(call.tokens);
@@ -144,7 +166,9 @@ void embedding_gradient(const EmbeddingGradient& call, Stream stream) {
     gpu::launch(sort_scatter, dim3(p.blocks), kSortBlock, kSortBlock * 4, p, native(stream));
     p.id = p.sorted_id, p.place = p.sorted_place;
   }
-  const SegmentParameters segments{p.id, p.place, call.dout, call.dtable, tokens, call.columns};
+  const SegmentParameters segments{p.id, p.place, call.dout, call.dtable, tokens, call.columns, call.type};
+  if (call.columns % width_of(call.type))
+    return gpu::launch(embedding_segment_elements, dim3(tokens), 128, 0, segments, native(stream));
   gpu::launch(call.type == Type::bfloat16 ? embedding_segments<gpu::bfloat16> : embedding_segments<float>, dim3(tokens),
               128, 0, segments, native(stream));
 }

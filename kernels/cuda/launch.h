@@ -59,6 +59,32 @@ void sum_of_squares(const void* x, Type type, std::int64_t count, std::int32_t a
 void cast(const void* from, Type from_type, void* to, Type to_type, std::int64_t count, Stream stream);
 void strided_copy(const StridedCopy& call, Stream stream);
 
+// the generic kernels: elementwise.cu, copy_table.cu, scalar.cu, norm_generic.cu, loss_rows.cu, optimizer.cu,
+// attention_generic.cu
+void add(const Add& call, Stream stream);
+void scale(const Scale& call, Stream stream);
+void add_bias(const AddBias& call, Stream stream);
+std::size_t column_sums_workspace(std::int64_t rows, std::int64_t columns);
+void column_sums(const ColumnSums& call, Stream stream);
+void expand_heads(const Heads& call, Stream stream);
+void reduce_heads(const Heads& call, Stream stream);
+void add_rows(const AddRows& call, Stream stream);
+void copy_table(const CopyEntry* entries, std::int32_t count, Stream stream);
+void scalar_constant(const ScalarConstant& call, Stream stream);
+void scalar_product(const ScalarProduct& call, Stream stream);
+void clip_coefficient(const ClipCoefficient& call, Stream stream);
+void count_valid(const CountValid& call, Stream stream);
+void generic_norm(const GenericNorm& call, Stream stream);
+std::size_t generic_norm_workspace(std::int64_t rows, std::int64_t columns);
+void generic_norm_gradient(const GenericNormGradient& call, Stream stream);
+void loss_rows(const LossRows& call, Stream stream);
+void loss_sum(const LossSum& call, Stream stream);
+void adamw_step(const AdamWStep& call, Stream stream);
+void generic_attention_forward(const GenericAttentionForward& call, Stream stream);
+void attention_delta(const AttentionDelta& call, Stream stream);
+void generic_attention_backward(const GenericAttentionBackward& call, Stream stream);
+void generic_merge(const GenericMerge& call, Stream stream);
+
 // collectives.cu
 std::size_t peer_workspace_bytes(std::int64_t payload_bytes);
 void peer_all_to_all(const PeerGroup& group, std::uint32_t epoch, const void* send, void* receive,

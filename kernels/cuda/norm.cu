@@ -68,7 +68,7 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kThreads, 1) norm_forward_kernel(GPU_PARAMETER Norm
       for (int i = 0; i < W; i++) squares += (value[c][i] - mean) * (value[c][i] - mean);
   squares = team_sum(squares, team, gpu::shared_base());
   const float inverse = gpu::inverse_square_root(squares * inverse_columns + p.epsilon);
-  if (live && lane == 0) {
+  if (live && lane == 0 && p.inverse_deviation) {
     gpu::global_store(p.inverse_deviation + row, inverse);
     if (LAYER) gpu::global_store(p.mean + row, mean);
   }
@@ -107,8 +107,8 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kThreads, 1) norm_backward_kernel(GPU_PARAMETER Nor
        row0 += static_cast<std::int64_t>(gpu::grid_x()) * rows_a_block) {
     const std::int64_t row = row0 + my_team, at = row * p.columns;
     const bool live = row < p.rows;
-    const float inverse = live ? gpu::global_load(p.inverse_deviation + row) : 0;
-    const float mean = live && LAYER ? gpu::global_load(p.mean + row) : 0;
+    float inverse = live && p.inverse_deviation ? gpu::global_load(p.inverse_deviation + row) : 0;
+    float mean = live && LAYER && p.inverse_deviation ? gpu::global_load(p.mean + row) : 0;
     uint4 x_packets[kChunks], dy_packets[kChunks];  // kept packed: half the registers
     float along = 0, total = 0;
 #pragma unroll
@@ -119,6 +119,28 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kThreads, 1) norm_backward_kernel(GPU_PARAMETER Nor
       x_packets[c] = gpu::global_load_mutable(reinterpret_cast<const uint4*>(static_cast<const T*>(p.x) + at + v * W));
       dy_packets[c] =
           gpu::global_load_mutable(reinterpret_cast<const uint4*>(static_cast<const T*>(p.dy) + at + v * W));
+    }
+    if (!p.inverse_deviation) {  // the row is here: its statistics need no memory
+      float sum = 0, squares = 0;
+      if (LAYER) {
+#pragma unroll
+        for (int c = 0; c < kChunks; c++) {
+          float x[W];
+          unpack<T>(x_packets[c], x);
+#pragma unroll
+          for (int i = 0; i < W; i++) sum += x[i];
+        }
+        mean = team_sum(sum, team, scratch) * inverse_columns;
+      }
+#pragma unroll
+      for (int c = 0; c < kChunks; c++) {
+        float x[W];
+        unpack<T>(x_packets[c], x);
+        if (c * team + lane < vectors)
+#pragma unroll
+          for (int i = 0; i < W; i++) squares += (x[i] - mean) * (x[i] - mean);
+      }
+      inverse = gpu::inverse_square_root(team_sum(squares, team, scratch) * inverse_columns + p.epsilon);
     }
 #pragma unroll
     for (int c = 0; c < kChunks; c++) {

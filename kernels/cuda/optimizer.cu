@@ -1,8 +1,8 @@
 // AdamW with fp32 master parameters, and the sum of squares behind gradient clipping.
 #include <cmath>
 
+#include "kernels/cuda/generic.cuh"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/vectors.cuh"
 
 namespace longhaul::cuda {
 namespace {
@@ -53,6 +53,33 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) adamw_kernel(GPU_PARAMETER 
   });
 }
 
+// With the scalars that the device holds: the formula of kernels/cpu, in its order.
+GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) adamw_step_kernel(GPU_PARAMETER AdamWStep p) {
+  const std::uint32_t shared = gpu::shared_base();
+  if (gpu::thread_index() == 0) {
+    const double rate = gpu::global_load(p.learning_rate), step = gpu::global_load(p.step);
+    const float decay = static_cast<float>(1 - rate * p.weight_decay);
+    const float size = static_cast<float>(rate / (1 - pow(p.beta1, step)));
+    const float root = static_cast<float>(sqrt(1 - pow(p.beta2, step)));
+    gpu::shared_store(shared, float4{decay, size, root, static_cast<float>(gpu::global_load(p.coefficient))});
+  }
+  gpu::block_sync();
+  const float4 scalars = gpu::shared_load<float4>(shared);
+  const float beta1 = static_cast<float>(p.beta1), beta2 = static_cast<float>(p.beta2),
+              rest1 = static_cast<float>(1 - p.beta1), rest2 = static_cast<float>(1 - p.beta2),
+              epsilon = static_cast<float>(p.epsilon);
+  for_each_element(p.count, [&](std::int64_t i) {
+    const float g = load_element(p.gradient, p.gradient_type, i) * scalars.w;
+    const float first = beta1 * gpu::global_load_mutable(p.first_moment + i) + rest1 * g;
+    const float second = beta2 * gpu::global_load_mutable(p.second_moment + i) + rest2 * g * g;
+    const float denominator = sqrtf(second) / scalars.z + epsilon;
+    gpu::global_store(p.first_moment + i, first);
+    gpu::global_store(p.second_moment + i, second);
+    gpu::global_store(p.parameter + i,
+                      gpu::global_load_mutable(p.parameter + i) * scalars.x - scalars.y * first / denominator);
+  });
+}
+
 struct SquareParameters {
   const void* x;
   std::int64_t count;
@@ -92,6 +119,12 @@ void adamw(const AdamW& call, Stream stream) {
       static_cast<float>(1 / std::sqrt(1 - std::pow(static_cast<double>(call.beta2), step)))};
   gpu::launch(call.gradient_type == Type::bfloat16 ? adamw_kernel<gpu::bfloat16> : adamw_kernel<float>,
               dim3(elementwise_blocks(call.count / 8)), kElementwiseThreads, 0, p, native(stream));
+}
+
+void adamw_step(const AdamWStep& call, Stream stream) {
+  require(call.coefficient && call.learning_rate && call.step, "adamw_step: a scalar is null");
+  if (call.count == 0) return;
+  gpu::launch(adamw_step_kernel, dim3(elementwise_blocks(call.count)), kElementwiseThreads, 128, call, native(stream));
 }
 
 std::size_t sum_of_squares_workspace() {

@@ -1,7 +1,7 @@
 // Rotary position embedding: the table of cosines and sines, made once a step, and the turning of heads, which can
 // write its result packed for an all-to-all.
+#include "kernels/cuda/generic.cuh"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/vectors.cuh"
 
 namespace longhaul::cuda {
 namespace {
@@ -13,9 +13,12 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) rope_table_kernel(GPU_PARAM
     const int i = static_cast<int>(at % half);
     // In double: at position 10^6 a float angle is off by 0.06.
     const double angle = gpu::global_load(p.position + token) * gpu::global_load(p.inverse_frequencies + i);
+    double scale = p.scale;
+    if (p.growth != 0)
+      scale *= 1 + p.growth * log1p(static_cast<double>(gpu::global_load(p.position + token) / p.growth_length));
     float* row = p.table + token * p.rotated;
-    gpu::global_store(row + i, static_cast<float>(p.scale * cos(angle)));
-    gpu::global_store(row + half + i, static_cast<float>(p.scale * sin(angle)));
+    gpu::global_store(row + i, static_cast<float>(scale * cos(angle)));
+    gpu::global_store(row + half + i, static_cast<float>(scale * sin(angle)));
   });
 }
 
@@ -61,6 +64,26 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) rope_kernel(GPU_PARAMETER R
   });
 }
 
+// Any sizes: one pair a thread, or one element of the rest.
+GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) rope_pairs_kernel(GPU_PARAMETER Rope p) {
+  const int half = p.rotated / 2, items = half + p.head_dim - p.rotated, rank_heads = p.heads / p.ranks;
+  const std::int64_t tokens = static_cast<std::int64_t>(p.batch) * p.rows;
+  for_each_element(tokens * p.heads * items, [&](std::int64_t at) {
+    const int item = static_cast<int>(at % items), head = static_cast<int>(at / items % p.heads);
+    const std::int64_t token = at / items / p.heads, from = (token * p.heads + head) * p.head_dim,
+                       to = ((head / rank_heads * tokens + token) * rank_heads + head % rank_heads) * p.head_dim;
+    if (item >= half) {
+      const int d = p.rotated + item - half;
+      return store_element(p.y, p.type, to + d, load_element(p.x, p.type, from + d));
+    }
+    const float first = load_element(p.x, p.type, from + item), second = load_element(p.x, p.type, from + half + item);
+    const float cosine = gpu::global_load(p.table + token * p.rotated + item);
+    const float sine = gpu::global_load(p.table + token * p.rotated + half + item), turn = p.inverse ? -sine : sine;
+    store_element(p.y, p.type, to + item, first * cosine - second * turn);
+    store_element(p.y, p.type, to + half + item, second * cosine + first * turn);
+  });
+}
+
 }  // namespace
 
 void rope_table(const RopeTable& call, Stream stream) {
@@ -71,14 +94,18 @@ void rope_table(const RopeTable& call, Stream stream) {
 
 void rope(const Rope& call, Stream stream) {
   const int width = call.type == Type::bfloat16 ? 8 : 4;
-  require(call.rotated > 0 && call.rotated <= call.head_dim && call.rotated % (2 * width) == 0 &&
-              call.head_dim % width == 0,
-          "rope: rotated must be a multiple of " + std::to_string(2 * width) + " up to head_dim, not " +
-              std::to_string(call.rotated));
+  require(call.rotated > 0 && call.rotated <= call.head_dim && call.rotated % 2 == 0,
+          "rope: rotated must be even and up to head_dim, not " + std::to_string(call.rotated));
   require(call.ranks >= 1 && call.heads % call.ranks == 0, "rope: packing needs heads to be a multiple of ranks, got " +
                                                                std::to_string(call.heads) + " and " +
                                                                std::to_string(call.ranks));
   require(call.ranks == 1 || call.x != call.y, "rope: a packed result cannot be in place");
+  if (call.rotated % (2 * width) || call.head_dim % width || !aligned(call.x) || !aligned(call.y)) {
+    const std::int64_t pairs = static_cast<std::int64_t>(call.batch) * call.rows * call.heads * call.head_dim;
+    if (pairs)
+      gpu::launch(rope_pairs_kernel, dim3(elementwise_blocks(pairs)), kElementwiseThreads, 0, call, native(stream));
+    return;
+  }
   const std::int64_t items = static_cast<std::int64_t>(call.batch) * call.rows * call.heads *
                              (call.rotated / 2 / width + (call.head_dim - call.rotated) / width);
   if (items == 0) return;

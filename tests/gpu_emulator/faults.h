@@ -54,6 +54,10 @@ enum PlantedFault {
   peer_epoch_behind,
   peer_sum_order,
   peer_single_buffer,
+  // the generic kernels
+  column_sums_first_lost,
+  loss_rows_label_overwritten,
+  generic_attention_window,
   last_fault
 };
 

@@ -66,18 +66,44 @@ TEMPLATE_TEST_CASE("norms forward and backward, with residuals", "", bfloat16, f
         if (layer) CHECK(difference(d_mean.values(), mean).largest < 1e-6);
 
         const DeviceArray<char> workspace(device().norm_workspace(shape.columns));
-        const cuda::NormBackward backward{shape.rows,      shape.columns,
-                                          layer,           type_of<T>,
-                                          d_sum.data(),    d_weight.data(),
-                                          d_dy.data(),     d_inverse.data(),
-                                          d_mean.data(),   d_dresidual.data(),
-                                          d_dx.data(),     d_dweight.data(),
-                                          d_dbias.data(),  1,
-                                          workspace.data()};
+        const cuda::NormBackward backward{shape.rows,
+                                          shape.columns,
+                                          layer,
+                                          type_of<T>,
+                                          d_sum.data(),
+                                          d_weight.data(),
+                                          d_dy.data(),
+                                          d_inverse.data(),
+                                          d_mean.data(),
+                                          d_dresidual.data(),
+                                          d_dx.data(),
+                                          d_dweight.data(),
+                                          d_dbias.data(),
+                                          1,
+                                          workspace.data(),
+                                          0};
         succeed(device().norm_backward(&backward, nullptr));
         CHECK(difference(d_dx.values(), dx).relative < tolerance<T>);
         CHECK(difference(d_dweight.values(), dweight).relative < 4e-6);
         if (layer) CHECK(difference(d_dbias.values(), dbias).relative < 4e-6);
+
+        // Without statistics: they are computed again.
+        const DeviceArray<T> again(count);
+        const DeviceArray<float> again_dweight(ones(columns)), again_dbias(ones(columns));
+        cuda::NormBackward bare = backward;
+        bare.inverse_deviation = bare.mean = nullptr;
+        bare.epsilon = 1e-5f;
+        bare.dx = again.data(), bare.dweight = again_dweight.data(), bare.dbias = again_dbias.data();
+        succeed(device().norm_backward(&bare, nullptr));
+        CHECK(difference(again.values(), dx).relative < tolerance<T>);
+        CHECK(difference(again_dweight.values(), dweight).relative < 4e-6);
+        if (layer) CHECK(difference(again_dbias.values(), dbias).relative < 4e-6);
+        cuda::NormForward without = forward;
+        without.inverse_deviation = without.mean = nullptr;
+        const DeviceArray<T> y_again(count);
+        without.y = y_again.data();
+        succeed(device().norm_forward(&without, nullptr));
+        CHECK(same_bits(y_again.values(), d_y.values()));
       });
     }
 }
@@ -122,9 +148,9 @@ TEMPLATE_TEST_CASE("rotary embedding, its inverse, and packed for an all-to-all"
   const DeviceArray<std::int32_t> d_position(position);
   const DeviceArray<double> d_frequencies(frequencies);
   const DeviceArray<float> table(tokens * rotated), unit_table(tokens * rotated);
-  const cuda::RopeTable table_call{tokens, rotated, d_position.data(), d_frequencies.data(), 1.25, table.data()};
+  const cuda::RopeTable table_call{tokens, rotated, d_position.data(), d_frequencies.data(), 1.25, table.data(), 0, 0};
   succeed(device().rope_table(&table_call, nullptr));
-  const cuda::RopeTable unit_call{tokens, rotated, d_position.data(), d_frequencies.data(), 1, unit_table.data()};
+  const cuda::RopeTable unit_call{tokens, rotated, d_position.data(), d_frequencies.data(), 1, unit_table.data(), 0, 0};
   succeed(device().rope_table(&unit_call, nullptr));
 
   const DeviceArray<T> d_x(x), d_y(x.size()), packed(x.size());

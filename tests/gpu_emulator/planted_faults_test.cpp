@@ -70,7 +70,8 @@ std::string norm_rows() {  // several teams a block; a team of several warps tha
                                   dweight.data(),
                                   dbias.data(),
                                   0,
-                                  workspace.data()};
+                                  workspace.data(),
+                                  0};
     succeed(device().norm_backward(&call, nullptr));
     std::vector<double> expected(columns, 0.0);
     for (std::size_t i = 0; i < x.size(); i++) expected[i % columns] += static_cast<double>(x[i]) * x[i];
@@ -113,6 +114,46 @@ std::string merged_partials() {
   const cuda::SoftmaxMerge call{1, 1, 1, 32, out.data(), lse.data(), partial.data(), partial_lse.data(), nullptr};
   succeed(device().softmax_merge(&call, nullptr));
   return std::abs(lse.values()[0] - std::log(2.0f)) < 1e-5 ? "" : "wrong log-sum-exp";
+}
+std::string column_sums() {
+  const std::vector<float> x = random_float(130 * 5, 1);
+  const DeviceArray<float> d_x(x), out(5);
+  const DeviceArray<char> workspace(device().column_sums_workspace(130, 5));
+  const cuda::ColumnSums call{130,        5,          cuda::Type::float32, cuda::Type::float32,
+                              d_x.data(), out.data(), workspace.data()};
+  succeed(device().column_sums(&call, nullptr));
+  std::vector<double> want(5, 0.0);
+  for (std::size_t i = 0; i < x.size(); i++) want[i % 5] += x[i];
+  return verdict(difference(out.values(), want), 1e-5, "sums");
+}
+std::string losses_in_place() {
+  const std::vector<float> logits = random_float(2 * 900, 1, 3);
+  const DeviceArray<float> d_logits(logits), loss(2);
+  const DeviceArray<double> scale(std::vector<double>{1});
+  const DeviceArray<std::int32_t> label(std::vector<std::int32_t>{899, 3});
+  const cuda::LossRows call{
+      2, 900, 900,          900,        d_logits.data(), d_logits.data(), cuda::Type::float32, label.data(),
+      1, 0,   scale.data(), loss.data()};
+  succeed(device().loss_rows(&call, nullptr));
+  std::vector<double> want(2, 0.0);
+  for (int i = 0; i < 1800; i++) want[i / 900] += std::exp(static_cast<double>(logits[i]));
+  want[0] = std::log(want[0]) - logits[899], want[1] = std::log(want[1]) - logits[903];
+  return verdict(difference(loss.values(), want), 1e-5, "loss");
+}
+std::string windowed_attention() {
+  const int tokens = 9, d = 8;
+  std::vector<std::int32_t> index(tokens);
+  for (int i = 0; i < tokens; i++) index[i] = i;
+  const DeviceArray<std::int32_t> d_index(index), start(std::vector<std::int32_t>(tokens, 0));
+  const DeviceArray<float> q(random_float(tokens * d, 1)), k(std::vector<float>(tokens * d, 0.0f)), out(tokens * d),
+      lse(tokens);
+  cuda::GenericAttentionForward call{};
+  call.problem = {
+      1,        tokens,   tokens,  1, 1, d, 4, 1, 0, d_index.data(), start.data(), d_index.data(), cuda::Type::float32,
+      q.data(), k.data(), q.data()};
+  call.out_type = cuda::Type::float32, call.out = out.data(), call.log_sum_exp = lse.data();
+  succeed(device().generic_attention_forward(&call, nullptr));
+  return std::abs(lse.values()[8] - std::log(4.0f)) < 1e-5 ? "" : "wrong log-sum-exp";  // of four scores of 0
 }
 // Back-to-back all-reduces of three ranks whose sums depend on their order.
 std::string ordered_sums() {
@@ -195,7 +236,10 @@ std::vector<Planted> all_faults() {
           PLANTED(peer_wait_missing, ordered_sums, true),
           PLANTED(peer_epoch_behind, ordered_sums, true),
           PLANTED(peer_sum_order, ordered_sums, true),
-          PLANTED(peer_single_buffer, ordered_sums, true)};
+          PLANTED(peer_single_buffer, ordered_sums, true),
+          PLANTED(column_sums_first_lost, column_sums, true),
+          PLANTED(loss_rows_label_overwritten, losses_in_place, true),
+          PLANTED(generic_attention_window, windowed_attention, true)};
 #undef PLANTED
 }
 

@@ -115,7 +115,8 @@ Measurement norm_backward(Context& context, const Shape& shape) {
                           dweight,
                           nullptr,
                           0,
-                          context.allocate(context.api.norm_workspace(static_cast<std::int32_t>(columns)))};
+                          context.allocate(context.api.norm_workspace(static_cast<std::int32_t>(columns))),
+                          0};
   Measurement m;
   context.time(m, [&] { context.succeed(context.api.norm_backward(&call, nullptr)); });
   const Words got = download(context, dx, rows * columns);
@@ -142,9 +143,14 @@ Measurement run_rope(Context& context, const Shape& shape) {
   void *d_position = context.allocate(rows * 4), *d_frequency = context.allocate(d * 4);
   context.upload(d_position, position.data(), rows * 4), context.upload(d_frequency, frequency.data(), d * 4);
   float* table = static_cast<float*>(context.allocate(rows * d * 4));
-  const RopeTable table_call{
-      rows, static_cast<std::int32_t>(d), static_cast<std::int32_t*>(d_position), static_cast<double*>(d_frequency), 1,
-      table};
+  const RopeTable table_call{rows,
+                             static_cast<std::int32_t>(d),
+                             static_cast<std::int32_t*>(d_position),
+                             static_cast<double*>(d_frequency),
+                             1,
+                             table,
+                             0,
+                             0};
   context.succeed(context.api.rope_table(&table_call, nullptr));
   void* y = context.allocate(rows * heads * d * 2);
   const Rope call{1,
