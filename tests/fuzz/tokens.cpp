@@ -46,7 +46,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::vector<std::string> files = find_format(format.name).files(fuzz::folder() + "/t.bin");
   for (const auto& file : files) {
     ::unlink(file.c_str());
-    const std::string part = parts.next();
+    const std::string part(parts.next());
     if (!part.empty() || file == files.front()) fuzz::write(file.substr(fuzz::folder().size() + 1), part);
   }
   options.files = {files.front()};
