@@ -37,6 +37,7 @@ std::function<int()> add_bench(CLI::App& app);
 std::function<int()> add_bench_kernels(CLI::App& bench);  // a subcommand of bench
 std::function<int()> add_verify(CLI::App& app);
 std::function<int()> add_inspect(CLI::App& app);
+std::function<int()> add_export(CLI::App& app);
 std::function<int()> add_compile(CLI::App& app);
 std::function<int()> add_tokenize(CLI::App& app);
 

@@ -45,6 +45,25 @@ std::string checkpoint_experiment(const Checkpoint& checkpoint) {
   return json["experiment"];
 }
 
+TrainerState trainer_state(const Checkpoint& checkpoint) {
+  TrainerState state;
+  const auto json = parse_json(checkpoint.state(), checkpoint.path() + ": the trainer's state");
+  try {
+    state.step = json.at("step");
+    state.cursor.epoch = json.at("cursor").at("epoch");
+    state.cursor.position = json.at("cursor").at("position");
+    state.data_seed = json.at("data_seed");
+    state.init_seed = json.at("init_seed");
+    state.experiment = json.at("experiment");
+    state.model = json.at("model");
+    state.libraries = json.at("libraries");
+    state.bad_steps = json.value("bad_steps", "");
+  } catch (const nlohmann::json::exception& error) {
+    fail("{}: the trainer's state is garbled: {}", checkpoint.path(), error.what());
+  }
+  return state;
+}
+
 TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint) {
   TrainerState state;
   phase(session.world(), [&] {
@@ -58,20 +77,7 @@ TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint) {
         [&](const std::string& name, std::int64_t begin, std::int64_t end, DType dtype, void* target) {
           checkpoint.read(name, dtype, session.state(name).shape, begin, end, target);
         });
-    const auto json = parse_json(checkpoint.state(), checkpoint.path() + ": the trainer's state");
-    try {
-      state.step = json.at("step");
-      state.cursor.epoch = json.at("cursor").at("epoch");
-      state.cursor.position = json.at("cursor").at("position");
-      state.data_seed = json.at("data_seed");
-      state.init_seed = json.at("init_seed");
-      state.experiment = json.at("experiment");
-      state.model = json.at("model");
-      state.libraries = json.at("libraries");
-      state.bad_steps = json.value("bad_steps", "");
-    } catch (const nlohmann::json::exception& error) {
-      fail("{}: the trainer's state is garbled: {}", checkpoint.path(), error.what());
-    }
+    state = trainer_state(checkpoint);
   });
   return state;
 }

@@ -33,6 +33,9 @@ std::string checkpoint_libraries(const Checkpoint& checkpoint);
 /// TrainerState::experiment of a checkpoint. Throws Error when its state is garbled.
 std::string checkpoint_experiment(const Checkpoint& checkpoint);
 
+/// Throws Error when the checkpoint's state is garbled.
+TrainerState trainer_state(const Checkpoint& checkpoint);
+
 /// Reads masters and moments (each rank its own ranges) and makes the compute copies; collective.
 TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint);
 

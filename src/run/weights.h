@@ -3,12 +3,12 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <string_view>
 
 #include "base/dtype.h"
 #include "model/spec.h"
+#include "run/model_writer.h"
 #include "run/session.h"
 
 namespace longhaul {
@@ -26,29 +26,14 @@ namespace longhaul {
 /// The source may be copied and called from several threads. It reads only what it is asked for.
 ParameterSource weights_source(const std::filesystem::path& path, const TransformerSpec& spec, std::string_view family);
 
-struct ExportOptions {
-  std::string family;          ///< the family to write when it can express the spec: the one that was loaded
-  std::string source_config;   ///< the JSON text that the model was loaded from, for its token ids; empty: none
-  std::optional<DType> dtype;  ///< of the written tensors (a floating type); none: the masters' own
-  std::int64_t step = -1;      ///< finished steps, kept in the file's metadata for exported_step(); -1: not stated
-};
-
-struct ExportedModel {
-  std::string family;      ///< own_family when no Hugging Face family can express the spec
-  std::int64_t bytes = 0;  ///< of model.safetensors
-};
-
-/// Writes config.json and model.safetensors into `folder` (made when missing; other files in it stay). Collective over
+/// Writes config.json and the weights into `folder` (made when missing; other files in it stay). Collective over
 /// the session's world, which must have been built for `spec`; however its ranks shard state. Rank 0 writes; it holds
 /// pieces of at most 4 MiB, or one parameter where the file stores it transposed, and nobody gathers the model.
 ///
-/// Both files are written and flushed under temporary names before either replaces an earlier one: when that fails (a
+/// All files are written and flushed under temporary names before one replaces an earlier one: when that fails (a
 /// full disk), every rank throws the same message and the earlier export is as it was. Logs where the model went, and
 /// why when it is written as our own family.
 ExportedModel export_model(Session& session, const TransformerSpec& spec, const std::filesystem::path& folder,
                            const ExportOptions& options);
-
-/// The step that the export in `folder` was made at; -1 when there is no whole export or it does not say.
-std::int64_t exported_step(const std::filesystem::path& folder);
 
 }  // namespace longhaul

@@ -112,8 +112,9 @@ class Trainer {
     export_model(*session_, setup_.model.spec, folder_ / "export",
                  {.family = setup_.model.family,
                   .source_config = setup_.model.config_text,
-                  .dtype = std::nullopt,
-                  .step = state_.step});
+                  .step = state_.step,
+                  .source_folder = setup_.model.file.parent_path(),
+                  .sequence = setup_.sequence});
     finish_report();
     return 0;
   }
