@@ -80,12 +80,12 @@ void check_attention(const AttentionProblem& p, const AttentionForward& a) {
 
 void check_attention(const AttentionProblem& p, const AttentionBackward& a) {
   check_problem(p, a.dtype);
-  for (DType type : {a.out_dtype, a.dq_dtype, a.dkv_dtype})
-    LONGHAUL_CHECK(same_or_float32(type, a.dtype), "attention of {} with an output or gradient of {}",
-                   longhaul::name_of(a.dtype), longhaul::name_of(type));
+  for (DType type : {a.dq_dtype, a.dkv_dtype})
+    LONGHAUL_CHECK(same_or_float32(type, a.dtype), "attention of {} with a gradient of {}", longhaul::name_of(a.dtype),
+                   longhaul::name_of(type));
   LONGHAUL_CHECK(!a.accumulate_dq || a.dq_dtype != DType::bfloat16, "attention: dq accumulates in bfloat16");
   LONGHAUL_CHECK(!a.accumulate_dkv || a.dkv_dtype != DType::bfloat16, "attention: dk and dv accumulate in bfloat16");
-  LONGHAUL_CHECK(a.q && a.k && a.v && a.out && a.log_sum_exp && a.dout && a.dq && a.dk && a.dv,
+  LONGHAUL_CHECK(a.q && a.k && a.v && a.delta && a.log_sum_exp && a.dout && a.dq && a.dk && a.dv,
                  "attention: an array is missing");
 }
 

@@ -54,18 +54,17 @@ struct AttentionForward {
   void* log_sum_exp = nullptr;  ///< [batch, heads, queries] float; double when dtype is float64
 };
 
-/// `out` and `log_sum_exp` are those of the whole softmax: for one block of several, the merged ones. A gradient's
-/// dtype is dtype or float32; gradients that accumulate are in the arithmetic type (float32, or float64 when dtype is
-/// float64).
+/// `delta` and `log_sum_exp` are those of the whole softmax: for one block of several, of the merged output. A
+/// gradient's dtype is dtype or float32; gradients that accumulate are in the arithmetic type (float32, or float64 when
+/// dtype is float64).
 struct AttentionBackward {
   DType dtype = DType::float32;
   const void* q = nullptr;  ///< shapes as in AttentionForward
   const void* k = nullptr;
   const void* v = nullptr;
-  DType out_dtype = DType::float32;
-  const void* out = nullptr;
+  const void* delta = nullptr;  ///< [batch, queries, heads], of log_sum_exp's type: sum over head_dim of out * dout
   const void* log_sum_exp = nullptr;
-  const void* dout = nullptr;  ///< of `dtype`, shaped as out
+  const void* dout = nullptr;  ///< of `dtype`, shaped as q
   DType dq_dtype = DType::float32;
   void* dq = nullptr;          ///< shaped as q
   bool accumulate_dq = false;  ///< add to dq instead of overwriting it

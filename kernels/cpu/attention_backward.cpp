@@ -72,7 +72,6 @@ struct Backward {
   /// Row statistics of a query block of all heads, whose turn it is first, and dq set to zero.
   void prepare(std::int64_t batch, int block) const {
     const AttentionPlan::Block queries = plan.query_block(block);
-    const HeadRows in = query_rows(p, a.dtype), out = query_rows(p, a.out_dtype);
     const std::int32_t first = plan.next_visible(batch, block, 0);
     for (std::int64_t head = 0; head < p.heads; ++head)
       new (&turn(batch, head, block)) std::atomic<std::int32_t>(first);
@@ -86,8 +85,7 @@ struct Backward {
             static_cast<const float*>(a.log_sum_exp)[(batch * p.heads + head) * p.queries + query];
         if (log_sum_exp == -std::numeric_limits<float>::infinity()) continue;
         shared.negative_log_sum_exp[at] = -log_sum_exp * 1.44269504f;
-        shared.negative_delta[at] = -kernels.row_dot(out.at(a.out, batch, query, head), a.out_dtype == DType::float32,
-                                                     in.at(a.dout, batch, query, head), widths.head_dim);
+        shared.negative_delta[at] = -static_cast<const float*>(a.delta)[(batch * p.queries + query) * p.heads + head];
       }
     const std::size_t rows = static_cast<std::size_t>(queries.rows * p.heads * p.head_dim);
     if (shared.dq || !a.accumulate_dq)

@@ -88,20 +88,6 @@ struct AttentionPack {
         write_row(from, factor, w.head_dim, w.accumulate, static_cast<Storage*>(w.to) + row * w.stride);
     }
   }
-
-  template <typename Out>
-  LONGHAUL_INLINE float row_dot_of(const Out* out, const Storage* dout, int head_dim) {
-    Vector sum = Isa::fill(0);
-    int d = 0;
-    for (; d + lanes <= head_dim; d += lanes) sum = Isa::fused(Isa::load(out + d), Isa::load(dout + d), sum);
-    float total = Isa::sum(sum);
-    for (; d < head_dim; ++d) total += Isa::to_float(out[d]) * Isa::to_float(dout[d]);
-    return total;
-  }
-  static float row_dot(const void* out, bool out_float32, const void* dout, int head_dim) {
-    if (out_float32) return row_dot_of(static_cast<const float*>(out), static_cast<const Storage*>(dout), head_dim);
-    return row_dot_of(static_cast<const Storage*>(out), static_cast<const Storage*>(dout), head_dim);
-  }
 };
 
 /// The table that an instruction set exports.
@@ -116,7 +102,6 @@ constexpr AttentionTileKernels attention_tile_kernels = {
     .forward_tile = AttentionTile<Isa>::forward_tile,
     .backward_tile = AttentionTile<Isa>::backward_tile,
     .write_rows = AttentionPack<Isa>::write_rows,
-    .row_dot = AttentionPack<Isa>::row_dot,
 };
 
 }  // namespace

@@ -105,18 +105,16 @@ void forward_row(const AttentionProblem& p, const AttentionForward& a, std::int6
 
 /// Adds one query row's part to dq, dk and dv, which are in the arithmetic type and, for dk and dv, of one kv head:
 /// [keys, head_dim].
-template <typename T, typename Out>
+template <typename T>
 void backward_row(const AttentionProblem& p, const AttentionBackward& a, std::int64_t batch, std::int64_t head,
                   std::int64_t query, accumulate_t<T>* dq, accumulate_t<T>* dk, accumulate_t<T>* dv) {
   using A = accumulate_t<T>;
   const std::int64_t D = p.head_dim, row = query_rows(p)(batch, query, head), kv_head = head / (p.heads / p.kv_heads);
   const T* q = static_cast<const T*>(a.q) + row;
   const T* dout = static_cast<const T*>(a.dout) + row;
-  const Out* out = static_cast<const Out*>(a.out) + row;
   const A log_sum_exp = static_cast<const A*>(a.log_sum_exp)[(batch * p.heads + head) * p.queries + query];
   const A scale = static_cast<A>(p.scale);
-  A delta = 0;
-  for (std::int64_t d = 0; d < D; ++d) delta += convert<A>(dout[d]) * convert<A>(out[d]);
+  const A delta = static_cast<const A*>(a.delta)[(batch * p.queries + query) * p.heads + head];
   for (std::int64_t key = 0; key < p.keys; ++key) {
     if (!visible(p, batch, query, key)) continue;
     const T* k = static_cast<const T*>(a.k) + key_rows(p)(batch, key, kv_head);
@@ -169,7 +167,7 @@ void attention_forward(const AttentionProblem& p, const AttentionForward& a, Thr
 
 void attention_backward(const AttentionProblem& p, const AttentionBackward& a, ThreadPool& pool, void* scratch) {
   check_attention(p, a);
-  dispatch_two(a.dtype, a.out_dtype, [&]<typename T, typename Out>(T, Out) {
+  dispatch_floating(a.dtype, [&]<typename T>(T) {
     using A = accumulate_t<T>;
     const std::size_t stride = attention_backward_scratch_bytes(p, a.dtype, a.dq_dtype, 1);
     const std::int64_t D = p.head_dim, group = p.heads / p.kv_heads;
@@ -188,7 +186,7 @@ void attention_backward(const AttentionProblem& p, const AttentionBackward& a, T
       for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
         for (std::int64_t query = 0; query < p.queries; ++query) {
           std::fill(dq, dq + D, A(0));
-          backward_row<T, Out>(p, a, batch, head, query, dq, dk, dv);
+          backward_row<T>(p, a, batch, head, query, dq, dk, dv);
           write(dq, a.dq, a.dq_dtype, query_rows(p)(batch, query, head), a.accumulate_dq);
         }
       for (std::int64_t key = 0; key < p.keys; ++key) {

@@ -77,7 +77,7 @@ struct BackwardTile {
   const void *k_transposed, *v_transposed;  ///< transposed panels
   const void* k_panels;                     ///< panels
   const float* negative_log_sum_exp;        ///< [queries], in units of log 2
-  const float* negative_delta;              ///< [queries]: -sum over head_dim of out * dout
+  const float* negative_delta;              ///< [queries]
   float *dq, *dk, *dv;                      ///< [queries or keys][padded_dim]
   void* weights;      ///< scratch [queries / elements of a word][key_block] words, paired over queries
   void* dlogits;      ///< the same
@@ -117,8 +117,6 @@ struct AttentionTileKernels {
   void (*forward_tile)(const ForwardTile&);
   void (*backward_tile)(const BackwardTile&);
   void (*write_rows)(const WriteRows&);
-  /// Sum over head_dim of out * dout; out is float32 or the storage type.
-  float (*row_dot)(const void* out, bool out_float32, const void* dout, int head_dim);
 };
 
 }  // namespace longhaul::cpu

@@ -2,6 +2,7 @@
 #pragma once
 #include "kernels/cpu/activation_vector.h"
 #include "kernels/cpu/adamw_vector.h"
+#include "kernels/cpu/attention_delta_vector.h"
 #include "kernels/cpu/cross_entropy_vector.h"
 #include "kernels/cpu/elementwise_vector.h"
 #include "kernels/cpu/kv_heads_vector.h"
@@ -37,6 +38,7 @@ constexpr VectorTable make_vector_table(const char* name) {
       .adamw = LONGHAUL_FOR_EACH_TYPE(adamw_range),
       .sum_of_squares = LONGHAUL_FOR_EACH_TYPE(sum_of_squares_range),
       .reduce_heads = LONGHAUL_FOR_EACH_TYPE(reduce_heads_range),
+      .attention_delta = LONGHAUL_FOR_EACH_TYPE(attention_delta_range),
       .sum_gathered_functions = {sum_gathered_range<double>, sum_gathered_range<float>, sum_gathered_range<bfloat16>},
   };
 }

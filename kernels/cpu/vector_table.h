@@ -25,6 +25,7 @@ struct CrossEntropy;
 struct AdamW;
 struct SumOfSquares;
 struct KvHeads;
+struct AttentionDelta;
 
 /// An inner loop: works on the rows (or elements) begin..end-1 of a problem. Indexed by the activations' DType.
 template <typename Problem>
@@ -62,6 +63,7 @@ struct VectorTable {
   /// *out = sum of squares of the elements begin..end-1, a double.
   PartFunctions<SumOfSquares> sum_of_squares;
   RangeFunctions<KvHeads> reduce_heads;  ///< indexed by x's type
+  RangeFunctions<AttentionDelta> attention_delta;
   /// out[j] = sum over i < count of rows[indices[i]][j] for columns begin..end-1, in order, in the arithmetic type.
   using GatherFunction = void (*)(const void* rows, std::int64_t row_stride, const std::int32_t* indices,
                                   std::int64_t count, std::int64_t begin, std::int64_t end, void* out);

@@ -14,13 +14,18 @@ DType statistics_type(const Graph& graph, const Op& op) {
   return graph[op.operands[0]].dtype == DType::float64 ? DType::float64 : DType::float32;
 }
 
+std::vector<DType> delta_type(const Graph& graph, const Op& op) {
+  return {statistics_type(graph, op)};
+}
+
 std::vector<DType> forward_types(const Graph& graph, const Op& op) {
   return {graph[op.operands[0]].dtype, statistics_type(graph, op)};
 }
 
 std::vector<ValueId> gradient(Builder& builder, const Op& op, const std::vector<ValueId>& result_gradients) {
+  const ValueId delta = builder.one("attention_delta", {op.results[0], result_gradients[0]});
   std::vector<ValueId> operands = op.operands;
-  operands.insert(operands.end(), {op.results[0], op.results[1], result_gradients[0]});
+  operands.insert(operands.end(), {delta, op.results[1], result_gradients[0]});
   std::vector<ValueId> gradients = builder.emit("attention_gradient", operands, op.attributes);
   gradients.resize(op.operands.size(), no_value);
   return gradients;
@@ -33,6 +38,10 @@ double forward_flops(const Graph& graph, const Op& op, const Mesh& mesh) {
   const double window = static_cast<double>(op.attributes.integer("window")), keys = static_cast<double>(kl[1]);
   const double visible = window > 0 && window < keys ? window : keys / 2;
   return 4.0 * static_cast<double>(ql[0] * ql[1] * ql[2] * ql[3]) * visible;
+}
+double delta_flops(const Graph& graph, const Op& op, const Mesh& mesh) {
+  const Value& output = graph[op.operands[0]];
+  return 2.0 * static_cast<double>(local_count(output.shape, output.layout, mesh));
 }
 double backward_flops(const Graph& graph, const Op& op, const Mesh& mesh) {
   return 2.5 * forward_flops(graph, op, mesh);
@@ -48,9 +57,18 @@ const OpRegistration attention({.name = "attention",
                                 .flops = forward_flops,
                                 .master_results = {1},
                                 .result_like = {{0, 0}}});
-// the six operands, output, log_sum_exp, gradient of the output -> dq, dk, dv
+// output, its gradient -> [b, s, h], the sum over d of their products: all that the gradient needs of the output. It is
+// made where the output lives, so that no second copy in the layout of q, k and v is kept; letters stand as the
+// output's so that ranks exchange it with the output's gradient in one message.
+const OpRegistration attention_delta({.name = "attention_delta",
+                                      .signature = "bshd,bshd->bsh",
+                                      .whole = "d",
+                                      .result_types = delta_type,
+                                      .flops = delta_flops,
+                                      .master_results = {0}});
+// the six operands, delta, log_sum_exp, gradient of the output -> dq, dk, dv
 const OpRegistration attention_gradient({.name = "attention_gradient",
-                                         .signature = "bshd,btgd,btgd,bs,bt,bs,bshd,bhs,bshd->bshd,btgd,btgd",
+                                         .signature = "bshd,btgd,btgd,bs,bt,bs,bsh,bhs,bshd->bshd,btgd,btgd",
                                          .whole = "d",
                                          .only_marked = "ghst",
                                          .flops = backward_flops});

@@ -47,9 +47,9 @@ const OpRegistration merge({.name = "attention_merge",
                             .whole = "d",
                             .in_place = {{0, 0}, {1, 1}}});
 
-// The operands of attention_gradient (output and log_sum_exp are the merged ones) -> the block's dq, dk, dv
+// The operands of attention_gradient (delta and log_sum_exp are those of the merged output) -> the block's dq, dk, dv
 const OpRegistration gradient({.name = "attention_block_gradient",
-                               .signature = "bshd,btgd,btgd,bs,bt,bs,bshd,bhs,bshd->bshd,btgd,btgd",
+                               .signature = "bshd,btgd,btgd,bs,bt,bs,bsh,bhs,bshd->bshd,btgd,btgd",
                                .whole = "d",
                                .only_marked = "ghst",
                                .result_types = gradient_types,
@@ -58,7 +58,7 @@ const OpRegistration gradient({.name = "attention_block_gradient",
 // The same, added to dq, dk, dv so far. Each addend has its result's own split and is no partial sum, so it counts
 // once.
 const OpRegistration gradient_add({.name = "attention_block_gradient_add",
-                                   .signature = "bshd,btgd,btgd,bs,bt,bs,bshd,bhs,bshd,bshd,btgd,btgd->bshd,btgd,btgd",
+                                   .signature = "bshd,btgd,btgd,bs,bt,bs,bsh,bhs,bshd,bshd,btgd,btgd->bshd,btgd,btgd",
                                    .whole = "d",
                                    .only_marked = "ghst",
                                    .result_types = gradient_types,

@@ -157,6 +157,13 @@ template <typename T, typename Out = T>
 struct Forward {
   std::vector<Out> out;
   std::vector<accumulate_t<T>> log_sum_exp;
+  /// [batch, queries, heads]: sum over head_dim of out * dout, by its definition.
+  std::vector<accumulate_t<T>> delta(const std::vector<T>& dout, std::int64_t head_dim) const {
+    std::vector<accumulate_t<T>> sums(log_sum_exp.size(), 0);
+    for (std::size_t i = 0; i < out.size(); ++i)
+      sums[i / static_cast<std::size_t>(head_dim)] += cast<accumulate_t<T>>(out[i]) * cast<accumulate_t<T>>(dout[i]);
+    return sums;
+  }
   Forward() = default;
   Forward(const AttentionImplementation& implementation, const Problem& p, const Inputs<T>& in, ThreadPool& pool)
       : out(poisoned<Out>(p.query_elements())), log_sum_exp(poisoned<accumulate_t<T>>(p.rows())) {
@@ -186,6 +193,7 @@ struct Backward {
         dv(poisoned<Gradient>(p.key_elements())) {
     if (addend)
       for (auto* array : {&dq, &dk, &dv}) array->assign(array->size(), cast<Gradient>(*addend));
+    const auto delta = forward.delta(in.dout, p.shape.head_dim);
     const Scratch scratch(
         implementation.backward_scratch_bytes(p.problem, dtype_of<T>, dtype_of<Gradient>, pool.threads()));
     implementation.backward(p.problem,
@@ -193,8 +201,7 @@ struct Backward {
                              .q = in.q.data(),
                              .k = in.k.data(),
                              .v = in.v.data(),
-                             .out_dtype = dtype_of<Out>,
-                             .out = forward.out.data(),
+                             .delta = delta.data(),
                              .log_sum_exp = forward.log_sum_exp.data(),
                              .dout = in.dout.data(),
                              .dq_dtype = dtype_of<Gradient>,

@@ -53,7 +53,8 @@ input %3 : int32[2, 8] @[-, ring] data "index"
 input %4 : int32[2, 8] @[-, ring] data "key_start"
 input %5 : bfloat16[2, 8, 4, 2] @[-, ring, -, -] data "do"
 %6 : bfloat16[2, 8, 4, 2] @[-, ring, -, -], %7 : float32[2, 4, 8] @[-, -, ring] = attention(%0, %1, %2, %3, %3, %4) {ATTRIBUTES} forward layer=0 by=choose_attention
-%8 : bfloat16[2, 8, 4, 2] @[-, ring, -, -] primal=%0, %9 : bfloat16[2, 8, 2, 2] @[-, ring, -, -] primal=%1, %10 : bfloat16[2, 8, 2, 2] @[-, ring, -, -] primal=%2 = attention_gradient(%0, %1, %2, %3, %3, %4, %6, %7, %5) {ATTRIBUTES} backward layer=0 by=choose_attention
+%11 : float32[2, 8, 4] @[-, ring, -] = attention_delta(%6, %5) backward layer=0
+%8 : bfloat16[2, 8, 4, 2] @[-, ring, -, -] primal=%0, %9 : bfloat16[2, 8, 2, 2] @[-, ring, -, -] primal=%1, %10 : bfloat16[2, 8, 2, 2] @[-, ring, -, -] primal=%2 = attention_gradient(%0, %1, %2, %3, %3, %4, %11, %7, %5) {ATTRIBUTES} backward layer=0 by=choose_attention
 output "dq" %8
 output "dk" %9
 output "dv" %10
@@ -153,32 +154,33 @@ output "last" %6
 TEST_CASE("a window becomes the rows before a piece, attention and the rows' gradients sent home") {
   // Pieces of 4, a window of 3: the last 2 rows. Kept for backward, so that only gradients move there.
   const std::string text = expanded("keeps_keys=1, scale=0.5, split={s: ring, t: ring}, window=3");
-  const std::size_t from = text.find("%11 :"), to = text.find("output ");
+  const std::size_t from = text.find("%12 :"), to = text.find("output ");
   CHECK(
       text.substr(from, to - from) ==
-      R"(%11 : bfloat16[2, 4, 2, 2] @[-, ring, -, -] "k" = take_rows "btgd->bugd"(%1) {blocks=2, from=2} forward layer=0 by=expand_window
-%12 : bfloat16[2, 4, 2, 2] @[-, ring+1, -, -] "k" = reshard(%11) forward layer=0 by=expand_window
-%13 : bfloat16[2, 12, 2, 2] @[-, ring, -, -] "k" = join_rows "btgd,bugd->bvgd"(%12, %1) {blocks=2, steps=[1.0, 0.0]} forward layer=0 by=expand_window
-%14 : bfloat16[2, 4, 2, 2] @[-, ring, -, -] "v" = take_rows "btgd->bugd"(%2) {blocks=2, from=2} forward layer=0 by=expand_window
-%15 : bfloat16[2, 4, 2, 2] @[-, ring+1, -, -] "v" = reshard(%14) forward layer=0 by=expand_window
-%16 : bfloat16[2, 12, 2, 2] @[-, ring, -, -] "v" = join_rows "btgd,bugd->bvgd"(%15, %2) {blocks=2, steps=[1.0, 0.0]} forward layer=0 by=expand_window
-%17 : int32[2, 4] @[-, ring] "index" = take_rows "bt->bu"(%3) {blocks=2, from=2} forward layer=0 by=expand_window
-%18 : int32[2, 4] @[-, ring+1] "index" = reshard(%17) forward layer=0 by=expand_window
-%19 : int32[2, 12] @[-, ring] "index" = join_rows "bt,bu->bv"(%18, %3) {blocks=2, steps=[1.0, 0.0]} forward layer=0 by=expand_window
-%6 : bfloat16[2, 8, 4, 2] @[-, ring, -, -], %7 : float32[2, 4, 8] @[-, -, ring] = attention_block(%0, %13, %16, %3, %19, %4) {blocks=2, scale=0.5, split={s: ring, t: ring}, step=0, window=3} forward layer=0 by=expand_window
-%22 : bfloat16[2, 12, 2, 2] @[-, ring, -, -] "k" = join_rows "btgd,bugd->bvgd"(%12, %1) {blocks=2, steps=[1.0, 0.0]} backward layer=0 by=expand_window
-%23 : bfloat16[2, 12, 2, 2] @[-, ring, -, -] "v" = join_rows "btgd,bugd->bvgd"(%15, %2) {blocks=2, steps=[1.0, 0.0]} backward layer=0 by=expand_window
-%8 : bfloat16[2, 8, 4, 2] @[-, ring, -, -] primal=%0, %25 : float32[2, 12, 2, 2] @[-, ring, -, -], %26 : float32[2, 12, 2, 2] @[-, ring, -, -] = attention_block_gradient(%0, %22, %23, %3, %19, %4, %6, %7, %5) {blocks=2, scale=0.5, split={s: ring, t: ring}, step=0, window=3} backward layer=0 by=expand_window
-%27 : float32[2, 4, 2, 2] @[-, ring, -, -] = take_rows "btgd->bugd"(%25) {blocks=2, from=0} backward layer=0 by=expand_window
-%28 : float32[2, 4, 2, 2] @[-, ring+1, -, -] = reshard(%27) backward layer=0 by=expand_window
-%29 : float32[2, 8, 2, 2] @[-, ring, -, -] = take_rows "btgd->bugd"(%25) {blocks=2, from=2} backward layer=0 by=expand_window
-%30 : float32[2, 8, 2, 2] @[-, ring, -, -] = add_rows "btgd,bugd->btgd"(%29, %28) {blocks=2, from=2, step=1} backward layer=0 by=expand_window
-%9 : bfloat16[2, 8, 2, 2] @[-, ring, -, -] primal=%1 = cast(%30) backward layer=0 by=expand_window
-%32 : float32[2, 4, 2, 2] @[-, ring, -, -] = take_rows "btgd->bugd"(%26) {blocks=2, from=0} backward layer=0 by=expand_window
-%33 : float32[2, 4, 2, 2] @[-, ring+1, -, -] = reshard(%32) backward layer=0 by=expand_window
-%34 : float32[2, 8, 2, 2] @[-, ring, -, -] = take_rows "btgd->bugd"(%26) {blocks=2, from=2} backward layer=0 by=expand_window
-%35 : float32[2, 8, 2, 2] @[-, ring, -, -] = add_rows "btgd,bugd->btgd"(%34, %33) {blocks=2, from=2, step=1} backward layer=0 by=expand_window
-%10 : bfloat16[2, 8, 2, 2] @[-, ring, -, -] primal=%2 = cast(%35) backward layer=0 by=expand_window
+      R"(%12 : bfloat16[2, 4, 2, 2] @[-, ring, -, -] "k" = take_rows "btgd->bugd"(%1) {blocks=2, from=2} forward layer=0 by=expand_window
+%13 : bfloat16[2, 4, 2, 2] @[-, ring+1, -, -] "k" = reshard(%12) forward layer=0 by=expand_window
+%14 : bfloat16[2, 12, 2, 2] @[-, ring, -, -] "k" = join_rows "btgd,bugd->bvgd"(%13, %1) {blocks=2, steps=[1.0, 0.0]} forward layer=0 by=expand_window
+%15 : bfloat16[2, 4, 2, 2] @[-, ring, -, -] "v" = take_rows "btgd->bugd"(%2) {blocks=2, from=2} forward layer=0 by=expand_window
+%16 : bfloat16[2, 4, 2, 2] @[-, ring+1, -, -] "v" = reshard(%15) forward layer=0 by=expand_window
+%17 : bfloat16[2, 12, 2, 2] @[-, ring, -, -] "v" = join_rows "btgd,bugd->bvgd"(%16, %2) {blocks=2, steps=[1.0, 0.0]} forward layer=0 by=expand_window
+%18 : int32[2, 4] @[-, ring] "index" = take_rows "bt->bu"(%3) {blocks=2, from=2} forward layer=0 by=expand_window
+%19 : int32[2, 4] @[-, ring+1] "index" = reshard(%18) forward layer=0 by=expand_window
+%20 : int32[2, 12] @[-, ring] "index" = join_rows "bt,bu->bv"(%19, %3) {blocks=2, steps=[1.0, 0.0]} forward layer=0 by=expand_window
+%6 : bfloat16[2, 8, 4, 2] @[-, ring, -, -], %7 : float32[2, 4, 8] @[-, -, ring] = attention_block(%0, %14, %17, %3, %20, %4) {blocks=2, scale=0.5, split={s: ring, t: ring}, step=0, window=3} forward layer=0 by=expand_window
+%11 : float32[2, 8, 4] @[-, ring, -] = attention_delta(%6, %5) backward layer=0
+%23 : bfloat16[2, 12, 2, 2] @[-, ring, -, -] "k" = join_rows "btgd,bugd->bvgd"(%13, %1) {blocks=2, steps=[1.0, 0.0]} backward layer=0 by=expand_window
+%24 : bfloat16[2, 12, 2, 2] @[-, ring, -, -] "v" = join_rows "btgd,bugd->bvgd"(%16, %2) {blocks=2, steps=[1.0, 0.0]} backward layer=0 by=expand_window
+%8 : bfloat16[2, 8, 4, 2] @[-, ring, -, -] primal=%0, %26 : float32[2, 12, 2, 2] @[-, ring, -, -], %27 : float32[2, 12, 2, 2] @[-, ring, -, -] = attention_block_gradient(%0, %23, %24, %3, %20, %4, %11, %7, %5) {blocks=2, scale=0.5, split={s: ring, t: ring}, step=0, window=3} backward layer=0 by=expand_window
+%28 : float32[2, 4, 2, 2] @[-, ring, -, -] = take_rows "btgd->bugd"(%26) {blocks=2, from=0} backward layer=0 by=expand_window
+%29 : float32[2, 4, 2, 2] @[-, ring+1, -, -] = reshard(%28) backward layer=0 by=expand_window
+%30 : float32[2, 8, 2, 2] @[-, ring, -, -] = take_rows "btgd->bugd"(%26) {blocks=2, from=2} backward layer=0 by=expand_window
+%31 : float32[2, 8, 2, 2] @[-, ring, -, -] = add_rows "btgd,bugd->btgd"(%30, %29) {blocks=2, from=2, step=1} backward layer=0 by=expand_window
+%9 : bfloat16[2, 8, 2, 2] @[-, ring, -, -] primal=%1 = cast(%31) backward layer=0 by=expand_window
+%33 : float32[2, 4, 2, 2] @[-, ring, -, -] = take_rows "btgd->bugd"(%27) {blocks=2, from=0} backward layer=0 by=expand_window
+%34 : float32[2, 4, 2, 2] @[-, ring+1, -, -] = reshard(%33) backward layer=0 by=expand_window
+%35 : float32[2, 8, 2, 2] @[-, ring, -, -] = take_rows "btgd->bugd"(%27) {blocks=2, from=2} backward layer=0 by=expand_window
+%36 : float32[2, 8, 2, 2] @[-, ring, -, -] = add_rows "btgd,bugd->btgd"(%35, %34) {blocks=2, from=2, step=1} backward layer=0 by=expand_window
+%10 : bfloat16[2, 8, 2, 2] @[-, ring, -, -] primal=%2 = cast(%36) backward layer=0 by=expand_window
 )");
 }
 
@@ -207,7 +209,8 @@ TEST_CASE("the verifier refuses rows of another rank than the op says") {
 
 TEST_CASE("a window of one key moves nothing") {
   const Graph graph = parse_graph(expanded("scale=0.5, split={s: ring, t: ring}, window=1"));
-  CHECK(test::op_names(graph) == std::vector<std::string>{"attention_block", "attention_block_gradient"});
+  CHECK(test::op_names(graph) ==
+        std::vector<std::string>{"attention_block", "attention_delta", "attention_block_gradient"});
 }
 
 TEST_CASE("attention is left alone without a window, with one that reaches all, or in an order it does not know") {

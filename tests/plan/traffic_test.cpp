@@ -115,7 +115,7 @@ TEST_CASE("what each strategy moves is what its formula says") {
           const auto found = sent.find(name);
           return found == sent.end() ? 0 : found->second;
         };
-        CHECK(bytes("all_to_all ulysses") == L * T * d * (4 * h + 4 * k) * e * (u - 1) / u);
+        CHECK(bytes("all_to_all ulysses") == L * T * (d * (4 * h + 4 * k) * e + h * a) * (u - 1) / u);
         CHECK(bytes("all_gather ulysses") == 2 * 4 * T * (u - 1));
         if (halo) {
           const std::int64_t rows = 2 * B * H * k / u * d;  // of K and V
@@ -189,7 +189,7 @@ TEST_CASE("layers with a window that are split another way move what their own f
           const auto& attention = (windowed ? window : whole).attention;
           const std::int64_t L = windowed ? 3 : 2, u = by.ulysses, p = n / u, h = attention.heads,
                              d = attention.head_dim, k = repeated(h, attention.kv_heads, u);
-          all_to_all += L * T * d * (2 * h + 2 * k) * e * 2 * (u - 1) / u;
+          all_to_all += L * T * (d * (2 * h + 2 * k) * e * 2 + h * a) * (u - 1) / u;
           if (!windowed || u != others.ulysses) all_gather += 2 * 4 * T * (u - 1);
           if (p == 1) continue;
           if (windowed) {

@@ -76,9 +76,10 @@ TEST_CASE("Ulysses sends what its formula says, and ZeRO what its stage says") {
         bytes[row.collective] += static_cast<double>(row.bytes_sent);
     INFO("zero " << stage);
     // q, k, v there and o back, forward; o's gradient there and q's, k's, v's back, backward: (n − 1) / n of each
-    // rank's share, twice.
+    // rank's share, twice; with o's gradient a number a head.
     const double tensors = static_cast<double>(2 * heads + 2 * kv_heads) * static_cast<double>(head_dim);
-    CHECK(bytes["all_to_all"] == 2.0 * layers * rows * sequence / ranks * tensors * 4 * (ranks - 1) / ranks);
+    CHECK(bytes["all_to_all"] ==
+          static_cast<double>(layers * rows * sequence / ranks) * (2 * tensors + heads) * 4 * (ranks - 1) / ranks);
     const double shard = count / ranks * 4 * (ranks - 1), slack = 64.0 * 8 * 40;
     // Gradients: all-reduce at stage 0, reduce-scatter otherwise. Parameters: gathered after the update at 1 and 2, for
     // forward and backward at 3.

@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "kernels/bench/random.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/attention_delta.h"
 #include "kernels/cpu/attention_merge.h"
 #include "kernels/cpu/bench/case.h"
 
@@ -223,22 +224,40 @@ void attention_forward(Case& c) {
 
 struct Backward {
   Forward forward;
-  Tensor *dout, *dq, *dk, *dv;
+  Tensor *delta, *dout, *dq, *dk, *dv;
 };
 
-// The gradient's inputs, out and its statistics included, are what the kernel is given; for the oracle in double.
+// delta of an output of any type, rounded as `delta` is.
+void fill_delta(const Tensor& out, const Tensor& dout, const Tensor& delta) {
+  const std::int64_t d = out.count / delta.count;
+  dispatch_floating(out.type, [&](auto o) {
+    dispatch_floating(dout.type, [&](auto g) {
+      dispatch_floating(delta.type, [&](auto s) {
+        for (std::int64_t row = 0; row < delta.count; ++row) {
+          double sum = 0;
+          for (std::int64_t i = row * d; i < (row + 1) * d; ++i)
+            sum += convert<double>(static_cast<const decltype(o)*>(out.narrow.data())[i]) *
+                   convert<double>(static_cast<const decltype(g)*>(dout.narrow.data())[i]);
+          static_cast<decltype(s)*>(delta.narrow.data())[row] = convert<decltype(s)>(sum);
+        }
+      });
+    });
+  });
+}
+
+// The gradient's inputs, delta and statistics included, are what the kernel is given; for the oracle in double.
 struct Oracle {
-  std::vector<double> q, k, v, out, statistics, dout, dq, dk, dv;
+  std::vector<double> q, k, v, delta, statistics, dout, dq, dk, dv;
   void run(const AttentionProblem& p, ThreadPool& pool) {
     dq.resize(q.size());
     dk.resize(k.size());
     dv.resize(k.size());
     AttentionBackward arguments;
-    arguments.dtype = arguments.out_dtype = arguments.dq_dtype = arguments.dkv_dtype = DType::float64;
+    arguments.dtype = arguments.dq_dtype = arguments.dkv_dtype = DType::float64;
     arguments.q = q.data();
     arguments.k = k.data();
     arguments.v = v.data();
-    arguments.out = out.data();
+    arguments.delta = delta.data();
     arguments.log_sum_exp = statistics.data();
     arguments.dout = dout.data();
     arguments.dq = dq.data();
@@ -279,7 +298,7 @@ void check_backward(const Attention& a, const Backward& t, Case& c, Check& check
     Oracle oracle{.q = gather(*f.q, p.batch, p.queries, part.rows),
                   .k = gather(*f.k, p.batch, p.keys, all),
                   .v = gather(*f.v, p.batch, p.keys, all),
-                  .out = gather(*f.out, p.batch, p.queries, part.rows),
+                  .delta = gather(*t.delta, p.batch, p.queries, part.rows),
                   .statistics = gather_statistics(*f.log_sum_exp, p, part.rows),
                   .dout = gather(*t.dout, p.batch, p.queries, part.rows),
                   .dq = {},
@@ -299,7 +318,7 @@ void check_backward(const Attention& a, const Backward& t, Case& c, Check& check
     Oracle oracle{.q = gather(*f.q, p.batch, p.queries, all),
                   .k = gather(*f.k, p.batch, p.keys, rows),
                   .v = gather(*f.v, p.batch, p.keys, rows),
-                  .out = gather(*f.out, p.batch, p.queries, all),
+                  .delta = gather(*t.delta, p.batch, p.queries, all),
                   .statistics = gather_statistics(*f.log_sum_exp, p, all),
                   .dout = gather(*t.dout, p.batch, p.queries, all),
                   .dq = {},
@@ -318,9 +337,10 @@ void attention_backward(Case& c) {
   const Attention a = set_up_problem(c);
   const bool adds = c.flag("accumulate");
   if (adds && a.out == DType::bfloat16) fail("accumulate=1 needs out=float32");
-  Backward t{forward_tensors(c, a), &c.input(a.queries()), nullptr, nullptr, nullptr};
+  Backward t{forward_tensors(c, a), nullptr, &c.input(a.queries()), nullptr, nullptr, nullptr};
   t.forward.out = &c.input_of(a.out, a.queries());  // filled by prepare
   t.forward.log_sum_exp = &c.input_of(a.statistics, a.rows());
+  t.delta = &c.input_of(a.statistics, a.rows());
   const auto gradient = [&](std::int64_t count) {
     return adds ? &c.updated(c.input_of(a.out, count)) : &c.output_of(a.out, count);
   };
@@ -333,8 +353,8 @@ void attention_backward(Case& c) {
   arguments.q = before.q;
   arguments.k = before.k;
   arguments.v = before.v;
-  arguments.out_dtype = arguments.dq_dtype = arguments.dkv_dtype = a.out;
-  arguments.out = before.out;
+  arguments.dq_dtype = arguments.dkv_dtype = a.out;
+  arguments.delta = t.delta->narrow.data();
   arguments.log_sum_exp = before.log_sum_exp;
   arguments.dout = t.dout->narrow.data();
   arguments.dq = t.dq->narrow.data();
@@ -342,13 +362,27 @@ void attention_backward(Case& c) {
   arguments.dk = t.dk->narrow.data();
   arguments.dv = t.dv->narrow.data();
   c.scratch_bytes = a.kernel->backward_scratch_bytes(a.problem, c.dtype, a.out, c.threads());
-  c.prepare = [a, before, bytes = a.kernel->forward_scratch_bytes(a.problem, c.dtype, c.threads())](ThreadPool& pool) {
+  c.prepare = [a, before, t,
+               bytes = a.kernel->forward_scratch_bytes(a.problem, c.dtype, c.threads())](ThreadPool& pool) {
     const Memory scratch(bytes);
     a.kernel->forward(a.problem, before, pool, scratch.data());
+    fill_delta(*t.forward.out, *t.dout, *t.delta);
   };
   c.call = [a, arguments](Side side) { a.kernel->backward(a.problem, arguments, side.pool, side.scratch); };
   c.check = [a, t](Case& one, Check& check) { check_backward(a, t, one, check); };
   c.flops = 10 * a.visible * static_cast<double>(a.problem.heads * a.problem.head_dim);
+}
+
+void attention_delta(Case& c) {
+  const std::int64_t rows = c.size("b") * c.size("s") * c.size("h"), d = c.size("d");
+  const Tensor &out = c.input(rows * d), &dout = c.input(rows * d),
+               &delta = c.output_of(c.dtype == DType::float64 ? DType::float64 : DType::float32, rows);
+  c.call = [=, &out, &dout, &delta](Side side) {
+    const AttentionDelta p{side(out.type), side(out), side(dout), side(delta), rows, d};
+    side.exact ? reference::attention_delta(p) : longhaul::cpu::attention_delta(side.pool, p);
+  };
+  c.tolerance = 64;
+  c.bytes = static_cast<double>(out.narrow.bytes() + dout.narrow.bytes() + delta.narrow.bytes());
 }
 
 // The merge by its definition.
@@ -417,6 +451,7 @@ std::vector<Entry> attention_entries() {
        "b=1 h=2 kv=1 s=2048 t=0 d=64 window=0 documents=1 block=0 shuffled=0 out=same accumulate=0 dtype=float32 "
        "threads=1",
        attention_backward},
+      {"attention_delta", {"attention_delta"}, "b=1 s=8192 h=16 d=128 dtype=float32 threads=1", attention_delta},
       {"attention_merge", {"attention_merge"}, "b=1 s=8192 h=16 d=128 dtype=float32 threads=1", attention_merge},
   };
 }

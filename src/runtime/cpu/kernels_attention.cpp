@@ -1,6 +1,7 @@
-// attention and attention_gradient.
+// attention, attention_delta and attention_gradient.
 #include "kernels/cpu/attention.h"
 
+#include "kernels/cpu/attention_delta.h"
 #include "kernels/cpu/thread_pool.h"
 #include "runtime/cpu/bind.h"
 
@@ -66,7 +67,6 @@ bool make_backward(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const auto& chosen = choose(attention, dtype, fast, kernel);
   cpu::AttentionBackward types;
   types.dtype = dtype;
-  types.out_dtype = problem.operands[6].dtype;
   types.dq_dtype = problem.results[0].dtype;
   types.dkv_dtype = problem.results[1].dtype;
   kernel.scratch_bytes = chosen.backward_scratch_bytes(attention, dtype, types.dq_dtype, problem.context.threads());
@@ -77,7 +77,7 @@ bool make_backward(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
     tensors.q = call.operands[0];
     tensors.k = call.operands[1];
     tensors.v = call.operands[2];
-    tensors.out = call.operands[6];
+    tensors.delta = call.operands[6];
     tensors.log_sum_exp = call.operands[7];
     tensors.dout = call.operands[8];
     tensors.dq = call.results[0];
@@ -88,6 +88,16 @@ bool make_backward(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   return true;
 }
 
+template <bool fast>
+bool make_delta(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
+  using Delta = cpu::AttentionDelta;
+  const auto& out = problem.operands[0];
+  return bind::run<fast>(kernel, Delta{out.dtype, nullptr, nullptr, nullptr, bind::rows(out), bind::last(out)},
+                         bind::operands(&Delta::out, &Delta::dout), bind::results(&Delta::delta), cpu::attention_delta,
+                         cpu::reference::attention_delta);
+}
+
+const CpuKernels delta("attention_delta", bind::fast_and_reference(make_delta<true>, make_delta<false>));
 const CpuKernels forward("attention", bind::fast_and_reference(make_forward<true>, make_forward<false>));
 const CpuKernels backward("attention_gradient", bind::fast_and_reference(make_backward<true>, make_backward<false>));
 

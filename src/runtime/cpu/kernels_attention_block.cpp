@@ -125,8 +125,7 @@ bool make_gradient(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const Blocks blocks = blocks_of(problem);
   const auto& chosen = choose(blocks, fast, kernel);
   const bool adds = problem.operands.size() == 12;
-  const DType out_dtype = problem.operands[6].dtype, dq_dtype = problem.results[0].dtype,
-              dkv_dtype = problem.results[1].dtype;
+  const DType dq_dtype = problem.results[0].dtype, dkv_dtype = problem.results[1].dtype;
   const std::size_t statistics = blocks.blocks == 1 ? 0 : statistics_bytes(blocks);
   kernel.scratch_bytes =
       statistics + chosen.backward_scratch_bytes(blocks.problem, blocks.dtype, dq_dtype, problem.context.threads());
@@ -147,8 +146,7 @@ bool make_gradient(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
       tensors.q = advance(call.operands[0], at.query_token * row, blocks.dtype);
       tensors.k = advance(call.operands[1], at.key_token * kv_row, blocks.dtype);
       tensors.v = advance(call.operands[2], at.key_token * kv_row, blocks.dtype);
-      tensors.out_dtype = out_dtype;
-      tensors.out = advance(call.operands[6], at.query_token * row, out_dtype);
+      tensors.delta = advance(call.operands[6], at.query_token * blocks.problem.heads, blocks.wide);
       tensors.log_sum_exp = call.operands[7];
       if (statistics) {
         copy_statistics(blocks, at, const_cast<char*>(static_cast<const char*>(call.operands[7])),
