@@ -99,6 +99,10 @@ struct Experiment {
     std::optional<KeepGathered> keep_gathered;     ///< none: auto
     std::int64_t bucket_size = 0;                  ///< bytes, unsharded; 0: no buckets
   } parallelism;
+  struct ActivationMemory {
+    bool operator==(const ActivationMemory&) const = default;
+    ActivationMode mode{};
+  } activation_memory;
   struct Checkpoint {
     bool operator==(const Checkpoint&) const = default;
     std::int64_t interval = 0;       ///< in steps; 0: only at the end

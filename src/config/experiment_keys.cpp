@@ -384,6 +384,18 @@ std::vector<Key> make_keys() {
        "buckets save messages and cost memory. 0: each tensor travels alone.",
        {0, 1e15, false}},
 
+      {"activation_memory",
+       "mode",
+       choice<&E::activation_memory, &E::ActivationMemory::mode>(),
+       "auto",
+       "What the backward pass finds kept of the forward pass; results are the same bits. keep: all that it reads; "
+       "recompute: what passes between layers, and attention's output and statistics; the rest of a layer is made "
+       "again "
+       "from them. auto: all but what costs no more than 2 % of its layer's time to make again, such as norms and "
+       "activations.",
+       {},
+       {"auto", "keep", "recompute"}},
+
       {"checkpoint", "interval", member<&E::checkpoint, &E::Checkpoint::interval>, "500",
        "Steps between checkpoints. One more is always written after the last step and when a signal or a limit stops "
        "the "
@@ -497,6 +509,7 @@ const std::vector<Section>& sections() {
       {"optimizer", "How parameters are updated."},
       {"lr_scheduler", "How the learning rate moves."},
       {"parallelism", "How the work is split over ranks."},
+      {"activation_memory", "What is kept between forward and backward pass."},
       {"checkpoint", "What is saved and resumed."},
       {"metrics", "What is logged."},
       {"validation", "When the model is tried on data it does not train on."},

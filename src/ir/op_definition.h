@@ -50,6 +50,9 @@ struct OpDefinition {
       nullptr;
   /// Floating-point operations on one rank, given its local operand and result shapes; null: one a result element.
   std::function<double(const Graph&, const Op&, const Mesh&)> flops = nullptr;
+  /// Whether the backward pass may make its results again instead of finding them kept: not those of attention, which
+  /// cost most of a long sequence's step.
+  bool recomputable = true;
   /// (result, operand) pairs that may share one buffer when the operand is used no more.
   std::vector<std::pair<int, int>> in_place = {};
   /// Results that a run of low precision keeps in the dtype of its masters (master_dtype): statistics, tables, state.

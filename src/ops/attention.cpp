@@ -35,7 +35,9 @@ std::vector<ValueId> gradient(Builder& builder, const Op& op, const std::vector<
 double forward_flops(const Graph& graph, const Op& op, const Mesh& mesh) {
   const Value &q = graph[op.operands[0]], &k = graph[op.operands[1]];
   const Shape ql = local_shape(q.shape, q.layout, mesh), kl = local_shape(k.shape, k.layout, mesh);
-  const double window = static_cast<double>(op.attributes.integer("window")), keys = static_cast<double>(kl[1]);
+  // Keys that are split as queries are come round, block after block (until expand_ring has said so in ops).
+  const double window = static_cast<double>(op.attributes.integer("window")),
+               keys = static_cast<double>(kl[1] * mesh.count(op.attributes.split().axes('t')));
   const double visible = window > 0 && window < keys ? window : keys / 2;
   return 4.0 * static_cast<double>(ql[0] * ql[1] * ql[2] * ql[3]) * visible;
 }
@@ -55,6 +57,7 @@ const OpRegistration attention({.name = "attention",
                                 .result_types = forward_types,
                                 .gradient = gradient,
                                 .flops = forward_flops,
+                                .recomputable = false,
                                 .master_results = {1},
                                 .result_like = {{0, 0}}});
 // output, its gradient -> [b, s, h], the sum over d of their products: all that the gradient needs of the output. It is

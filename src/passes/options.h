@@ -78,6 +78,13 @@ struct Schedule {
   KeepGathered keep_gathered = KeepGathered::never;
   /// Gradients and parameters travel together up to so many bytes, counted unsharded; 0: each alone.
   std::int64_t bucket_size = 4 << 20;
+  /// What a layer's backward pass makes again (recompute.h). `recompute_steps`, where it has an entry for a layer, goes
+  /// before the mode.
+  ActivationMode activations = ActivationMode::automatic;
+  std::vector<int> recompute_steps = {};
+  /// FLOPs that the machine does while it moves one byte of memory; decides what is cheap to make again. That of two
+  /// CPU cores with bfloat16 products, from a step with norms and activations made again; accelerators have about 200.
+  double flops_per_byte = 32;
 };
 
 struct CompileOptions {

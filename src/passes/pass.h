@@ -75,6 +75,7 @@ void tile_loss_head(Graph&, const PassContext&);
 void choose_attention(Graph&, const PassContext&);
 void shard_state(Graph&, const PassContext&);
 void partition(Graph&, const PassContext&);
+void recompute(Graph&, const PassContext&);
 void common_subexpressions(Graph&, const PassContext&);
 void expand_window(Graph&, const PassContext&);
 void expand_ring(Graph&, const PassContext&);

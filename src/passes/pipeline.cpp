@@ -23,6 +23,7 @@ const std::vector<Pass>& pipeline() {
       {"shard_state", passes::shard_state},
       {"partition", passes::partition, Stage::placed},
       // expand
+      {"recompute", passes::recompute, Stage::placed},
       {"cse", passes::common_subexpressions, Stage::placed},
       {"expand_window", passes::expand_window, Stage::placed},
       {"expand_ring", passes::expand_ring, Stage::placed},

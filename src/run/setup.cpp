@@ -151,6 +151,7 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
   options.meaning = meaning_of(experiment, spec);
   options.precision = precision_of(experiment);
   options.schedule.bucket_size = experiment.parallelism.bucket_size;
+  options.schedule.activations = experiment.activation_memory.mode;
 
   if (spec.learned_positions && setup.sequence > spec.max_positions)
     fail("training.seq_len is {}, but {} has a table of {} learned positions; use at most that", setup.sequence,

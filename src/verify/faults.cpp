@@ -147,6 +147,22 @@ bool overwrites_sharded_accumulators(Graph& graph, const PassContext&) {
 
 // ---- of expansion and schedule
 
+// A backward op that does what forward ops do reads what another layer's reads.
+bool makes_again_from_another_layer(Graph& graph, const PassContext&) {
+  for (std::size_t j = 0; j < graph.ops.size(); ++j)
+    for (std::size_t i = 0; i < j; ++i) {
+      const Op &one = graph.ops[i], &other = graph.ops[j];
+      if (one.phase != Phase::forward || other.phase != Phase::backward || one.definition != other.definition ||
+          one.definition->linear || one.definition->communication || one.layer == other.layer ||
+          !(one.attributes == other.attributes) || one.signature->text != other.signature->text ||
+          one.operands[0] == other.operands[0] || !same_type(graph[one.operands[0]], graph[other.operands[0]]))
+        continue;
+      graph.ops[j].operands[0] = one.operands[0];
+      return true;
+    }
+  return false;
+}
+
 bool merges_different_ops(Graph& graph, const PassContext& context) {
   if (!is_accumulate(context.kind)) return false;
   for (std::size_t j = 0; j < graph.ops.size(); ++j)
@@ -342,6 +358,8 @@ const std::vector<Fault>& faults() {
        averages_copies_of_kv_heads},
       {"lost_accumulation", "partition", "a sharded gradient is that of the last micro-batch only",
        overwrites_sharded_accumulators},
+      {"recompute", "recompute", "what the backward pass makes again is made from another layer's values",
+       makes_again_from_another_layer},
       {"cse", "cse", "two products of different operands are taken for one", merges_different_ops},
       {"expand_window", "expand_window", "the keys that a window reaches are taken one row too early",
        takes_a_row_too_early},

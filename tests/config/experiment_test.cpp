@@ -296,7 +296,7 @@ TEST_CASE("garbled experiment files are refused as user errors, never as crashes
   };
   const std::string pieces = "{}[],:\"'019-.eE\n ntf\\/&*!|>%@#?\t\xff";
   std::size_t refused = 0, accepted = 0;
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 1500; ++i) {
     std::string text = good;
     for (std::size_t edits = 1 + next(3); edits > 0; --edits) {
       const std::size_t at = next(text.size());

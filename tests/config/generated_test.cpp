@@ -106,6 +106,8 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
       R"("parallelism": {"shard_group": 2, "keep_gathered": "step"})",
       R"("parallelism": {"shard_group": 0})",
       R"("parallelism": {"keep_gathered": "always"})",
+      R"("activation_memory": {"mode": "recompute"})",
+      R"("activation_memory": {"mode": "some"})",
       R"("device": {"memory": 1.5})",
       R"("device": {"memory": "auto"})",
       R"("device": {"memory": null})",
@@ -140,7 +142,7 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
     accepted += code_accepts;
     CHECK(schema_accepts(schema, json::parse(text)) == code_accepts);
   }
-  CHECK(accepted == 16);
+  CHECK(accepted == 17);
   CHECK_FALSE(schema_accepts(schema, json::parse(R"({"training": {}})")));  // model.config is missing
 }
 

@@ -64,6 +64,7 @@ Run compiled(const TransformerSpec& spec, const Case& c, KeepGathered lifetime =
   request.mesh = place_ranks(run.parallel, request.options.placement);
   request.options.schedule.keep_gathered = lifetime;
   request.options.schedule.bucket_size = c.bucket_size;
+  request.options.schedule.activations = ActivationMode::keep;
   request.batch = c.rows * c.data;
   request.sequence = padded_sequence(run.parallel, c.length);
   request.kinds = step_kinds(c.micro_batches, false);

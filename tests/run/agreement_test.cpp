@@ -76,6 +76,7 @@ const std::map<std::string, std::string> other_values = {
     {"parallelism.shard_group", "2"},
     {"parallelism.keep_gathered", "step"},
     {"parallelism.bucket_size", "1"},
+    {"activation_memory.mode", "recompute"},
     {"checkpoint.interval", "7"},
     {"checkpoint.minutes", "3"},
     {"checkpoint.keep_latest_k", "3"},

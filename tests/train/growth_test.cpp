@@ -34,10 +34,20 @@ std::vector<Cost> costs(const Program& program) {
   return all;
 }
 
+// The arena without gaps between buffers, which fall as they fall.
+std::int64_t most_live(const CompiledModel& model) {
+  std::int64_t most = 0;
+  for (const auto& program : model.programs) most = std::max(most, program->plan.peak_live_bytes);
+  return model.named.bytes + most;
+}
+
 }  // namespace
 
 TEST_CASE("outside attention nothing of a step is quadratic in S") {
-  for (const DType dtype : {DType::float32, DType::bfloat16})
+  // auto makes more again the longer sequences are, for attention then hides it.
+  for (const auto& [dtype, mode] : {std::pair{DType::float32, ActivationMode::keep},
+                                    {DType::bfloat16, ActivationMode::keep},
+                                    {DType::bfloat16, ActivationMode::recompute}})
     for (const auto& [ulysses, ring, gather] : {std::tuple{1, 1, 1}, {2, 1, 1}, {1, 2, 1}, {1, 1, 2}, {2, 2, 1}}) {
       Cell cell{.spec = small_qwen3(),
                 .sequence_ranks = ulysses,
@@ -49,11 +59,13 @@ TEST_CASE("outside attention nothing of a step is quadratic in S") {
                 .gather = gather};
       const auto compiled = [&](std::int64_t length) {
         cell.sequence = length;
-        return compile_model(request_for(cell));
+        CompileRequest request = request_for(cell);
+        request.options.schedule.activations = mode;
+        return compile_model(request);
       };
       const CompiledModel once = compiled(4096), twice = compiled(8192);
       INFO(cell.text());
-      CHECK(twice.arena_bytes <= 2 * once.arena_bytes);
+      CHECK(most_live(twice) <= 2 * most_live(once));
       double attention_once = 0, attention_twice = 0;
       for (std::size_t p = 0; p < once.programs.size(); ++p) {
         const auto a = costs(*once.programs[p]), b = costs(*twice.programs[p]);

@@ -287,6 +287,7 @@ TEST_CASE("every planted fault is refused, and --locate names its place", "[thre
   const std::map<std::string, std::vector<std::string>> keys = {
       {"expand_ring", {"parallelism.data=2", "parallelism.sequence={ring: 2}"}},
       {"expand_window", {"parallelism.data=2", "parallelism.sequence={ring: 2}"}},
+      {"recompute", {"activation_memory.mode=recompute"}},
       {"keep_gathered",
        {"parallelism.zero_stage=3", "parallelism.keep_gathered=step", "training.global_batch_size=12"}},
       {"groups_apart", {"parallelism.zero_stage=2", "parallelism.shard_group=2"}},
