@@ -3,7 +3,9 @@
 
 #include <chrono>
 #include <cstdio>
+#include <map>
 #include <memory>
+#include <optional>
 
 #include "base/error.h"
 #include "base/host.h"
@@ -24,7 +26,7 @@ std::function<int()> add_tokenize(CLI::App& app) {
   struct Arguments {
     std::filesystem::path tokenizer;
     TokenizeOptions options;
-    std::string end_token = "auto";
+    std::string end_token = "auto", chat_format = "auto";
   };
   auto arguments = std::make_shared<Arguments>();
   TokenizeOptions& options = arguments->options;
@@ -43,6 +45,15 @@ std::function<int()> add_tokenize(CLI::App& app) {
                "special tokens that stand in the text become their ids; otherwise they are text");
   app.add_flag("--add-special-tokens", options.encode.add_special_tokens,
                "add what the tokenizer's post-processor adds around a text");
+  app.add_option(
+      "--chat-format", arguments->chat_format,
+      "how chats are written: auto (the chat template beside the tokenizer), chatml, llama-3, mistral, gemma or "
+      "phi-3");
+  const std::map<std::string, TrainOn> train_on = {
+      {"assistant", TrainOn::assistant}, {"last", TrainOn::last}, {"all", TrainOn::all}};
+  app.add_option("--train-on", options.train_on,
+                 "what of a chat is learned: assistant (its turns), last (its last turn) or all")
+      ->transform(CLI::CheckedTransformer(train_on));
   app.add_option("files", options.files, "text (.txt: a file is a document) or JSON lines (.jsonl), also .gz and .zst")
       ->required();
   return [arguments] {
@@ -60,6 +71,20 @@ std::function<int()> add_tokenize(CLI::App& app) {
     }
     log_info("tokenizer {}: {}; {}", tokenizer->file().string(), tokenizer->description(),
              asked.end_token ? fmt::format("{} ends a document", *asked.end_token) : "no token ends a document");
+    std::optional<ChatFormat> chat;
+    if (arguments->chat_format != "auto") {
+      chat.emplace(ChatFormat::named(arguments->chat_format));
+    } else {
+      try {
+        chat = ChatFormat::of_folder(tokenizer->file().parent_path());
+      } catch (const Error& error) {
+        log_warn("{}; files of chats will be refused", error.what());
+      }
+    }
+    if (chat) {
+      log_info("chats are written as {}", chat->name());
+      asked.chat = &*chat;
+    }
     const bool terminal = ::isatty(STDERR_FILENO) != 0;
     const auto begin = std::chrono::steady_clock::now();
     auto shown = begin;
@@ -81,9 +106,12 @@ std::function<int()> add_tokenize(CLI::App& app) {
     });
     if (terminal) std::fputs("\n", stderr);
     log_info(
-        "{} documents, {} tokens, {} of them prompts, from {} bytes of text in {:.1f} s; {} empty documents left out",
+        "{} documents, {} tokens, {} of them no labels, from {} bytes of text in {:.1f} s; {} empty documents left out",
         done.counts.documents, done.counts.tokens, done.counts.prompt_tokens, done.text_bytes,
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), done.empty_documents);
+    if (done.chats > 0) log_info("{} documents are chats", done.chats);
+    if (done.ignored_tools > 0)
+      log_warn("{} chats have tools; tools, calls without text and their answers were left out", done.ignored_tools);
     return 0;
   };
 }

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -72,10 +73,14 @@ void TokenWriter::write(Part& part) {
   part.buffer.clear();
 }
 
-void TokenWriter::add(std::span<const std::int32_t> tokens, std::int64_t prompt) {
+void TokenWriter::add(std::span<const std::int32_t> tokens, std::span<const std::uint8_t> learned) {
+  LONGHAUL_CHECK(learned.empty() || learned.size() == tokens.size(), "a mask of another length");
+  const std::int64_t prompt = std::count(learned.begin(), learned.end(), 0);
   if (prompt > 0 && format_ != "datatrove")
-    fail("a document has a prompt, whose tokens are no labels, and the format {} has no place to say so; use datatrove",
-         format_);
+    fail(
+        "a document has tokens that are no labels (a prompt, or what is not the assistant's), and the format {} has no "
+        "place to say so; use datatrove",
+        format_);
   counts_.documents += 1;
   counts_.tokens += static_cast<std::int64_t>(tokens.size());
   counts_.prompt_tokens += prompt;
@@ -92,8 +97,10 @@ void TokenWriter::add(std::span<const std::int32_t> tokens, std::int64_t prompt)
   }
   append(ends_.buffer, static_cast<std::uint64_t>(counts_.tokens));
   if (format_ == "datatrove") {
-    loss_.buffer.append(static_cast<std::size_t>(prompt), '\0');
-    loss_.buffer.append(tokens.size() - static_cast<std::size_t>(prompt), '\1');
+    if (learned.empty())
+      loss_.buffer.append(tokens.size(), '\1');
+    else
+      loss_.buffer.append(reinterpret_cast<const char*>(learned.data()), learned.size());
   }
   for (Part* part : {&tokens_, &ends_, &loss_})
     if (part->buffer.size() >= buffer_bytes) write(*part);

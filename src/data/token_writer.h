@@ -24,9 +24,9 @@ class TokenWriter {
   TokenWriter(const TokenWriter&) = delete;
   ~TokenWriter();
 
-  /// One document; its first `prompt` tokens are no labels. Throws Error: for prompts in a format that has no place for
-  /// them, for too many tokens, on a full disk.
-  void add(std::span<const std::int32_t> tokens, std::int64_t prompt);
+  /// One document; a token whose byte of `learned` is 0 is no label (empty: all are labels). Throws Error: for such
+  /// tokens in a format that has no place to say so, for too many tokens, on a full disk.
+  void add(std::span<const std::int32_t> tokens, std::span<const std::uint8_t> learned);
   /// Makes everything added so far durable.
   void flush();
   /// Writes what a format has at its ends and gives the files their names. Throws Error when there are no tokens.

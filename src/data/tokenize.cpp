@@ -1,5 +1,6 @@
 #include "data/tokenize.h"
 
+#include <fmt/ranges.h>
 #include <xxhash.h>
 
 #include <atomic>
@@ -13,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "data/text_line.h"
 #include "io/file.h"
 #include "io/input_stream.h"
 
@@ -108,88 +110,110 @@ class Reader {
   std::string text_;
 };
 
-struct Text {
-  std::string prompt, learned;
-  bool any = false;
-};
-
-/// What a line of JSON stands for. `where` begins messages.
-Text read_line(const std::string& bytes, const std::string& where) {
-  Text text;
-  if (bytes.find_first_not_of(" \t\r\n") == std::string::npos) return text;
-  json line;
-  try {
-    line = json::parse(bytes.starts_with("\xef\xbb\xbf") ? bytes.substr(3) : bytes);
-  } catch (const json::exception& error) {
-    fail("{}: not valid JSON: {}", where, error.what());
-  }
-  if (!line.is_object()) fail("{}: the line must be an object", where);
-  const auto field = [&](const char* name) -> const std::string* {
-    const auto found = line.find(name);
-    if (found == line.end()) return nullptr;
-    if (!found->is_string()) fail("{}: the field {} must be a string", where, name);
-    return &found->get_ref<const std::string&>();
-  };
-  const auto *plain = field("text"), *prompt = field("prompt"), *completion = field("completion");
-  if (plain && (prompt || completion))
-    fail("{}: it has both text and {}; a line is either a text or a prompt with its completion", where,
-         prompt ? "prompt" : "completion");
-  if (!plain && !(prompt && completion))
-    fail("{}: it has neither text nor both prompt and completion{}", where,
-         line.contains("messages") ? "; chats (messages) are not supported" : "");
-  text.any = true;
-  if (prompt) text.prompt = *prompt;
-  text.learned = plain ? *plain : *completion;
-  return text;
-}
-
 struct Tokens {
   std::vector<std::int32_t> ids;
-  std::int64_t prompt = 0, text_bytes = 0;
+  std::vector<std::uint8_t> learned;  // empty: all are
+  std::int64_t text_bytes = 0;
+  bool chat = false, ignored_tools = false;
 };
 
-Tokens tokens_of(Encoder& encoder, const RawDocument& document, const TokenizeOptions& options) {
-  Tokens tokens;
-  if (document.line == 0) {
-    tokens.text_bytes = static_cast<std::int64_t>(document.bytes.size());
-    if (!document.bytes.empty()) encoder.encode(document.bytes, options.encode, tokens.ids);
-  } else {
-    const Text text = read_line(document.bytes, fmt::format("{}:{}", options.files[document.file], document.line));
-    tokens.text_bytes = static_cast<std::int64_t>(text.prompt.size() + text.learned.size());
-    // Prompt and completion are encoded apart: where one ends and the other begins, a token does too.
-    if (!text.prompt.empty()) {
-      encoder.encode(text.prompt, options.encode, tokens.ids);
-      tokens.prompt = static_cast<std::int64_t>(tokens.ids.size());
+/// What one thread encodes with.
+class Worker {
+ public:
+  Worker(const Tokenizer& tokenizer, const TokenizeOptions& options)
+      : tokenizer_(tokenizer), options_(options), encoder_(tokenizer.encoder()) {}
+
+  Tokens tokens_of(const RawDocument& document) {
+    Tokens tokens;
+    bool end = options_.end_token.has_value();
+    if (document.line == 0) {
+      tokens.text_bytes = static_cast<std::int64_t>(document.bytes.size());
+      if (!document.bytes.empty()) encoder_->encode(document.bytes, options_.encode, tokens.ids);
+    } else {
+      const std::string where = fmt::format("{}:{}", options_.files[document.file], document.line);
+      const TextLine line = read_text_line(document.bytes, where);
+      tokens.text_bytes = line.bytes();
+      tokens.ignored_tools = line.ignored_tools;
+      encode(line, where, tokens);
+      // Templates write what ends a chat; ids are taken as they are.
+      end = end && line.kind != TextLine::Kind::chat && line.kind != TextLine::Kind::ids;
     }
-    if (!text.learned.empty()) {
-      EncodeOptions learned = options.encode;
-      learned.add_special_tokens = learned.add_special_tokens && text.prompt.empty();
-      encoder.encode(text.learned, learned, tokens.ids);
+    if (end && !tokens.ids.empty()) {
+      tokens.ids.push_back(*options_.end_token);
+      if (!tokens.learned.empty()) tokens.learned.push_back(1);
+    }
+    return tokens;
+  }
+
+ private:
+  void encode(const TextLine& line, const std::string& where, Tokens& tokens) {
+    switch (line.kind) {
+      case TextLine::Kind::blank:
+        return;
+      case TextLine::Kind::text:
+        if (!line.text.empty()) encoder_->encode(line.text, options_.encode, tokens.ids);
+        return;
+      case TextLine::Kind::prompt: {
+        // Prompt and completion are encoded apart: where one ends and the other begins, a token does too.
+        if (!line.prompt.empty()) encoder_->encode(line.prompt, options_.encode, tokens.ids);
+        if (options_.mask_prompt) tokens.learned.assign(tokens.ids.size(), 0);
+        EncodeOptions behind = options_.encode;
+        behind.add_special_tokens = behind.add_special_tokens && line.prompt.empty();
+        if (!line.text.empty()) encoder_->encode(line.text, behind, tokens.ids);
+        if (!tokens.learned.empty()) tokens.learned.resize(tokens.ids.size(), 1);
+        return;
+      }
+      case TextLine::Kind::chat: {
+        if (!options_.chat)
+          fail(
+              "{}: it is a chat, and there is no chat template beside {}; name the format that the model was made for "
+              "({})",
+              where, tokenizer_.file().string(), fmt::join(ChatFormat::names(), ", "));
+        if (!chat_encoder_) chat_encoder_.emplace(tokenizer_, *encoder_);
+        tokens.chat = true;
+        try {
+          chat_encoder_->encode(options_.chat->write(line.messages, options_.train_on), tokens.ids, tokens.learned);
+        } catch (const Error& error) {
+          fail("{}: {}", where, error.what());
+        }
+        return;
+      }
+      case TextLine::Kind::ids:
+        for (const std::int32_t id : line.ids)
+          if (id >= tokenizer_.vocabulary_size())
+            fail("{}: the id {} is no token of {}, whose ids are 0 to {}", where, id, tokenizer_.file().string(),
+                 tokenizer_.vocabulary_size() - 1);
+        tokens.ids = line.ids;
+        tokens.learned = line.learned;
     }
   }
-  if (options.end_token && !tokens.ids.empty()) tokens.ids.push_back(*options.end_token);
-  return tokens;
-}
+
+  const Tokenizer& tokenizer_;
+  const TokenizeOptions& options_;
+  std::unique_ptr<Encoder> encoder_;
+  std::optional<ChatEncoder> chat_encoder_;  // made for the first chat
+};
 
 /// Encoders, one a thread, that work through a batch together.
 class Workers {
  public:
-  Workers(const Tokenizer& tokenizer, int threads) {
-    for (int i = 0; i < threads; ++i) encoders_.push_back(tokenizer.encoder());
+  Workers(const Tokenizer& tokenizer, const TokenizeOptions& options) {
+    for (int i = 0; i < std::max(1, options.threads); ++i)
+      workers_.push_back(std::make_unique<Worker>(tokenizer, options));
   }
-  std::vector<Tokens> run(const std::vector<RawDocument>& batch, const TokenizeOptions& options) {
+  std::vector<Tokens> run(const std::vector<RawDocument>& batch) {
     std::vector<Tokens> results(batch.size());
     // Of several documents that fail, the first is reported, as one thread alone would.
     std::atomic<std::size_t> next{0};
     std::mutex mutex;
     std::size_t failed = batch.size();
     std::exception_ptr error;
-    const auto work = [&](Encoder& encoder) {
+    const auto work = [&](Worker& worker) {
       for (;;) {
         const std::size_t i = next.fetch_add(1);
         if (i >= batch.size()) return;
         try {
-          results[i] = tokens_of(encoder, batch[i], options);
+          results[i] = worker.tokens_of(batch[i]);
         } catch (...) {
           const std::lock_guard lock(mutex);
           if (i < failed) {
@@ -200,23 +224,24 @@ class Workers {
       }
     };
     std::vector<std::thread> threads;
-    for (std::size_t i = 1; i < encoders_.size(); ++i) threads.emplace_back([&, i] { work(*encoders_[i]); });
-    work(*encoders_[0]);
+    for (std::size_t i = 1; i < workers_.size(); ++i) threads.emplace_back([&, i] { work(*workers_[i]); });
+    work(*workers_[0]);
     for (auto& thread : threads) thread.join();
     if (error) std::rethrow_exception(error);
     return results;
   }
 
  private:
-  std::vector<std::unique_ptr<Encoder>> encoders_;
+  std::vector<std::unique_ptr<Worker>> workers_;
 };
 
 }  // namespace
 
 std::string tokenize_key(const Tokenizer& tokenizer, const TokenizeOptions& options) {
   std::string text =
-      fmt::format("1 {} {} {} {} {}", tokenizer.fingerprint(), options.format, options.end_token.value_or(-1),
-                  options.encode.special_tokens_in_text, options.encode.add_special_tokens);
+      fmt::format("2 {} {} {} {} {} {} {} {}", tokenizer.fingerprint(), options.format, options.end_token.value_or(-1),
+                  options.encode.special_tokens_in_text, options.encode.add_special_tokens, options.mask_prompt,
+                  options.chat ? options.chat->fingerprint() : 0, static_cast<int>(options.train_on));
   for (const auto& file : options.files)
     text += fmt::format("\n{} {} {}", file, fs::file_size(file), fs::last_write_time(file).time_since_epoch().count());
   return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
@@ -246,6 +271,8 @@ TokenizeProgress tokenize_files(const Tokenizer& tokenizer, const TokenizeOption
     documents_done = state.at("documents_read").get<std::int64_t>();
     progress.counts = {state.at("documents").get<std::int64_t>(), state.at("tokens").get<std::int64_t>(),
                        state.at("prompt_tokens").get<std::int64_t>()};
+    progress.chats = state.at("chats").get<std::int64_t>();
+    progress.ignored_tools = state.at("ignored_tools").get<std::int64_t>();
     progress.empty_documents = state.at("empty_documents").get<std::int64_t>();
     progress.text_bytes = state.at("text_bytes").get<std::int64_t>();
   }
@@ -253,7 +280,7 @@ TokenizeProgress tokenize_files(const Tokenizer& tokenizer, const TokenizeOption
   if (options.end_token) vocabulary = std::max<std::int64_t>(vocabulary, *options.end_token + 1);
   TokenWriter writer(options.format, options.prefix, vocabulary, tokenizer.file().string(), progress.counts);
   Reader reader(options.files);
-  Workers workers(tokenizer, std::max(1, options.threads));
+  Workers workers(tokenizer, options);
   using Clock = std::chrono::steady_clock;
   auto saved = Clock::now(), reported = saved;
   constexpr std::size_t batch_bytes = std::size_t{8} << 20;
@@ -270,12 +297,14 @@ TokenizeProgress tokenize_files(const Tokenizer& tokenizer, const TokenizeOption
     const std::int64_t skipped = std::clamp<std::int64_t>(documents_done - read, 0, count);
     read += count;
     batch.erase(batch.begin(), batch.begin() + skipped);
-    for (const Tokens& tokens : workers.run(batch, options)) {
+    for (const Tokens& tokens : workers.run(batch)) {
       progress.text_bytes += tokens.text_bytes;
+      progress.chats += tokens.chat;
+      progress.ignored_tools += tokens.ignored_tools;
       if (tokens.ids.empty())
         ++progress.empty_documents;
       else
-        writer.add(tokens.ids, tokens.prompt);
+        writer.add(tokens.ids, tokens.learned);
     }
     progress.counts = writer.counts();
     const auto now = Clock::now();
@@ -290,6 +319,8 @@ TokenizeProgress tokenize_files(const Tokenizer& tokenizer, const TokenizeOption
                                              {"documents", progress.counts.documents},
                                              {"tokens", progress.counts.tokens},
                                              {"prompt_tokens", progress.counts.prompt_tokens},
+                                             {"chats", progress.chats},
+                                             {"ignored_tools", progress.ignored_tools},
                                              {"empty_documents", progress.empty_documents},
                                              {"text_bytes", progress.text_bytes}}
                                             .dump(1));

@@ -7,24 +7,29 @@
 #include <vector>
 
 #include "data/token_writer.h"
+#include "tokenizer/chat_format.h"
 #include "tokenizer/tokenizer.h"
 
 namespace longhaul {
 
 struct TokenizeOptions {
-  /// Files of text (a file is a document) and, where the name ends in .jsonl, of JSON lines (a line is a document, with
-  /// the field text, or prompt and completion); .gz and .zst behind that for compressed ones.
+  /// Files of text (a file is a document) and, where the name ends in .jsonl, of JSON lines (a line is a document, as
+  /// text_line.h says); .gz and .zst behind that for compressed ones.
   std::vector<std::string> files;
   std::string format;  // megatron, datatrove, llmc
   std::string prefix;  // of the output's names
   int threads = 1;
   std::optional<std::int32_t> end_token;  // after every document
   EncodeOptions encode;
+  bool mask_prompt = true;           // tokens of a line's prompt are no labels
+  const ChatFormat* chat = nullptr;  // how chats are written; null: they are refused
+  TrainOn train_on = TrainOn::assistant;
 };
 
 struct TokenizeProgress {
   TokenCounts counts;
   std::int64_t empty_documents = 0;
+  std::int64_t chats = 0, ignored_tools = 0;   // documents that are chats; chats with tools, which were left out
   std::int64_t text_bytes = 0;                 // decompressed
   std::int64_t file_bytes = 0, all_bytes = 0;  // read of the files, and of all of them
 };

@@ -78,7 +78,7 @@ void read_added_tokens(const json& file, const std::string& path, PipelineParts&
       log_warn("{}: {} is said to have id {}, but its id is {}: {}", where, token.content, stated, token.id,
                known ? "the model's vocabulary has it" : "added tokens are numbered from the end of the vocabulary");
     placed.emplace(token.content, parts.added.size());
-    parts.added.push_back({token.content, token.id, token.special});
+    parts.added.push_back({token.content, token.id, token.special, token.strip_left, token.strip_right});
     parts.added_decoded.push_back(token.content);
     if (normalized) {
       std::string form;

@@ -178,7 +178,7 @@ std::unique_ptr<Tokenizer> read_tiktoken_tokenizer(std::string_view contents, co
     token.id = id;
     token.special = true;
     parts.in_text.push_back(token);
-    parts.added.push_back({content, id, true});
+    parts.added.push_back({.content = content, .id = id, .special = true});
   }
   return make_pipeline(std::move(parts));
 }

@@ -57,6 +57,7 @@ class Tokenizer {
     std::string content;
     std::int32_t id = 0;
     bool special = false;
+    bool strip_left = false, strip_right = false;  // it takes the white space beside it
   };
   virtual const std::vector<AddedToken>& added_tokens() const = 0;
 

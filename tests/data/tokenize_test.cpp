@@ -170,7 +170,9 @@ TEST_CASE("an interrupted output goes on where it was, and only with the same fi
       const auto to = inputs.ends[i];
       std::int64_t prompt = 0;
       while (from + prompt < to && inputs.learned[static_cast<std::size_t>(from + prompt)] == 0) ++prompt;
-      writer.add({inputs.ids.data() + from, static_cast<std::size_t>(to - from)}, prompt);
+      std::vector<std::uint8_t> learned(static_cast<std::size_t>(to - from), 1);
+      std::fill_n(learned.begin(), prompt, std::uint8_t{0});
+      writer.add({inputs.ids.data() + from, learned.size()}, learned);
       from = to;
     }
     writer.flush();
@@ -180,7 +182,8 @@ TEST_CASE("an interrupted output goes on where it was, and only with the same fi
   const auto state = [&](const std::string& key) {
     return "{\"key\": \"" + key +
            "\", \"documents_read\": 100, \"documents\": 100, \"tokens\": " + std::to_string(inputs.ends[99]) +
-           ", \"prompt_tokens\": " + std::to_string(prompts) + ", \"empty_documents\": 0, \"text_bytes\": 5}";
+           ", \"prompt_tokens\": " + std::to_string(prompts) +
+           ", \"chats\": 0, \"ignored_tools\": 0, \"empty_documents\": 0, \"text_bytes\": 5}";
   };
   write_bytes(options.prefix + ".progress.json", state("of something else"));
   CHECK_THROWS_WITH(run(*with, options), Contains("other files or other options"));
@@ -207,10 +210,97 @@ TEST_CASE("lines that are no documents, and prompts without a place for masks, a
   CHECK_THAT(refused("{\"text\": \"a\"}\n{\"text\": 3}\n"), Contains("a.jsonl:2: the field text must be a string"));
   CHECK_THAT(refused("{\"text\": \"a\"}\n[1]\n"), Contains("a.jsonl:2: the line must be an object"));
   CHECK_THAT(refused("{\"text\": \"a\"\n"), Contains("a.jsonl:1: not valid JSON"));
-  CHECK_THAT(refused("{\"messages\": []}\n"), Contains("chats"));
+  CHECK_THAT(refused("{\"messages\": []}\n"), Contains("no message"));
   CHECK_THAT(refused("{\"text\": \"a\", \"prompt\": \"b\"}\n"), Contains("both text and prompt"));
   CHECK_THAT(refused("{\"prompt\": \"a\", \"completion\": \"b\"}\n"), Contains("use datatrove"));
   CHECK_THAT(refused("\n"), Contains("nothing to write"));
   options.files = {folder / "missing.txt"};
   CHECK_THROWS_WITH(run(*with, options), Contains("missing.txt: no such file"));
+}
+
+TEST_CASE("chats, instructions and ids become tokens of which the assistant's are learned") {
+  const auto with = tokenizer();
+  const TemporaryFolder folder;
+  write_bytes(folder / "chats.jsonl",
+              "{\"messages\": [{\"role\": \"system\", \"content\": \"Be brief.\"}, {\"role\": \"user\", \"content\": "
+              "\"Why?\"}, {\"role\": \"assistant\", \"content\": \"So.\"}, {\"role\": \"user\", \"content\": "
+              "[{\"type\": \"text\", \"text\": \"And\"}]}, {\"role\": \"assistant\", \"content\": \"No more.\"}]}\n"
+              "{\"instruction\": \"Add.\", \"input\": \"1 2\", \"output\": \"3\"}\n"
+              "{\"input_ids\": [5, 6, 7], \"labels\": [-100, 6, -100]}\n"
+              "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": null, "
+              "\"tool_calls\": [{}]}, {\"role\": \"tool\", \"content\": \"r\"}, {\"role\": \"assistant\", \"content\": "
+              "\"a\"}], \"tools\": [{}]}\n");
+  const ChatFormat format = ChatFormat::named("chatml");
+  TokenizeOptions options;
+  options.files = {folder / "chats.jsonl"};
+  options.format = "datatrove";
+  options.prefix = folder / "out";
+  options.end_token = 7;
+  options.chat = &format;
+  options.threads = 2;
+  const TokenizeProgress done = run(*with, options);
+  CHECK(done.counts.documents == 4);
+  CHECK(done.chats == 3);
+  CHECK(done.ignored_tools == 1);
+  // What stands there, and what of it is learned.
+  Ids ids, learned;
+  const auto add = [&](const std::vector<std::pair<std::string, int>>& parts) {
+    std::string whole;
+    Ids apart;
+    for (const auto& [text, label] : parts) {
+      whole += text;
+      for (const std::int32_t id : with->encode(text, {.special_tokens_in_text = true})) {
+        apart.push_back(id);
+        learned.push_back(label);
+      }
+    }
+    const Ids together = with->encode(whole, {.special_tokens_in_text = true});
+    REQUIRE(together == apart);  // the parts are cut where tokens are
+    ids.insert(ids.end(), together.begin(), together.end());
+  };
+  add({{"<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n", 0},
+       {"So.<|im_end|>", 1},
+       {"\n<|im_start|>user\nAnd<|im_end|>\n<|im_start|>assistant\n", 0},
+       {"No more.<|im_end|>", 1},
+       {"\n", 0}});
+  add({{"<|im_start|>user\nAdd.\n1 2<|im_end|>\n<|im_start|>assistant\n", 0}, {"3<|im_end|>", 1}, {"\n", 0}});
+  for (const std::int32_t id : {5, 6, 7}) {
+    ids.push_back(id);
+    learned.push_back(id == 6);
+  }
+  add({{"<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", 0}, {"a<|im_end|>", 1}, {"\n", 0}});
+  const TokenDataset dataset = open(folder / "out.ds", "datatrove", with->vocabulary_size());
+  CHECK(ids_of(dataset) == ids);
+  std::vector<std::uint8_t> mask(ids.size());
+  dataset.read_loss_mask(0, dataset.size(), mask.data());
+  CHECK(Ids(mask.begin(), mask.end()) == learned);
+}
+
+TEST_CASE("lines that are no chat of the format are refused with their line") {
+  const auto with = tokenizer();
+  const TemporaryFolder folder;
+  const ChatFormat format = ChatFormat::named("gemma");
+  const auto tokenize = [&](const std::string& line, bool with_format = true) {
+    write_bytes(folder / "x.jsonl", "{\"text\": \"first\"}\n" + line + "\n");
+    TokenizeOptions options;
+    options.files = {folder / "x.jsonl"};
+    options.format = "datatrove";
+    options.prefix = folder / "refused";
+    options.chat = with_format ? &format : nullptr;
+    run(*with, options);
+  };
+  CHECK_THROWS_WITH(tokenize(R"({"messages": [{"role": "user", "content": "a"}]})", false),
+                    Contains("x.jsonl:2") && Contains("no chat template") && Contains("phi-3"));
+  CHECK_THROWS_WITH(tokenize(R"({"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "a"}]})"),
+                    Contains("x.jsonl:2") && Contains("no place for the role system"));
+  CHECK_THROWS_WITH(tokenize(R"({"messages": [{"role": "user", "content": [{"type": "image"}]}]})"),
+                    Contains("no text"));
+  CHECK_THROWS_WITH(tokenize(R"({"messages": []})"), Contains("no message"));
+  CHECK_THROWS_WITH(tokenize(R"({"messages": [], "text": "a"})"), Contains("both text and messages"));
+  CHECK_THROWS_WITH(tokenize(R"({"instruction": "a"})"), Contains("no output"));
+  CHECK_THROWS_WITH(tokenize(R"({"input_ids": [1, 2], "labels": [2, -100]})"), Contains("label 1 is 2 and its id 1"));
+  CHECK_THROWS_WITH(tokenize(R"({"input_ids": [1, 2], "labels": [1]})"), Contains("each id has its label"));
+  CHECK_THROWS_WITH(tokenize(R"({"input_ids": [100000]})"), Contains("is no token of"));
+  CHECK_THROWS_WITH(tokenize(R"({"input_ids": [1.5]})"), Contains("list of token ids"));
+  CHECK_THROWS_WITH(tokenize(R"({"other": 1})"), Contains("neither text"));
 }
