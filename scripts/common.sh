@@ -40,10 +40,16 @@ install_missing() {
   "${as_root[@]}" "${environment[@]}" apt-get install -q -y --no-install-recommends "${missing[@]}" >&2
 }
 
+# install_packages [PACKAGE...]: what training needs, and those named. install_test_packages: what tests need as well.
 install_packages() {
   local packages
   mapfile -t packages < <(packages_of "$root/scripts/packages.txt")
   install_missing "${packages[@]}" "$@"
+}
+install_test_packages() {
+  local packages
+  mapfile -t packages < <(packages_of "$root/scripts/packages-test.txt")
+  install_packages "${packages[@]}" "$@"
 }
 
 # build PRESET [TARGET...]: configures and builds; the whole output only when something fails.

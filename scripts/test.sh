@@ -16,7 +16,7 @@ if [[ ${1:-} == --no-install ]]; then
   shift
   say "Installing nothing (--no-install)"
 else
-  install_packages
+  install_test_packages
 fi
 build release
 say "Testing"

@@ -16,6 +16,7 @@ const std::vector<Command>& commands() {
       {"compile", "compile an experiment without running it: decisions, memory, traffic", add_compile},
       {"tokenize", "turn text files into token files that training reads", add_tokenize},
       {"bench", "time steps of an experiment", add_bench},
+      {"completion", "what a shell completes, or the manual page, from the commands there are", add_completion},
   };
   return table;
 }

@@ -40,5 +40,6 @@ std::function<int()> add_inspect(CLI::App& app);
 std::function<int()> add_export(CLI::App& app);
 std::function<int()> add_compile(CLI::App& app);
 std::function<int()> add_tokenize(CLI::App& app);
+std::function<int()> add_completion(CLI::App& app);
 
 }  // namespace longhaul::cli

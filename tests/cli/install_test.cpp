@@ -1,0 +1,86 @@
+// cmake --install: what it puts where, that a program of one's own links it, and what shells and man are given.
+#include "program.h"
+
+using namespace longhaul::testing;
+
+namespace {
+
+Ended shell(const Workplace& place, const std::string& line) {
+  return Program(place / "log", {"/bin/bash", "-c", line}).wait();
+}
+
+fs::path build_folder() {
+  return fs::path(longhaul_command({}).front()).parent_path();
+}
+
+}  // namespace
+
+TEST_CASE("an installed Longhaul trains, and a program of one's own does with find_package", "[threads]") {
+  const Workplace place;
+  const std::string prefix = (place / "prefix").string();
+  check_end(shell(place, "cmake --install '" + build_folder().string() + "' --prefix '" + prefix + "' >/dev/null"), 0,
+            {});
+  const auto holds = [&](const std::string& file) {
+    INFO(file);
+    CHECK(fs::is_regular_file(prefix + "/" + file));
+  };
+  for (const char* file :
+       {"bin/longhaul", "include/longhaul/longhaul.h", "share/longhaul/experiment.schema.json",
+        "share/longhaul/slurm/quickstart.sbatch", "share/longhaul/models/llama-3.1-8b.json",
+        "share/doc/longhaul/README.md", "share/doc/longhaul/docs/experiment.md", "share/man/man1/longhaul.1",
+        "share/bash-completion/completions/longhaul", "share/zsh/site-functions/_longhaul"})
+    holds(file);
+  check_end(shell(place,
+                  "cd / && PATH='" + prefix + "/bin':$PATH longhaul inspect '" + (place / "model.json").string() + "'"),
+            0, {"parameters"});
+
+  write_file(
+      place / "CMakeLists.txt",
+      "cmake_minimum_required(VERSION 3.23)\nproject(mine LANGUAGES C CXX)\nfind_package(longhaul 0.1 REQUIRED)\n"
+      "add_executable(mine mine.cpp)\ntarget_link_libraries(mine PRIVATE longhaul::longhaul)\n");
+  write_file(
+      place / "mine.cpp",
+      "#include <longhaul/longhaul.h>\n#include <cstdio>\n#include <exception>\n"
+      "int main(int count, char** words) try {\n"
+      "  return longhaul::train({.experiment = words[1], .overrides = {words + 2, words + count}, .ranks = 2});\n"
+      "} catch (const std::exception& error) {\n  std::fprintf(stderr, \"%s\\n\", error.what());\n  return 1;\n}\n");
+  const std::string folder = (place / "").string();
+  check_end(shell(place, "cd '" + folder + "' && cmake -S . -B mine -DCMAKE_PREFIX_PATH='" + prefix +
+                             "' >cmake.log && cmake --build mine >>cmake.log || { cat cmake.log; exit 1; }"),
+            0, {});
+  check_end(shell(place, "cd '" + folder + "' && mine/mine experiment.yaml job.folder=run"), 0, {"step     12/12"});
+  CHECK(losses_of(place / "run").size() == 12);
+  check_end(shell(place, "cd '" + folder + "' && mine/mine experiment.yaml optimizer.lr=fast"), 1, {"optimizer.lr"});
+}
+
+TEST_CASE("shells complete every command, its options and the keys of experiments", "[threads]") {
+  const Workplace place;
+  const std::string program = longhaul_command({}).front();
+  const auto complete = [&](const std::string& words, int word) {
+    const Ended ended =
+        shell(place, "source <('" + program + "' completion bash); COMP_WORDS=(longhaul " + words +
+                         "); COMP_CWORD=" + std::to_string(word) + "; _longhaul; printf '%s\\n' \"${COMPREPLY[@]}\"");
+    CHECK(ended.code == 0);
+    return ended.output;
+  };
+  CHECK(complete("tr", 1) == "train\n");
+  CHECK(complete("export run --st", 3) == "--step\n");
+  CHECK(complete("train my.yaml training.micro", 3) == "training.micro_batch_size=\n");
+  CHECK(complete("inspect training.micro", 2) == "\n");  // takes no overrides: files are the shell's default
+  CHECK_THAT(complete("bench kernels --", 3), Catch::Contains("--problems"));
+  CHECK_THAT(complete("bench ''", 2), Catch::Contains("kernels") && Catch::Contains("step"));
+
+  const Ended manual = shell(place, "'" + program + "' completion man");
+  CHECK(manual.code == 0);
+  for (const char* text : {".SH NAME", ".SS train", ".SS bench kernels", "\\-\\-max\\-shard\\-size", "LONGHAUL_LOG",
+                           ".B 85", "training.seq_len"})
+    CHECK_THAT(manual.output, Catch::Contains(text));
+  check_end(shell(place, "command -v man >/dev/null || exit 0; '" + program +
+                             "' completion man | man --warnings -l - >/dev/null"),
+            0, {});
+  // zsh is not everywhere; where it is, it must read what it is given.
+  check_end(shell(place, "command -v zsh >/dev/null || exit 0; '" + program +
+                             "' completion zsh >_longhaul && zsh -n _longhaul"),
+            0, {});
+  check_end(shell(place, "'" + program + "' completion fish"), 2, {"bash"});
+}
