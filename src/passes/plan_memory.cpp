@@ -1,6 +1,8 @@
 #include "passes/plan_memory.h"
 
 #include <algorithm>
+#include <limits>
+#include <numeric>
 #include <set>
 
 #include "base/error.h"
@@ -76,6 +78,70 @@ class FreeList {
   std::int64_t top_ = 0;
 };
 
+// What lives in the transient part from op `begin` to op `end`, both included: a value, those that take its place one
+// after the other, or an op's scratch.
+struct Buffer {
+  std::int64_t offset = 0, bytes = 0;
+  std::int32_t begin = 0, end = 0;
+};
+
+// Offsets anew, buffers taken in `order`: each takes a gap that holds it between those that live at the same time, the
+// smallest or the lowest, or the lowest place above them. Returns how many bytes that takes.
+enum class Fit { smallest, lowest };
+std::int64_t place_in_order(std::vector<Buffer>& buffers, const std::vector<std::size_t>& order, Fit fit) {
+  std::vector<Buffer> placed;  // by offset
+  placed.reserve(buffers.size());
+  std::int64_t top = 0;
+  for (const std::size_t i : order) {
+    Buffer& buffer = buffers[i];
+    std::int64_t end = 0, smallest = std::numeric_limits<std::int64_t>::max();
+    buffer.offset = -1;
+    for (const Buffer& other : placed) {
+      if (other.end < buffer.begin || buffer.end < other.begin) continue;
+      if (const std::int64_t gap = other.offset - end; gap >= buffer.bytes && gap < smallest) {
+        smallest = gap;
+        buffer.offset = end;
+        if (fit == Fit::lowest) break;
+      }
+      end = std::max(end, other.offset + other.bytes);
+    }
+    if (buffer.offset < 0) buffer.offset = end;
+    top = std::max(top, buffer.offset + buffer.bytes);
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), buffer.offset,
+                                   [](std::int64_t offset, const Buffer& one) { return offset < one.offset; }),
+                  buffer);
+  }
+  return top;
+}
+
+// What a buffer is placed by, the greatest first: its bytes (arXiv 2001.03288, "greedy by size"), how long it lives,
+// both, or how full memory is at the fullest point of its life. Which leaves the fewest gaps depends on the program.
+using Measure = double (*)(const Buffer&, double fullest);
+constexpr Measure measures[] = {
+    [](const Buffer& one, double) { return static_cast<double>(one.bytes); },
+    [](const Buffer& one, double) { return static_cast<double>(one.end - one.begin); },
+    [](const Buffer& one, double) {
+      return static_cast<double>(one.bytes) * static_cast<double>(one.end - one.begin + 1);
+    },
+    [](const Buffer&, double fullest) { return fullest; },
+};
+
+// Of each buffer, the most bytes that live at once while it does.
+std::vector<double> fullest_points(const std::vector<Buffer>& buffers) {
+  std::int32_t last = 0;
+  for (const Buffer& one : buffers) last = std::max(last, one.end);
+  std::vector<std::int64_t> live(static_cast<std::size_t>(last) + 2, 0);
+  for (const Buffer& one : buffers) {
+    live[static_cast<std::size_t>(one.begin)] += one.bytes;
+    live[static_cast<std::size_t>(one.end) + 1] -= one.bytes;
+  }
+  std::partial_sum(live.begin(), live.end(), live.begin());
+  std::vector<double> most;
+  for (const Buffer& one : buffers)
+    most.push_back(static_cast<double>(*std::max_element(live.begin() + one.begin, live.begin() + one.end + 1)));
+  return most;
+}
+
 class Planner {
  public:
   Planner(const Graph& graph, const NamedBuffers& named, const ScratchBytes& scratch)
@@ -89,16 +155,22 @@ class Planner {
     definition_ = definitions(graph_);
     find_last_uses();
     place_named();
+    buffer_of_.assign(values, none);
+    retired_.assign(values, 0);
+    scratch_of_.assign(ops, none);
     for (std::size_t i = 0; i < ops; ++i) step(static_cast<std::int32_t>(i));
-    finish_outputs();
     plan_.transient_bytes = free_.top();
+    close_gaps();
+    for (std::size_t v = 0; v < values; ++v)
+      if (buffer_of_[v] != none) plan_.value_offset[v] = named_.bytes + buffers_[buffer_of_[v]].offset;
+    for (std::size_t i = 0; i < ops; ++i)
+      if (scratch_of_[i] != none) plan_.scratch_offset[i] = named_.bytes + buffers_[scratch_of_[i]].offset;
+    finish_outputs();
     return std::move(plan_);
   }
 
  private:
-  struct Buffer {
-    std::int64_t offset, bytes;
-  };
+  static constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
   static std::size_t at(ValueId id) { return static_cast<std::size_t>(id); }
 
   void find_last_uses() {
@@ -160,6 +232,57 @@ class Planner {
     live_ += bytes;
   }
 
+  // Best fit in the order of the program may leave gaps where most is live. Other orders are tried, then the best of
+  // them with the buffer that ended highest in front, again and again.
+  void close_gaps() {
+    if (plan_.transient_bytes == plan_.peak_live_bytes) return;
+    const std::vector<double> fullest = fullest_points(buffers_);
+    const auto count = static_cast<double>(buffers_.size());
+    std::vector<std::size_t> order(buffers_.size()), best_order;
+    std::int64_t best = std::numeric_limits<std::int64_t>::max();
+    Fit best_fit = Fit::smallest;
+    const auto place = [&](Fit fit) {
+      std::vector<Buffer> buffers = buffers_;
+      const std::int64_t bytes = place_in_order(buffers, order, fit);
+      if (bytes < best) {
+        best = bytes;
+        best_order = order;
+        best_fit = fit;
+      }
+      const auto highest = std::max_element(buffers.begin(), buffers.end(), [](const Buffer& x, const Buffer& y) {
+        return x.offset + x.bytes < y.offset + y.bytes;
+      });
+      const auto index = static_cast<std::size_t>(highest - buffers.begin());
+      if (bytes < plan_.transient_bytes) {
+        buffers_ = std::move(buffers);
+        plan_.transient_bytes = bytes;
+      }
+      return index;
+    };
+    for (const Fit fit : {Fit::smallest, Fit::lowest})
+      for (const Measure measure : measures) {
+        if (plan_.transient_bytes == plan_.peak_live_bytes) return;
+        std::iota(order.begin(), order.end(), std::size_t{0});
+        std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+          return measure(buffers_[a], fullest[a]) > measure(buffers_[b], fullest[b]);
+        });
+        place(fit);
+      }
+    order = best_order;
+    const Fit fit = best_fit;
+    const int tries = static_cast<int>(std::clamp(2e7 / (count * count), 2.0, 100.0));  // a try is quadratic
+    for (int i = 0; i < tries && plan_.transient_bytes != plan_.peak_live_bytes; ++i) {
+      const std::size_t highest = place(fit);
+      const auto at_highest = std::find(order.begin(), order.end(), highest);
+      std::rotate(order.begin(), at_highest, at_highest + 1);
+    }
+  }
+
+  std::size_t new_buffer(std::int64_t bytes, std::int32_t i) {
+    buffers_.push_back({free_.allocate(bytes), bytes, i, i});
+    return buffers_.size() - 1;
+  }
+
   void step(std::int32_t i) {
     const Op& op = graph_.ops[static_cast<std::size_t>(i)];
     std::vector<ValueId> reused;  // operands whose buffers results took over
@@ -167,55 +290,53 @@ class Planner {
       if (plan_.value_offset[at(result)] >= 0) continue;  // a named buffer
       bool placed = false;
       for (ValueId operand : op.operands) {
-        const auto buffer = transient_.find(operand);
-        if (placed || buffer == transient_.end() || last_use_[at(operand)] != i || !in_place(op, result, operand) ||
+        const std::size_t buffer = buffer_of_[at(operand)];
+        if (placed || buffer == none || last_use_[at(operand)] != i || !in_place(op, result, operand) ||
             std::find(reused.begin(), reused.end(), operand) != reused.end())
           continue;
         reused.push_back(operand);
-        plan_.value_offset[at(result)] = plan_.value_offset[at(operand)];
-        transient_[result] = buffer->second;
+        buffer_of_[at(result)] = buffer;
         kind_[result] = category(op, result);
-        add_live(kind_[operand], -buffer->second.bytes);
-        add_live(kind_[result], buffer->second.bytes);
+        add_live(kind_[operand], -buffers_[buffer].bytes);
+        add_live(kind_[result], buffers_[buffer].bytes);
         placed = true;
       }
       if (placed) continue;
       const std::int64_t bytes = aligned(std::max<std::int64_t>(1, local_bytes(graph_, result)));
-      const std::int64_t offset = free_.allocate(bytes);
-      plan_.value_offset[at(result)] = named_.bytes + offset;
-      transient_[result] = {offset, bytes};
+      buffer_of_[at(result)] = new_buffer(bytes, i);
       kind_[result] = category(op, result);
       add_live(kind_[result], bytes);
     }
     const std::int64_t scratch = aligned(scratch_(graph_, op));
     if (scratch > 0) {
-      const std::int64_t offset = free_.allocate(scratch);
-      plan_.scratch_offset[static_cast<std::size_t>(i)] = named_.bytes + offset;
-      plan_.scratch_bytes[static_cast<std::size_t>(i)] = scratch;
+      const std::size_t buffer = scratch_of_[at(i)] = new_buffer(scratch, i);
+      plan_.scratch_bytes[at(i)] = scratch;
       const MemoryCategory kind =
           op.definition->communication ? MemoryCategory::communication : MemoryCategory::scratch;
       add_live(kind, scratch);
       note_peak(i);
       add_live(kind, -scratch);
-      free_.release(offset, scratch);
+      free_.release(buffers_[buffer].offset, scratch);
     } else {
       note_peak(i);
     }
     for (ValueId operand : op.operands)
-      if (last_use_[at(operand)] == i)
-        retire(operand, std::find(reused.begin(), reused.end(), operand) != reused.end());
+      if (last_use_[at(operand)] == i && std::find(reused.begin(), reused.end(), operand) == reused.end())
+        retire(operand, i);
     for (ValueId result : op.results)
-      if (last_use_[at(result)] < 0) retire(result, false);
+      if (last_use_[at(result)] < 0)
+        retire(result, i);
+      else if (buffer_of_[at(result)] != none && last_use_[at(result)] == static_cast<std::int32_t>(graph_.ops.size()))
+        buffers_[buffer_of_[at(result)]].end = last_use_[at(result)];
   }
 
-  void retire(ValueId value, bool taken_over) {
-    const auto buffer = transient_.find(value);
-    if (buffer == transient_.end()) return;
-    if (!taken_over) {
-      add_live(kind_[value], -buffer->second.bytes);
-      free_.release(buffer->second.offset, buffer->second.bytes);
-    }
-    transient_.erase(buffer);
+  // The value is read for the last time by op i, or never, and nothing took its place.
+  void retire(ValueId value, std::int32_t i) {
+    if (buffer_of_[at(value)] == none || retired_[at(value)]++) return;  // an op may read it twice
+    Buffer& buffer = buffers_[buffer_of_[at(value)]];
+    buffer.end = i;
+    add_live(kind_[value], -buffer.bytes);
+    free_.release(buffer.offset, buffer.bytes);
   }
 
   void note_peak(std::int32_t i) {
@@ -251,7 +372,9 @@ class Planner {
   MemoryPlan plan_;
   FreeList free_;
   std::vector<std::int32_t> definition_, last_use_;
-  std::map<ValueId, Buffer> transient_;
+  std::vector<Buffer> buffers_;
+  std::vector<std::size_t> buffer_of_, scratch_of_;  // by value, by op: of buffers_
+  std::vector<char> retired_;                        // by value
   std::map<ValueId, MemoryCategory> kind_;
   std::array<std::int64_t, memory_categories> live_by_category_{};
   std::int64_t live_ = 0;

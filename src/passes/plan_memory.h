@@ -12,9 +12,11 @@ namespace longhaul {
 /// when they are equally large.
 NamedBuffers plan_named_buffers(const std::vector<const Graph*>& programs);
 
-/// Places one program's values above the named buffers. Values are placed in order of definition, best fit, and may
-/// take the buffer of an operand that dies there where the op allows it; state is updated in place when its old value
-/// is no longer read. Throws std::logic_error when verify_plan finds fault with the plan.
+/// Places one program's values above the named buffers. Values may take the buffer of an operand that dies there where
+/// the op allows it; state is updated in place when its old value is no longer read. Buffers are placed in order of
+/// definition, best fit; where that takes more than the most that is live at once, also in other
+/// orders (the largest first, the longest-lived first, ...), and the best of these plans is kept. Throws
+/// std::logic_error when verify_plan finds fault with the plan.
 MemoryPlan plan_memory(const Graph& graph, const NamedBuffers& named, const ScratchBytes& scratch);
 
 /// What is wrong with a plan, op and values named; "" when nothing is. Every buffer is aligned and inside the arena,
