@@ -22,7 +22,8 @@ void print_compilation(const Experiment& experiment, const Arguments& arguments,
   if (!arguments.dump.empty()) setup.request.dump = arguments.dump;
   const CompiledModel model = compile_model(setup.request);
   for (const auto& decision : setup.decisions) std::printf("# %s\n", decision.c_str());
-  std::printf("%s\n%s", memory_table(model).c_str(), traffic_table(model, 0).c_str());
+  std::printf("%s\n%s\n%s", memory_table(model).c_str(), activation_table(model).c_str(),
+              traffic_table(model, 0).c_str());
   if (!setup.request.dump.empty())
     std::printf("IR after every pass, programs and the memory table: %s\n", setup.request.dump.string().c_str());
   if (!arguments.dot.empty()) {

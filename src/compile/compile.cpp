@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <map>
 #include <set>
 
 #include "base/error.h"
@@ -83,6 +84,16 @@ Graph specification(const CompileRequest& request, ProgramKind kind) {
   return graph;
 }
 
+std::vector<RecomputeMenu> activation_menus(const CompileRequest& request) {
+  const auto kind = std::find_if(request.kinds.begin(), request.kinds.end(), is_accumulate);
+  if (kind == request.kinds.end()) return {};
+  int end = 0;
+  while (pipeline()[static_cast<std::size_t>(end)].run != passes::recompute) ++end;
+  Graph graph = initial_graph(request, *kind);
+  run_passes(graph, {request.options, *kind}, 0, end);
+  return recompute_menus(graph, request.options.schedule);
+}
+
 CompiledModel compile_model(const CompileRequest& request, const CompileHooks& hooks) {
   LONGHAUL_CHECK(request.scratch, "memory is planned for a target");
   CompiledModel model;
@@ -116,7 +127,7 @@ CompiledModel compile_model(const CompileRequest& request, const CompileHooks& h
         "a rank needs {} bytes ({}), device.memory allows {} ({}): lower training.micro_batch_size or "
         "training.seq_len, "
         "use more ranks, shard more of the state over them (docs/parallelism.md), let parallelism.keep_gathered be "
-        "never, or raise device.memory\n{}",
+        "never, make more again (activation_memory.mode), or raise device.memory\n{}",
         model.arena_bytes, human(model.arena_bytes), request.memory_limit, human(request.memory_limit),
         memory_table(model));
   if (!request.dump.empty()) {
@@ -172,6 +183,70 @@ std::string memory_table(const CompiledModel& model) {
   text += "  largest buffers kept:\n";
   for (std::size_t i = 0; i < std::min<std::size_t>(5, largest.size()); ++i)
     text += fmt::format("    {:>16}  {}\n", largest[i].first, largest[i].second);
+  return text;
+}
+
+std::string activation_table(const CompiledModel& model) {
+  struct Group {
+    int count = 0;
+    std::int64_t bytes = 0;
+  };
+  struct Layer {
+    std::map<std::string, Group> kept, again;  // by op
+    bool operator==(const Layer& other) const {
+      const auto same = [](const auto& a, const auto& b) {
+        return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
+          return x.first == y.first && x.second.count == y.second.count && x.second.bytes == y.second.bytes;
+        });
+      };
+      return same(kept, other.kept) && same(again, other.again);
+    }
+  };
+  const auto program = std::find_if(model.kinds.begin(), model.kinds.end(), is_accumulate);
+  if (program == model.kinds.end()) return "";
+  const Graph& graph = model.program(*program).graph;
+  const auto use = uses(graph);
+  std::map<std::int32_t, Layer> layers;
+  for (const Op& op : graph.ops) {
+    if (op.layer < 0) continue;
+    std::map<std::string, std::map<std::string, Group>> made;  // by pass
+    for (const ValueId result : op.results) {
+      const auto& users = use[static_cast<std::size_t>(result)];
+      const bool saved = op.phase == Phase::forward && std::any_of(users.begin(), users.end(), [&](std::int32_t user) {
+                           return graph.ops[static_cast<std::size_t>(user)].phase == Phase::backward;
+                         });
+      for (Group* group : {saved ? &layers[op.layer].kept[op.definition->name] : nullptr,
+                           op.phase == Phase::backward ? &made[op.made_by][op.definition->name] : nullptr}) {
+        if (!group) continue;
+        ++group->count;
+        group->bytes += local_bytes(graph, result);
+      }
+    }
+    for (const auto& [name, group] : made["recompute"]) {
+      Group& sum = layers[op.layer].again[name];
+      sum.count += group.count;
+      sum.bytes += group.bytes;
+    }
+  }
+  std::string text = fmt::format("activations of a rank between forward and backward pass, {}\n", name_of(*program));
+  const auto rows = [](const std::map<std::string, Group>& groups, std::string_view what) {
+    std::int64_t sum = 0;
+    for (const auto& [name, group] : groups) sum += group.bytes;
+    std::string list;
+    for (const auto& [name, group] : groups)
+      list += fmt::format("    {:24} {:>3} {:>16}\n", name, group.count, group.bytes);
+    return groups.empty() ? "" : fmt::format("   {} {} bytes\n{}", what, sum, list);
+  };
+  for (auto first = layers.begin(); first != layers.end();) {
+    auto last = first;
+    while (std::next(last) != layers.end() && std::next(last)->first == last->first + 1 &&
+           std::next(last)->second == first->second)
+      ++last;
+    text += first == last ? fmt::format("  layer {}\n", first->first)
+                          : fmt::format("  layers {} to {}, each\n", first->first, last->first);
+    text += rows(first->second.kept, "kept:") + rows(first->second.again, "made again:");
+    first = std::next(last);
+  }
   return text;
 }
 

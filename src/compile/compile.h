@@ -9,6 +9,7 @@
 
 #include "model/spec.h"
 #include "passes/pass.h"
+#include "passes/recompute.h"
 #include "runtime/program.h"
 
 namespace longhaul {
@@ -46,6 +47,10 @@ struct CompileHooks {
 /// Throws Error for what the passes refuse (heads that do not divide, ...) and for a plan beyond memory_limit.
 CompiledModel compile_model(const CompileRequest& request, const CompileHooks& hooks = {});
 
+/// What each layer of the request's programs could make again in its backward pass (passes/recompute.h). Empty when
+/// none of them has one.
+std::vector<RecomputeMenu> activation_menus(const CompileRequest& request);
+
 /// The specification of one program: the graph after the passes that know nothing of ranks.
 Graph specification(const CompileRequest& request, ProgramKind kind);
 
@@ -70,6 +75,9 @@ MemoryPeak memory_peak(const CompiledModel& model);
 /// The memory of a rank at its peak, by category; then at the peak of each program, and the largest buffers; the
 /// traffic by collective and pass.
 std::string memory_table(const CompiledModel& model);
+/// What layers keep for their backward pass and what they make again, by the op that made it; empty without such a
+/// pass.
+std::string activation_table(const CompiledModel& model);
 std::string traffic_table(const CompiledModel& model, int rank);
 
 }  // namespace longhaul

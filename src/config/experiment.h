@@ -102,6 +102,7 @@ struct Experiment {
   struct ActivationMemory {
     bool operator==(const ActivationMemory&) const = default;
     ActivationMode mode{};
+    std::optional<double> budget;  ///< up to 1: share of what device.memory leaves; above: bytes; none: auto
   } activation_memory;
   struct Checkpoint {
     bool operator==(const Checkpoint&) const = default;

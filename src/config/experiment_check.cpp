@@ -52,6 +52,17 @@ void check_experiment(const Experiment& e) {
           *global, micro, *data, micro * *data);
   }
 
+  if (e.activation_memory.budget && e.activation_memory.mode != ActivationMode::automatic)
+    fail(
+        "activation_memory.budget is {} while activation_memory.mode is {}: only mode auto chooses by a budget; use it "
+        "or leave the budget out",
+        value_of(e, "activation_memory.budget"), value_of(e, "activation_memory.mode"));
+  if (e.activation_memory.budget && *e.activation_memory.budget <= 1 && !e.device.memory)
+    fail(
+        "activation_memory.budget is {}, a share of what device.memory leaves for activations, and device.memory is "
+        "auto; give device.memory in GiB, or the budget in bytes",
+        value_of(e, "activation_memory.budget"));
+
   if (e.data.mask_prompt && !data_format(e.data.format).prompts)
     fail(
         "data.mask_prompt is true, but data.format is {}, which has no prompts; it is for {} (datatrove files say by "

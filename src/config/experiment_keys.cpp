@@ -395,6 +395,15 @@ std::vector<Key> make_keys() {
        "activations.",
        {},
        {"auto", "keep", "recompute"}},
+      {"activation_memory",
+       "budget",
+       member<&E::activation_memory, &E::ActivationMemory::budget>,
+       "auto",
+       "What a rank may take for activations: everything but parameters, gradients, optimizer state and data. Above 1: "
+       "bytes; up to 1: that share of what device.memory leaves for it. Mode auto then makes as little again as fits, "
+       "cheapest first, the same value in early layers before late ones; what cannot fit is refused. auto: all that "
+       "device.memory leaves, and no limit without it.",
+       {1e-6, 1e18, false}},
 
       {"checkpoint", "interval", member<&E::checkpoint, &E::Checkpoint::interval>, "500",
        "Steps between checkpoints. One more is always written after the last step and when a signal or a limit stops "

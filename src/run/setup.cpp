@@ -1,6 +1,9 @@
 #include "run/setup.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
 #include <numeric>
 
 #include "base/environment.h"
@@ -9,6 +12,7 @@
 #include "comm/exchange.h"
 #include "model/parameters.h"
 #include "model/rope.h"
+#include "plan/activations.h"
 #include "plan/mesh.h"
 #include "run/target.h"
 
@@ -66,6 +70,80 @@ void resolve_memory(RunSetup& setup, const Hosts& hosts) {
       request.memory_limit ? "device.memory"
       : hosts.elsewhere ? "its share of THIS machine, for want of the other's: set device.memory to a rank's GiB there"
                         : "its share of the host (set device.memory to decide otherwise)"));
+}
+
+// "layers 0 to 3 13 of 13, 4 to 31 3 of 13".
+std::string describe_steps(const std::vector<int>& steps, const std::vector<RecomputeMenu>& menus) {
+  std::string text;
+  for (std::size_t first = 0; first < steps.size();) {
+    std::size_t last = first;
+    const auto same = [&](std::size_t i) {
+      return steps[i] == steps[first] && menus[i].steps.size() == menus[first].steps.size();
+    };
+    while (last + 1 < steps.size() && same(last + 1)) ++last;
+    text += fmt::format("{}{} {} of {}", text.empty() ? "layers " : ", ",
+                        first == last ? std::to_string(first) : fmt::format("{} to {}", first, last), steps[first],
+                        menus[first].steps.size());
+    first = last + 1;
+  }
+  return text;
+}
+
+// activation_memory.mode auto under a limit: what each layer makes again.
+void resolve_activations(RunSetup& setup) {
+  const Experiment& experiment = setup.experiment;
+  CompileRequest& request = setup.request;
+  const auto budget = experiment.activation_memory.budget;
+  if (experiment.activation_memory.mode != ActivationMode::automatic || (!budget && !request.memory_limit)) return;
+  CompileRequest tried = request;
+  tried.memory_limit = 0;
+  tried.dump.clear();
+  const std::vector<RecomputeMenu> menus = activation_menus(tried);
+  const ActivationPlans plans(menus);
+  std::map<std::size_t, CompiledModel> compiled;
+  const auto compile = [&](std::size_t plan) -> const CompiledModel& {
+    const auto [found, added] = compiled.try_emplace(plan);
+    if (added) {
+      tried.options.schedule.recompute_steps = plans.steps(plan);
+      found->second = compile_model(tried);
+    }
+    return found->second;
+  };
+  // Bytes of the arena; what is kept between programs does not depend on the plan.
+  const std::int64_t named = compile(0).named.bytes;
+  std::int64_t limit = request.memory_limit ? request.memory_limit : std::numeric_limits<std::int64_t>::max();
+  std::string limited_by = "device.memory";
+  if (budget) {
+    const double share =
+        *budget <= 1 ? *budget * static_cast<double>(std::max<std::int64_t>(0, limit - named)) : *budget;
+    const auto bytes = static_cast<std::int64_t>(std::min(share, 0x1p60));
+    if (bytes < limit - named) {
+      limit = named + bytes;
+      limited_by = "activation_memory.budget";
+    }
+  }
+  const auto bytes_of = [&](std::size_t plan) { return compile(plan).arena_bytes; };
+  const auto chosen = first_plan_within(limit, plans.count(), bytes_of);
+  if (!chosen) {
+    std::size_t least = 0;
+    for (const auto& [plan, model] : compiled)
+      if (model.arena_bytes < compiled.at(least).arena_bytes) least = plan;
+    const CompiledModel& model = compiled.at(least);
+    fail(
+        "{} leaves a rank {} bytes for activations, beside {} kept between programs; with all made again that can be, "
+        "this run needs {}: set activation_memory.budget to {} or more, device.memory to {:.6f} (GiB) or more, lower "
+        "training.micro_batch_size or training.seq_len, or use more ranks\n{}",
+        limited_by, std::max<std::int64_t>(0, limit - named), named, model.arena_bytes - named,
+        model.arena_bytes - named, std::ceil(static_cast<double>(model.arena_bytes) / (1 << 30) * 1e6) / 1e6,
+        memory_table(model));
+  }
+  request.options.schedule.recompute_steps = plans.steps(*chosen);
+  setup.decisions.push_back(
+      fmt::format("activation_memory: {} bytes for activations, within the {} that {} leaves; keeping all takes {}. "
+                  "Steps made again, "
+                  "of those there are: {}; {:.1f} % more work in the layers",
+                  bytes_of(*chosen) - named, limit - named, limited_by, bytes_of(0) - named,
+                  describe_steps(request.options.schedule.recompute_steps, menus), 100 * plans.extra(*chosen)));
 }
 
 // Before anything is planned in 64 bits: an upper bound of a rank's bytes, far beyond any machine. What is smaller is
@@ -174,6 +252,7 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
         fmt::format("sequences of {} tokens are padded to {} with ignored tokens, so that they divide over {} ranks",
                     setup.sequence, request.sequence, setup.parallel.sequence()));
   resolve_memory(setup, hosts);
+  resolve_activations(setup);
   if (setup.target->options().reference_only)
     setup.decisions.push_back("LONGHAUL_KERNELS=reference: every op runs the plain-loop reference kernel");
   return setup;

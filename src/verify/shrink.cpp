@@ -181,6 +181,10 @@ RunSetup shrink_run(const RunSetup& large, int world, const Hosts& hosts) {
   pin_parallelism(large.parallel, experiment);
   if (large.parallel.gathers_parameters())
     experiment.parallelism.keep_gathered = large.request.options.schedule.keep_gathered;
+  if (!large.request.options.schedule.recompute_steps.empty()) {  // chosen by the large run's memory
+    experiment.activation_memory.budget.reset();
+    experiment.activation_memory.mode = ActivationMode::recompute;
+  }
   experiment.device.memory.reset();  // the large run's was held against it; this one is tiny
   auto& training = experiment.training;
   training.seq_len = smaller_sequence(large.parallel, large.sequence);

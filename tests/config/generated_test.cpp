@@ -108,6 +108,8 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
       R"("parallelism": {"keep_gathered": "always"})",
       R"("activation_memory": {"mode": "recompute"})",
       R"("activation_memory": {"mode": "some"})",
+      R"("activation_memory": {"budget": 1e9})",
+      R"("activation_memory": {"budget": 0})",
       R"("device": {"memory": 1.5})",
       R"("device": {"memory": "auto"})",
       R"("device": {"memory": null})",
@@ -142,7 +144,7 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
     accepted += code_accepts;
     CHECK(schema_accepts(schema, json::parse(text)) == code_accepts);
   }
-  CHECK(accepted == 17);
+  CHECK(accepted == 18);
   CHECK_FALSE(schema_accepts(schema, json::parse(R"({"training": {}})")));  // model.config is missing
 }
 

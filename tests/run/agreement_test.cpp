@@ -77,6 +77,7 @@ const std::map<std::string, std::string> other_values = {
     {"parallelism.keep_gathered", "step"},
     {"parallelism.bucket_size", "1"},
     {"activation_memory.mode", "recompute"},
+    {"activation_memory.budget", "1e12"},
     {"checkpoint.interval", "7"},
     {"checkpoint.minutes", "3"},
     {"checkpoint.keep_latest_k", "3"},

@@ -24,6 +24,8 @@ struct Cell {
   int shard_group = 0;  // 0: all ranks
   KeepGathered gathered = KeepGathered::never;
   std::map<std::string, std::string> window_axes = {};  // see CompileOptions
+  ActivationMode activations = ActivationMode::automatic;
+  std::vector<int> recompute_steps = {};
 
   int outer() const { return ring * gather; }
   int world() const { return data * outer() * sequence_ranks; }
@@ -68,6 +70,8 @@ inline CompileRequest request_for(const Cell& cell) {
     request.mesh = place_ranks(parallel, request.options.placement);
   }
   request.options.schedule.keep_gathered = cell.gathered;
+  request.options.schedule.activations = cell.activations;
+  request.options.schedule.recompute_steps = cell.recompute_steps;
   request.batch = cell.rows;
   request.sequence = cell.padded();
   request.options.placement.token_order = cell.order;
