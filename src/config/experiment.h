@@ -48,8 +48,8 @@ struct Experiment {
   struct Data {
     bool operator==(const Data&) const = default;
     std::vector<std::filesystem::path> files;
-    std::string format;  ///< the name of one that is registered (config/data_format.h)
-    Tokenizer tokenizer{};
+    std::string format;                     ///< the name of one that is registered (config/data_format.h)
+    std::optional<Tokenizer> tokenizer;     ///< none: auto, see refuse_bytes_of_words
     std::optional<std::int64_t> eos_token;  ///< none: auto; -1: documents have no end token
     std::vector<std::filesystem::path> validation_files;
     bool mask_prompt = false;            ///< jsonl: the loss leaves prompts out
@@ -113,6 +113,7 @@ struct Experiment {
     std::int64_t max_failures = 0;   ///< saves in a row that the system may refuse before the run stops; at least 1
     ResumeMode resume{};
     std::int64_t verify_replicas = 0;  ///< in steps, besides every save; 0: only then
+    std::int64_t verify_steps = 0;     ///< every so many steps one is computed twice; 0: none
   } checkpoint;
   struct Metrics {
     bool operator==(const Metrics&) const = default;

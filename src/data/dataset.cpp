@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "base/error.h"
 #include "data/expand_files.h"
@@ -40,6 +41,7 @@ TokenDataset::TokenDataset(const DatasetOptions& options) : vocabulary_(options.
     part->begin = size_;
     part->file = format.open(path, {vocabulary_, end_token, options.mask_prompt, &path == &files.back()});
     size_ = part->end();
+    names_.push_back(path);
     prompt_tokens_ += part->file->prompt_tokens();
     lone_surrogates_ += part->file->lone_surrogates();
     parts_.push_back(std::move(part));
@@ -52,6 +54,17 @@ TokenDataset::TokenDataset(const DatasetOptions& options) : vocabulary_(options.
 }
 
 TokenDataset::~TokenDataset() = default;
+
+std::vector<std::string> TokenDataset::guesses() const {
+  std::map<std::string, std::vector<std::string>> files;
+  for (std::size_t i = 0; i < parts_.size(); ++i)
+    if (const std::string text = parts_[i]->file->guessed(); !text.empty()) files[text].push_back(names_[i]);
+  std::vector<std::string> lines;
+  for (const auto& [text, names] : files)
+    lines.push_back(fmt::format("{}: {}{}", text, names.front(),
+                                names.size() > 1 ? fmt::format(" and {} more", names.size() - 1) : ""));
+  return lines;
+}
 
 const TokenDataset::Part& TokenDataset::part_of(std::int64_t token) const {
   const auto after = std::upper_bound(parts_.begin(), parts_.end(), token,

@@ -60,6 +60,8 @@ class TokenDataset : public TokenSource {
   std::int64_t prompt_tokens() const { return prompt_tokens_; }
   /// Halves of surrogate pairs in jsonl strings, which became U+FFFD.
   std::int64_t lone_surrogates() const { return lone_surrogates_; }
+  /// What was guessed of its files, one line each: "tokens of 2 bytes, by the vocabulary of 257: a.ds and 3 more".
+  std::vector<std::string> guesses() const;
   /// Files, after patterns and folders became what they stand for.
   std::int64_t files() const { return static_cast<std::int64_t>(parts_.size()); }
 
@@ -70,6 +72,7 @@ class TokenDataset : public TokenSource {
 
  private:
   struct Part;
+  std::vector<std::string> names_;  // of the files
   const Part& part_of(std::int64_t token) const;
   std::vector<std::unique_ptr<Part>> parts_;
   std::int64_t size_ = 0, prompt_tokens_ = 0, lone_surrogates_ = 0;

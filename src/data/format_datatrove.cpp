@@ -37,6 +37,11 @@ class DatatroveFile : public StoredTokens {
     if (index_) validate_documents(begin, end, index_->path());
   }
 
+  std::string guessed() const override {
+    return guessed_ ? fmt::format("tokens are taken to have {} bytes, by {}, for nothing beside the file says it",
+                                  width_, width_source_)
+                    : "";
+  }
   bool has_documents() const override { return index_.has_value(); }
   std::int64_t documents() const override { return index_ ? index_->size() / 8 : 0; }
   std::int64_t document_end(std::int64_t document) const override {
@@ -107,12 +112,14 @@ class DatatroveFile : public StoredTokens {
       fail("{}: {} bytes are not {} tokens of {} bytes (size by {}): it is truncated or of another type", file_.path(),
            bytes, tokens_ ? fmt::format("{}, as {} says,", *tokens_, tokens_source_) : "a whole number of", width_,
            width_source_);
+    guessed_ = width_source_ != metadata && width_source_ != tokens_source_;
     type_ = width_ == 2 ? TokenType::uint16 : TokenType::uint32;
     count_ = bytes / width_;
   }
 
   std::optional<MappedFile> index_, loss_;
   std::int64_t width_ = 0;  // bytes of a token
+  bool guessed_ = false;    // the width
   std::optional<std::int64_t> tokens_;
   std::string width_source_, tokens_source_;
 };

@@ -48,6 +48,32 @@ std::span<const std::int32_t> SequenceLoader::document_starts(std::int64_t sampl
   return starts_;
 }
 
+std::int64_t SequenceLoader::labels(std::int64_t sample) {
+  document_starts(sample);  // finds ends_
+  const std::int64_t first_label = sample * sequence_length_ + 1;
+  if (!source_.has_loss_mask()) return sequence_length_ - static_cast<std::int64_t>(ends_.size());
+  std::int64_t count = 0;
+  std::array<std::uint8_t, 4096> mask;
+  auto next_end = ends_.begin();
+  for (std::int64_t done = 0; done < sequence_length_; done += static_cast<std::int64_t>(mask.size())) {
+    const std::int64_t piece = std::min<std::int64_t>(sequence_length_ - done, mask.size());
+    source_.read_loss_mask(first_label + done, piece, mask.data());
+    count += std::count_if(mask.begin(), mask.begin() + piece, [](std::uint8_t one) { return one != 0; });
+    for (; next_end != ends_.end() && *next_end < first_label + done + piece; ++next_end)
+      count -= mask[static_cast<std::size_t>(*next_end - first_label - done)] != 0;
+  }
+  return count;
+}
+
+SequenceLoader::Cut SequenceLoader::cut(std::int64_t sample) {
+  if (packing_ == Packing::none || sample == 0) return {};
+  const std::int64_t first_token = sample * sequence_length_;
+  ends_.clear();
+  source_.document_ends(first_token - 1, first_token + sequence_length_, ends_);
+  if (!ends_.empty() && ends_.front() == first_token) return {};
+  return {true, !ends_.empty()};
+}
+
 std::int64_t SequenceLoader::fill(std::span<const std::int64_t> samples, const RowOrder& order_of, HostBatch& batch) {
   std::int64_t at = 0;
   for (const std::int64_t sample : samples) {

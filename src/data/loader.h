@@ -40,8 +40,19 @@ class SequenceLoader {
 
   /// Where a sample's documents begin, as RowOrder gets it. Valid until the next call.
   std::span<const std::int32_t> document_starts(std::int64_t sample);
+  /// Labels of a sample that are learned from: all but those that a mask leaves out or that are of another document.
+  std::int64_t labels(std::int64_t sample);
+  /// With packing, of the document that a sample's begin cuts in two: whether there is one, and whether it ends in this
+  /// sample.
+  struct Cut {
+    bool there = false, ends = false;
+  };
+  Cut cut(std::int64_t sample);
   /// S: tokens of a sample.
   std::int32_t length() const { return sequence_length_; }
+  /// Whether some label may be left out.
+  bool leaves_labels_out() const { return packing_ == Packing::documents || source_.has_loss_mask(); }
+  Packing packing() const { return packing_; }
 
  private:
   // `count` real tokens of one row, whose global indices follow each other from `index` on.

@@ -46,6 +46,11 @@ std::int64_t Permutation::operator()(std::int64_t place) const {
   return static_cast<std::int64_t>(value);
 }
 
+// Keys of neighbouring seeds and epochs must not be neighbours: the rounds add to the key.
+std::uint64_t shuffle_key(std::uint64_t seed, std::int64_t epoch) {
+  return mix(mix(seed) + static_cast<std::uint64_t>(epoch));
+}
+
 Sampler::Sampler(std::int64_t tokens, std::int64_t sequence_length, std::uint64_t seed, bool shuffle)
     : seed_(seed), shuffle_(shuffle) {
   LONGHAUL_CHECK(sequence_length > 0 && tokens >= 0, "samples of {} from {} tokens", sequence_length, tokens);
@@ -58,18 +63,23 @@ Sampler::Sampler(std::int64_t tokens, std::int64_t sequence_length, std::uint64_
   dropped_ = tokens - 1 - samples_ * sequence_length;
 }
 
+void Sampler::set_rest(std::int64_t epoch, std::int64_t first, std::int64_t count) {
+  rest_epoch_ = epoch;
+  rest_first_ = first;
+  rest_samples_ = count;
+}
+
 std::int64_t Sampler::sample(std::int64_t epoch, std::int64_t position) const {
-  LONGHAUL_CHECK(epoch >= 0 && position >= 0 && position < samples_, "sample {} of {} in epoch {}", position, samples_,
+  const std::int64_t count = samples(epoch), first = epoch == rest_epoch_ ? rest_first_ : 0;
+  LONGHAUL_CHECK(epoch >= 0 && position >= 0 && position < count, "sample {} of {} in epoch {}", position, count,
                  epoch);
-  if (!shuffle_) return position;
-  // Keys of neighbouring seeds and epochs must not be neighbours: the rounds add to the key.
-  return Permutation(samples_, mix(mix(seed_) + static_cast<std::uint64_t>(epoch)))(position);
+  return first + (shuffle_ ? Permutation(count, shuffle_key(seed_, epoch))(position) : position);
 }
 
 void Sampler::take(DataCursor& cursor, std::span<std::int64_t> out) const {
   for (auto& slot : out) {
     slot = sample(cursor.epoch, cursor.position);
-    if (++cursor.position == samples_) cursor = {cursor.epoch + 1, 0};
+    if (++cursor.position == samples(cursor.epoch)) cursor = {cursor.epoch + 1, 0};
   }
 }
 

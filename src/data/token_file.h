@@ -29,6 +29,9 @@ class TokenFile {
   /// mask[i] = 0 when token begin + i is no label to learn from, else 1.
   virtual void read_loss_mask(std::int64_t begin, std::int64_t amount, std::uint8_t* mask) const;
 
+  /// What was guessed of the file because nothing says it, for the log; "": nothing.
+  virtual std::string guessed() const { return ""; }
+
   /// Tokens that are of prompts.
   virtual std::int64_t prompt_tokens() const { return 0; }
   /// Halves of surrogate pairs in its text, which became U+FFFD.

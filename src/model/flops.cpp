@@ -9,6 +9,18 @@ double mean_visible_keys(std::int64_t sequence_length, std::int64_t window) {
   return (w * (w + 1) / 2 + (s - w) * w) / s;
 }
 
+double packed_attention_flops(const TransformerSpec& spec, std::span<const std::int64_t> documents) {
+  double flops = 0;
+  for (const LayerGroup& group : spec.layers) {
+    const AttentionSpec& attention = group.layer.attention;
+    double pairs = 0;
+    for (const std::int64_t tokens : documents)
+      pairs += static_cast<double>(tokens) * mean_visible_keys(tokens, attention.window);
+    flops += 12 * static_cast<double>(group.repeat * attention.heads * attention.head_dim) * pairs;
+  }
+  return flops;
+}
+
 FlopsPerToken flops_per_token(const TransformerSpec& spec, std::int64_t sequence_length) {
   FlopsPerToken flops;
   const double e = static_cast<double>(spec.hidden_size);

@@ -2,6 +2,7 @@
 // backward twice; nothing that is recomputed.
 #pragma once
 #include <cstdint>
+#include <span>
 
 #include "model/spec.h"
 
@@ -23,6 +24,10 @@ struct FlopsPerToken {
 
 /// For sequences of `sequence_length` tokens (at least 1) without packing.
 FlopsPerToken flops_per_token(const TransformerSpec& spec, std::int64_t sequence_length);
+
+/// attention_causal of one sequence whose documents, of so many tokens each, see nothing of each other: summed over its
+/// tokens.
+double packed_attention_flops(const TransformerSpec& spec, std::span<const std::int64_t> documents);
 
 /// The mean over the tokens of a sequence of the keys that each sees, itself included; window 0: no window.
 double mean_visible_keys(std::int64_t sequence_length, std::int64_t window);

@@ -15,6 +15,8 @@ std::vector<ChangedKey> changed_keys(const std::string& before, const Experiment
   for (const std::string& key : key_names()) {
     if (key.starts_with("job.")) continue;
     const std::string was = value_of(then, key), is = value_of(now, key);
+    // The one becomes the other.
+    if (key == "data.tokenizer" && std::max(was, is) == "bytes" && std::min(was, is) == "auto") continue;
     if (was != is) changed.push_back({key, was, is});
   }
   return changed;
@@ -22,7 +24,7 @@ std::vector<ChangedKey> changed_keys(const std::string& before, const Experiment
 
 bool decides_numbers(const std::string& key) {
   constexpr std::array sections = {"job.",        "parallelism.", "checkpoint.", "metrics.",
-                                   "validation.", "distributed.", "device."};
+                                   "validation.", "distributed.", "device.",     "activation_memory."};
   constexpr std::array keys = {"training.time_limit",    "training.threads",       "training.matmul",
                                "training.deterministic", "training.max_bad_steps", "data.validation_files"};
   return std::none_of(sections.begin(), sections.end(), [&](const char* one) { return key.starts_with(one); }) &&
@@ -76,19 +78,25 @@ std::string take_changes(TrainerState& state, const Experiment& experiment, std:
   };
   std::string text = "the run goes on with other values than the checkpoint had: " + list_of(changed);
   const auto follows = [&](const std::string& what) { text += "; " + what; };
-  if (has("training.seq_len")) {
+  const bool other_data = has("data.files", "data.format", "data.tokenizer", "data.eos_token");
+  if (other_data) {
+    // Nothing of them has been taken; the place says no more than how far the run is.
     const std::int64_t tokens = state.cursor.position * before.training.seq_len;
-    state.cursor.position = tokens / experiment.training.seq_len;
+    state.cursor = {state.cursor.epoch, tokens / experiment.training.seq_len};
     follows(
-        fmt::format("{} tokens of epoch {} have been seen, so it goes on at sample {} of the new length; samples are "
-                    "cut and shuffled anew, so that some of these tokens may come again before the epoch ends",
-                    tokens, state.cursor.epoch, state.cursor.position));
+        fmt::format("the data are others: they are read from sample {} of {} in epoch {} on, {} tokens behind their "
+                    "begin as in the old ones",
+                    std::min(state.cursor.position, samples), samples, state.cursor.epoch, tokens));
+  } else if (has("training.seq_len", "training.seed")) {
+    if (state.cursor.position > 0)
+      state.cursor.earlier.push_back({before.training.seq_len, state.data_seed, state.cursor.position});
+    state.cursor.position = 0;
+    follows(fmt::format(
+        "the rest of epoch {} is cut{} from the tokens that were not taken yet: none is skipped, none comes "
+        "again",
+        state.cursor.epoch, has("training.seed") ? " and shuffled anew" : ""));
   }
   if (has("training.seed")) follows("the order of the data changes here");
-  if (has("data.files", "data.format", "data.tokenizer", "data.eos_token"))
-    follows(
-        fmt::format("the data are others: they are read from sample {} of {} in epoch {} on, where the old ones were",
-                    std::min(state.cursor.position, samples), samples, state.cursor.epoch));
   if (has("model.weights", "model.init_seed"))
     follows("parameters come from the checkpoint: model.weights and model.init_seed are not used");
   const double rate = learning_rate(experiment, state.step + 1), was = learning_rate(before, state.step + 1);

@@ -26,8 +26,9 @@ bool decides_numbers(const std::string& key);
 void refuse_other_experiment(const Checkpoint& checkpoint, const Experiment& experiment);
 
 /// What is other than when a checkpoint was written, and what follows from it; "" when nothing that decides numbers is.
-/// What does not is logged only. The place in the data counts tokens: with another training.seq_len the state's cursor
-/// becomes the sample of that length. `samples`: of the training data now.
+/// What does not is logged only. With another training.seq_len or training.seed the state's cursor becomes the begin of
+/// what is left of the epoch; with other data, the sample so many tokens behind their begin. `samples`: of the training
+/// data now.
 std::string take_changes(TrainerState& state, const Experiment& experiment, std::int64_t samples);
 
 /// "training.lr 0.1 (was 0.2), ..."

@@ -41,12 +41,16 @@ std::string state_text(const TrainerState& state) {
   nlohmann::ordered_json json;
   json["step"] = state.step;
   json["cursor"] = {{"epoch", state.cursor.epoch}, {"position", state.cursor.position}};
+  for (const EarlierSamples& one : state.cursor.earlier)
+    json["cursor"]["earlier"].push_back(
+        {{"sequence_length", one.sequence_length}, {"seed", one.seed}, {"position", one.position}});
   json["data_seed"] = state.data_seed;
   json["init_seed"] = state.init_seed;
   json["experiment"] = state.experiment;
   json["model"] = state.model;
   json["libraries"] = state.libraries;
   if (!state.bad_steps.empty()) json["bad_steps"] = state.bad_steps;
+  if (state.steps_without_label > 0) json["steps_without_label"] = state.steps_without_label;
   return json.dump();
 }
 

@@ -52,12 +52,15 @@ TrainerState trainer_state(const Checkpoint& checkpoint) {
     state.step = json.at("step");
     state.cursor.epoch = json.at("cursor").at("epoch");
     state.cursor.position = json.at("cursor").at("position");
+    for (const auto& one : json.at("cursor").value("earlier", nlohmann::json::array()))
+      state.cursor.earlier.push_back({one.at("sequence_length"), one.at("seed"), one.at("position")});
     state.data_seed = json.at("data_seed");
     state.init_seed = json.at("init_seed");
     state.experiment = json.at("experiment");
     state.model = json.at("model");
     state.libraries = json.at("libraries");
     state.bad_steps = json.value("bad_steps", "");
+    state.steps_without_label = json.value("steps_without_label", std::int64_t{0});
   } catch (const nlohmann::json::exception& error) {
     fail("{}: the trainer's state is garbled: {}", checkpoint.path(), error.what());
   }

@@ -18,10 +18,11 @@ struct TrainerState {
   DataCursor cursor;
   std::uint64_t data_seed = 0;
   std::uint64_t init_seed = 0;
-  std::string experiment;  // resolved, as YAML, for people
-  std::string model;       // the spec, as JSON
-  std::string libraries;   // of matrix products (choices_text)
-  std::string bad_steps;   // BadSteps::state; empty in most runs
+  std::string experiment;                // resolved, as YAML, for people
+  std::string model;                     // the spec, as JSON
+  std::string libraries;                 // of matrix products (choices_text)
+  std::string bad_steps;                 // BadSteps::state; empty in most runs
+  std::int64_t steps_without_label = 0;  // finished, but nothing was updated in them
 };
 
 /// What a checkpoint holds of a session's state: masters and moments.

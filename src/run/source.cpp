@@ -4,6 +4,8 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "comm/exchange.h"
+#include "config/data_format.h"
 #include "model/initialise.h"
 #include "model/parameters.h"
 #include "run/weights.h"
@@ -38,9 +40,40 @@ DatasetOptions dataset_options(const RunSetup& setup, const std::vector<std::fil
   return options;
 }
 
+void refuse_bytes_of_words(const RunSetup& setup) {
+  const Experiment& experiment = setup.experiment;
+  const std::string format = value_of(experiment, "data.format");
+  const std::int64_t vocabulary = setup.model.spec.vocabulary;
+  if (!data_format(format).text || experiment.data.tokenizer || (vocabulary >= 256 && vocabulary <= 512)) return;
+  fail(
+      "data.format is {} and data.tokenizer auto, but the model's vocabulary is {}: byte values 0 to 255 would be {}. "
+      "Make token files with the model's own tokenizer (longhaul tokenize --tokenizer FOLDER) and name them with their "
+      "data.format, or set data.tokenizer: bytes to train on bytes all the same",
+      format, vocabulary, vocabulary < 256 ? "too many for it" : "taken for its first 256 words");
+}
+
+namespace {
+
+// Of samples [first, last).
+SampleCensus count_samples(SequenceLoader& loader, std::int64_t first, std::int64_t last) {
+  SampleCensus census;
+  if (!loader.leaves_labels_out()) return census;
+  for (std::int64_t sample = first; sample < last; ++sample) {
+    census.without_label += loader.labels(sample) == 0;
+    const SequenceLoader::Cut cut = loader.cut(sample);
+    census.cuts += cut.there;
+    // A document is counted where it ends, or where the samples do.
+    census.cut_documents += cut.there && (cut.ends || sample + 1 == last);
+  }
+  return census;
+}
+
+}  // namespace
+
 DataSource open_source(Communicator& world, const RunSetup& setup, const std::vector<std::filesystem::path>& files,
                        bool shuffle) {
   const Experiment& experiment = setup.experiment;
+  refuse_bytes_of_words(setup);
   DataSource source;
   source.dataset = std::make_unique<TokenDataset>(dataset_options(setup, files));
   const std::int64_t size = source.dataset->size();
@@ -48,7 +81,49 @@ DataSource open_source(Communicator& world, const RunSetup& setup, const std::ve
   source.sampler =
       std::make_unique<Sampler>(size, setup.sequence, static_cast<std::uint64_t>(experiment.training.seed), shuffle);
   source.loader = make_loader(experiment, *source.dataset);
+  const std::int64_t samples = source.sampler->samples();
+  source.census =
+      count_samples(*source.loader, samples * world.rank() / world.size(), samples * (world.rank() + 1) / world.size());
   return source;
+}
+
+void report_source(Communicator& world, const RunSetup& setup, const char* what, const DataSource& source) {
+  const Experiment& experiment = setup.experiment;
+  const TokenDataset& dataset = *source.dataset;
+  const std::int64_t samples = source.sampler->samples();
+  const bool text = data_format(value_of(experiment, "data.format")).text;
+  const auto end = experiment.data.eos_token;
+  std::string details;
+  if (dataset.files() > 1) details += fmt::format(" in {} files", dataset.files());
+  if (text) {
+    const std::int64_t token = end.value_or(setup.model.spec.vocabulary >= 257 ? 256 : -1);
+    details +=
+        fmt::format(" (bytes{}; documents end with {}{})", experiment.data.tokenizer ? "" : ", by data.tokenizer auto",
+                    token >= 0 ? fmt::format("token {}", token) : "no token", end ? "" : ", by data.eos_token auto");
+  }
+  if (experiment.data.mask_prompt)
+    details += fmt::format(" ({} of them of prompts, which are not learned)", dataset.prompt_tokens());
+  log_info("{}: {} tokens{}, {} samples of {}{}", what, dataset.size(), details, samples, setup.sequence,
+           source.sampler->dropped_tokens()
+               ? fmt::format("; the last {} tokens fill no sample and are left out", source.sampler->dropped_tokens())
+               : "");
+  for (const std::string& guess : dataset.guesses()) log_info("{}: {}", what, guess);
+  if (const std::int64_t lone = dataset.lone_surrogates())
+    log_warn("{}: {} halves of surrogate pairs in strings stand for no character and became U+FFFD", what, lone);
+  SampleCensus all;
+  for (const SampleCensus& one : all_gather(world, source.census)) {
+    all.without_label += one.without_label;
+    all.cuts += one.cuts;
+    all.cut_documents += one.cut_documents;
+  }
+  if (all.cuts > 0)
+    log_info(
+        "{}: samples cut {} documents, at {} places; what stands behind a cut begins anew and sees nothing of what "
+        "stands before it",
+        what, all.cut_documents, all.cuts);
+  if (all.without_label > 0)
+    log_warn("{}: {} of {} samples have no label, so that nothing is learned from them{}", what, all.without_label,
+             samples, all.without_label == samples ? ": none has one" : "");
 }
 
 ParameterSource first_parameters(const RunSetup& setup) {

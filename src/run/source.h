@@ -13,11 +13,18 @@
 
 namespace longhaul {
 
+/// What is counted of samples when data are opened; zero where every label is learned from.
+struct SampleCensus {
+  std::int64_t without_label = 0;
+  std::int64_t cuts = 0, cut_documents = 0;  ///< places where samples cut a packed document, and documents so cut
+};
+
 struct DataSource {
   std::unique_ptr<TokenDataset> dataset;
   std::unique_ptr<TokenSource> stream;  ///< what samples are cut from when it is not `dataset`
   std::unique_ptr<Sampler> sampler;
   std::unique_ptr<SequenceLoader> loader;
+  SampleCensus census;  ///< of this rank's share of the samples
 
   /// Fills the session's buffers with its rows of micro-batch `micro_batch` of a global batch of samples, in the order
   /// that its ranks hold them.
@@ -30,13 +37,22 @@ void fill_rows(SequenceLoader& loader, Session& session, std::span<const std::in
 /// How the experiment reads files of its format.
 DatasetOptions dataset_options(const RunSetup& setup, const std::vector<std::filesystem::path>& files);
 
-/// Opens the files; each rank of the world checks its part of the tokens. Throws Error naming the file.
+/// Bytes are ids 0 to 255, which are words of a larger vocabulary: throws Error when formats of text would be read as
+/// bytes by a model whose vocabulary is not of bytes and a few more (256 to 512), unless data.tokenizer asks for bytes.
+void refuse_bytes_of_words(const RunSetup& setup);
+
+/// Opens the files; each rank of the world checks its part of the tokens, and counts samples there. Throws Error naming
+/// the file.
 DataSource open_source(Communicator& world, const RunSetup& setup, const std::vector<std::filesystem::path>& files,
                        bool shuffle);
 
 /// A loader of the experiment's sequence length and packing; `source` must outlive it. Throws Error for packing of data
 /// that does not say where documents end.
 std::unique_ptr<SequenceLoader> make_loader(const Experiment& experiment, const TokenSource& source);
+
+/// Says what was opened in the log, `what` ("training data") first: sizes, what was guessed, what is left out. Warns of
+/// samples without a label. Collective.
+void report_source(Communicator& world, const RunSetup& setup, const char* what, const DataSource& source);
 
 /// Where the parameters of the first step come from: model.weights, or the random initialisation of model.init_seed.
 ParameterSource first_parameters(const RunSetup& setup);

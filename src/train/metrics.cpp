@@ -84,9 +84,12 @@ MetricsReport::~MetricsReport() {
 void MetricsReport::report(const StepMetrics& metrics) {
   nlohmann::ordered_json json;
   json["step"] = metrics.step;
-  json["loss"] = metrics.loss;
-  if (metrics.validation_loss) json["validation_loss"] = *metrics.validation_loss;
-  json["grad_norm"] = metrics.grad_norm;
+  const auto number_or_null = [](const std::optional<double>& value) {
+    return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr);
+  };
+  json["loss"] = number_or_null(metrics.loss);
+  if (metrics.validated) json["validation_loss"] = number_or_null(metrics.validation_loss);
+  json["grad_norm"] = number_or_null(metrics.grad_norm);
   json["lr"] = metrics.learning_rate;
   json["tokens_per_second"] = metrics.tokens_per_second;
   json["mfu"] = metrics.mfu;
@@ -103,13 +106,15 @@ void MetricsReport::report(const StepMetrics& metrics) {
   if (problem.empty() && waiting_) log_info("{} can be written again; no line is lost", file_.string());
   waiting_ = !problem.empty();
 
-  if (metrics.step == first_step_ || metrics.step == steps_ || metrics.step % log_freq_ == 0 ||
-      metrics.validation_loss) {
+  if (metrics.step == first_step_ || metrics.step == steps_ || metrics.step % log_freq_ == 0 || metrics.validated) {
+    const auto text = [](const std::optional<double>& value, int digits) {
+      return value ? fmt::format("{:.{}f}", *value, digits) : std::string("none (no label)");
+    };
     std::string line =
-        fmt::format("step {:>6}/{}  loss {:.5f}  grad_norm {:.4f}  lr {:.3e}  tokens/s {:.0f}  mfu {:.1f}%  memory {}",
-                    metrics.step, steps_, metrics.loss, metrics.grad_norm, metrics.learning_rate,
+        fmt::format("step {:>6}/{}  loss {}  grad_norm {}  lr {:.3e}  tokens/s {:.0f}  mfu {:.1f}%  memory {}",
+                    metrics.step, steps_, text(metrics.loss, 5), text(metrics.grad_norm, 4), metrics.learning_rate,
                     metrics.tokens_per_second, 100 * metrics.mfu, bytes_text(metrics.peak_memory_bytes));
-    if (metrics.validation_loss) line += fmt::format("  validation_loss {:.5f}", *metrics.validation_loss);
+    if (metrics.validated) line += "  validation_loss " + text(metrics.validation_loss, 5);
     say(line);
   }
   draw_bar(metrics.step);

@@ -13,12 +13,13 @@ class LineFile;
 
 struct StepMetrics {
   std::int64_t step = 0;
-  double loss = 0;
-  std::optional<double> validation_loss;
-  double grad_norm = 0;
+  std::optional<double> loss;  ///< none: no token of the step was a label
+  bool validated = false;
+  std::optional<double> validation_loss;  ///< when validated; none: there was no label
+  std::optional<double> grad_norm;        ///< none without a label
   double learning_rate = 0;
   double tokens_per_second = 0;
-  double mfu = 0;  ///< model FLOPs (causal) over the measured FMA peak of the cores that the ranks use, 0..1
+  double mfu = 0;  ///< model FLOPs (of visible pairs) over the measured FMA peak of the cores that the ranks use, 0..1
   double valid_tokens = 0;
   /// AttentionImbalance::work and ::path (attention_balance.h); none when ranks do not share attention.
   std::optional<double> attention_imbalance, attention_path;

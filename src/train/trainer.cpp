@@ -9,13 +9,10 @@
 #include <optional>
 
 #include "base/error.h"
-#include "base/host.h"
 #include "base/log.h"
 #include "comm/exchange.h"
 #include "config/schedule.h"
-#include "data/dataset.h"
 #include "data/loader.h"
-#include "data/sampler.h"
 #include "io/file.h"
 #include "model/flops.h"
 #include "run/agreement.h"
@@ -24,6 +21,7 @@
 #include "run/checkpoint_saver.h"
 #include "run/checkpointing.h"
 #include "run/libraries.h"
+#include "run/repeated_step.h"
 #include "run/replicas.h"
 #include "run/run_lock.h"
 #include "run/run_record.h"
@@ -35,6 +33,8 @@
 #include "train/bad_steps.h"
 #include "train/metrics.h"
 #include "train/run_control.h"
+#include "train/run_data.h"
+#include "train/run_folder.h"
 
 namespace longhaul {
 namespace {
@@ -44,13 +44,13 @@ namespace fs = std::filesystem;
 class Trainer {
  public:
   Trainer(Communicator& world, const Experiment& experiment, std::chrono::steady_clock::time_point start)
-      : world_(world), control_(world, experiment, start), bad_steps_(experiment) {
+      : world_(world), control_(world, experiment, start), bad_steps_(experiment), data_(world, setup_) {
     setup_ = prepare_agreed_run(world, experiment);
     folder_ = setup_.experiment.job.folder;
   }
 
   int run() {
-    take_folder();
+    lock_ = take_run_folder(world_, folder_);
     record_ = std::make_unique<RunRecord>(world_, setup_);
     if (lock_ && !lock_->taken_over().empty()) log_warn("{}", lock_->taken_over());
     for (const auto& decision : setup_.decisions) log_info("{}", decision);
@@ -66,7 +66,8 @@ class Trainer {
 
  private:
   int train() {
-    find_resume_point();
+    resume_step_ = find_resume_point(world_, experiment());
+    if (resume_step_ >= 0) record_->resumed(resume_step_);
     if (finished()) return 0;
     Watchdog::Times times;
     times.timeout = experiment().distributed.timeout;
@@ -74,9 +75,9 @@ class Trainer {
     watchdog_->phase("reading data");
     phase(world_, [&] {
       require_data_files(experiment());
-      open_data();
+      data_.open();
     });
-    report_data();
+    data_.report();
     watchdog_->phase("compiling");
     phase(world_, [&] {
       model_ = compile_model(setup_.request);
@@ -129,81 +130,6 @@ class Trainer {
   std::int64_t steps() const { return experiment().training.steps; }
   bool reports() const { return world_.rank() == 0; }
 
-  // Makes the run folder and locks it for this run, on rank 0; all ranks must see that lock.
-  void take_folder() {
-    phase(world_, [&] {
-      if (!reports()) return;
-      std::error_code problem;
-      if (fs::exists(folder_, problem) && !fs::is_directory(folder_, problem))
-        fail("job.folder {} is not a folder; name one, or a path at which one can be made", folder_.string());
-      try {
-        make_folders(folder_.string());
-      } catch (const SystemError& error) {
-        fail("job.folder {} cannot be made: {}; name a folder that can be written", folder_.string(), error.what());
-      }
-      lock_ = std::make_unique<RunLock>(folder_.string());
-    });
-    std::string token = lock_ ? lock_->token() : std::string(RunLock::token_length, ' ');
-    world_.broadcast(token.data(), token.size(), 0);
-    phase(world_, [&] {
-      // Network file systems show a new file to other hosts late.
-      for (int i = 0; RunLock::token_in(folder_.string()) != token; ++i) {
-        if (i == 100)
-          fail(
-              "on host {} the run folder {} is not the one that rank 0 has locked; job.folder must be one folder that "
-              "all hosts see",
-              host_name(), folder_.string());
-        std::this_thread::sleep_for(std::chrono::milliseconds(100));
-      }
-    });
-  }
-
-  void find_resume_point() {
-    const fs::path checkpoints = folder_ / "checkpoints";
-    bool used = false;
-    const bool off = experiment().checkpoint.resume == ResumeMode::off;
-    phase(world_, [&] {
-      try {
-        std::error_code unreadable;
-        used = !list_checkpoints(checkpoints.string()).empty() || fs::exists(folder_ / "metrics.jsonl", unreadable);
-      } catch (const std::exception& error) {
-        fail("job.folder {} cannot be read: {}", folder_.string(), error.what());
-      }
-      if (off && used)
-        fail(
-            "job.folder {} already holds a run, and checkpoint.resume is off; use another folder, remove it, or set "
-            "checkpoint.resume=auto",
-            folder_.string());
-    });
-    if (off) return;
-    // Of runs that died; also when this one is finished and writes nothing.
-    if (reports()) {
-      finish_interrupted_replacements(checkpoints.string());
-      for (const char* part : {"", "checkpoints", "export"}) remove_leftovers((folder_ / part).string());
-    }
-    std::vector<std::string> skipped;
-    resume_step_ = newest_valid_step(world_, checkpoints.string(), skipped);
-    for (const auto& reason : skipped) log_warn("skipped checkpoint {}", reason);
-    if (resume_step_ >= 0) {
-      log_info("resuming from step {} in {}", resume_step_, checkpoints.string());
-      record_->resumed(resume_step_);
-    }
-    // All ranks know the same; together, so that one of them says it.
-    if (resume_step_ < 0 && !skipped.empty() && experiment().checkpoint.resume != ResumeMode::restart)
-      phase(world_, [&] {
-        fail(
-            "{} holds {} checkpoints and none of them is whole (the newest: {}): nothing was changed. To start again "
-            "at "
-            "step 0 all the same, set checkpoint.resume=restart; or use another job.folder",
-            checkpoints.string(), skipped.size(), skipped.front());
-      });
-    if (resume_step_ < 0 && used)
-      log_warn(
-          "{} holds metrics of an earlier run but no whole checkpoint: starting at step 0; they are kept in "
-          "metrics-replaced.jsonl",
-          folder_.string());
-  }
-
   bool finished() {
     if (resume_step_ < steps()) return false;
     bool exported = false;
@@ -216,37 +142,6 @@ class Trainer {
     log_info("this run is finished: step {} of {} is in {}; set training.steps higher to go on", resume_step_, steps(),
              folder_.string());
     return true;
-  }
-
-  void open_data() {
-    const auto open = [&](const char* key, const std::vector<fs::path>& files, bool shuffle) {
-      try {
-        return open_source(world_, setup_, files, shuffle);
-      } catch (const Error& error) {
-        fail("{}: {}", key, error.what());
-      }
-    };
-    training_ = open("data.files", experiment().data.files, true);
-    if (!experiment().data.validation_files.empty())
-      validation_ = open("data.validation_files", experiment().data.validation_files, false);
-  }
-
-  void report_data() {
-    const auto describe = [&](const char* what, const DataSource& source) {
-      log_info("{}: {} tokens{}{}, {} samples of {}{}", what, source.dataset->size(),
-               source.dataset->files() > 1 ? fmt::format(" in {} files", source.dataset->files()) : "",
-               experiment().data.mask_prompt
-                   ? fmt::format(" ({} of them of prompts, which are not learned)", source.dataset->prompt_tokens())
-                   : "",
-               source.sampler->samples(), setup_.sequence,
-               source.sampler->dropped_tokens() ? fmt::format("; the last {} tokens fill no sample and are left out",
-                                                              source.sampler->dropped_tokens())
-                                                : "");
-    };
-    describe("training data", training_);
-    if (const std::int64_t lone = training_.dataset->lone_surrogates())
-      log_warn("data.files: {} halves of surrogate pairs in strings stand for no character and became U+FFFD", lone);
-    if (validation_.dataset) describe("validation data", validation_);
   }
 
   // The one that the run resumes from.
@@ -264,17 +159,13 @@ class Trainer {
         refuse_other_model(state_, setup_.model.spec, checkpoint_->path());
         bad_steps_.restore(state_.bad_steps);
       });
-      const std::string changes = take_changes(state_, experiment(), training_.sampler->samples());
+      const std::string changes = take_changes(state_, experiment(), data_.training().sampler->samples());
       if (!changes.empty()) log_warn("{}", changes);
       if (!experiment().model.weights.empty())
         log_info("model.weights is not read: parameters come from checkpoint {}", checkpoint_->path());
       checkpoint_.reset();
-      // Other data, or another training.seq_len, makes other samples; the cursor may then lie past the last one.
-      if (state_.cursor.position >= training_.sampler->samples()) {
-        log_warn("the checkpoint is at sample {} of its data, but there are {} now: the next epoch begins",
-                 state_.cursor.position, training_.sampler->samples());
-        state_.cursor = {state_.cursor.epoch + 1, 0};
-      }
+      data_.go_on_from(state_.cursor);
+      state_.data_seed = static_cast<std::uint64_t>(experiment().training.seed);
       return;
     }
     phase(world_, [&] { session_->set_parameters(first_); });
@@ -314,48 +205,32 @@ class Trainer {
     state_.libraries = setup_.target->libraries();
   }
 
-  double validate() {
-    const std::int64_t available = validation_.sampler->samples(), rows = session_->rows(),
-                       batch = rows * session_->data_ranks();
-    std::int64_t wanted = experiment().validation.steps > 0
-                              ? experiment().validation.steps * setup_.parallel.global_batch_size
-                              : available;
-    wanted = std::min(wanted, available);
-    double loss = 0, valid = 0;
-    std::vector<std::int64_t> samples(static_cast<std::size_t>(rows));
-    for (std::int64_t begin = 0; begin < wanted; begin += batch) {
-      for (std::int64_t r = 0; r < rows; ++r)
-        samples[static_cast<std::size_t>(r)] = std::min(begin + session_->data_rank() * rows + r, wanted - 1);
-      fill_rows(*validation_.loader, *session_, samples);
-      for (std::int64_t r = 0; r < rows; ++r)  // rows past the end repeat the last sample, and do not count
-        if (begin + session_->data_rank() * rows + r >= wanted)
-          std::fill_n(session_->micro_batch().labels.begin() + r * session_->slots(), session_->slots(), ignored_label);
-      const auto [sum, count] = session_->evaluate();
-      loss += sum;
-      valid += count;
-    }
-    return loss / std::max(1.0, valid);
-  }
-
   // False when something stopped it before its end, or before what comes after.
   bool loop() {
     const std::int64_t batch = setup_.parallel.global_batch_size, micro_batches = setup_.parallel.accumulation_steps;
-    const double flops = flops_per_token(setup_.model.spec, setup_.sequence).causal();
+    const FlopsPerToken flops = flops_per_token(setup_.model.spec, setup_.sequence);
     std::vector<std::int64_t> samples(static_cast<std::size_t>(batch));
     const std::int64_t first_step = state_.step + 1;
     watchdog_->phase(nullptr);
     if (stops(control_.now())) return false;
     for (std::int64_t step = first_step; step <= steps(); ++step) {
       const auto begin = std::chrono::steady_clock::now();
-      training_.sampler->take(state_.cursor, samples);
+      data_.training().sampler->take(state_.cursor, samples);
       if (reports() && step == first_step)
-        if (const std::string text = describe_imbalance(setup_, *training_.loader, samples); !text.empty())
+        if (const std::string text = describe_imbalance(setup_, *data_.training().loader, samples); !text.empty())
           log_info("attention of step {}, {}", step, text);
-      const auto fill = [&](std::int64_t i) { training_.fill(*session_, samples, i); };
+      const auto fill = [&](std::int64_t i) { data_.training().fill(*session_, samples, i); };
       const double rate = learning_rate(experiment(), step);
       StepResult result = session_->accumulate(micro_batches, fill);
+      if (const std::int64_t twice = experiment().checkpoint.verify_steps; twice > 0 && step % twice == 0)
+        compute_again(*session_, step, result, micro_batches, fill);
       std::string bad;
-      if (bad_steps_.active()) {
+      const bool learns = result.valid_tokens > 0;
+      if (!learns) {
+        // Weight decay and moments would go on moving parameters by themselves.
+        bad = "no token of the step is a label";
+        ++state_.steps_without_label;
+      } else if (bad_steps_.active()) {
         bad = bad_steps_.judge_loss(result.loss);
         if (bad.empty()) bad = bad_steps_.judge_norm(result.grad_norm = session_->gradient_norm());
       }
@@ -368,10 +243,11 @@ class Trainer {
         });
       }
       if (bad.empty()) {
-        result.grad_norm = session_->update(step - bad_steps_.skipped_steps(), rate);
+        result.grad_norm = session_->update(step - bad_steps_.skipped_steps() - state_.steps_without_label, rate);
         bad_steps_.took(result.loss, result.grad_norm);
       } else {
-        log_warn("step {} is skipped: {}", step, bad);
+        log_warn("step {} is skipped: {}{}", step, bad,
+                 learns ? "" : fmt::format(" ({} such steps so far)", state_.steps_without_label));
       }
       if (bad.empty() && !std::isfinite(result.grad_norm)) {
         finish_save();
@@ -387,30 +263,35 @@ class Trainer {
       StepMetrics metrics;
       metrics.step = step;
       metrics.skipped = bad;
-      metrics.loss = result.loss;
-      metrics.grad_norm = result.grad_norm;
+      if (learns) {
+        metrics.loss = result.loss;
+        metrics.grad_norm = result.grad_norm;
+      }
       metrics.learning_rate = rate;
       metrics.valid_tokens = result.valid_tokens;
       if (reports() && session_->placement().holders() > 1) {
-        const auto imbalance = attention_imbalance(session_->placement(), *training_.loader, samples, session_->rows());
+        const auto imbalance =
+            attention_imbalance(session_->placement(), *data_.training().loader, samples, session_->rows());
         metrics.attention_imbalance = imbalance.work;
         metrics.attention_path = imbalance.path;
       }
       metrics.step_seconds = seconds;
       metrics.tokens_per_second = static_cast<double>(batch * setup_.sequence) / seconds;
-      metrics.mfu = metrics.tokens_per_second * flops / peak_flops_;
+      if (reports()) metrics.mfu = step_flops(flops, samples) / seconds / peak_flops_;
       metrics.peak_memory_bytes = session_->executor().arena_bytes() + copy_bytes_;
       const std::int64_t freq = experiment().validation.freq;
-      if (validation_.dataset && (step == steps() || (freq > 0 && step % freq == 0))) {
+      if (data_.validates() && (step == steps() || (freq > 0 && step % freq == 0))) {
         watchdog_->phase("validation");
-        metrics.validation_loss = validate();
+        metrics.validated = true;
+        metrics.validation_loss = data_.validate(*session_);
+        if (!metrics.validation_loss) log_warn("step {}: no token of the validation is a label", step);
         watchdog_->phase(nullptr);
       }
       phase_if(step, [&] {
         if (lock_) lock_->require();
         if (report_) report_->report(metrics);
       });
-      if (!bad.empty()) phase(world_, [&] { bad_steps_.skipped(step, bad, last_checkpoint()); });
+      if (!bad.empty() && learns) phase(world_, [&] { bad_steps_.skipped(step, bad, last_checkpoint()); });
       const std::int64_t verify = experiment().checkpoint.verify_replicas;
       if (verify > 0 && step % verify == 0) verify_copies();
       const std::int64_t interval = experiment().checkpoint.interval;
@@ -433,6 +314,23 @@ class Trainer {
     }
     finish_save();
     return true;
+  }
+
+  // What the model's own operations of a step come to: with packing, of the documents that its samples hold.
+  double step_flops(const FlopsPerToken& flops, const std::vector<std::int64_t>& samples) const {
+    const auto tokens = static_cast<double>(samples.size()) * static_cast<double>(setup_.sequence);
+    SequenceLoader& loader = *data_.training().loader;
+    if (loader.packing() == Packing::none) return tokens * flops.causal();
+    double sum = tokens * flops.matmul;
+    std::vector<std::int64_t> documents;
+    for (const std::int64_t sample : samples) {
+      const auto starts = loader.document_starts(sample);
+      documents.clear();
+      for (std::size_t i = 0; i < starts.size(); ++i)
+        documents.push_back((i + 1 < starts.size() ? starts[i + 1] : setup_.sequence) - starts[i]);
+      sum += packed_attention_flops(setup_.model.spec, documents);
+    }
+    return sum;
   }
 
   void verify_copies() {
@@ -518,7 +416,7 @@ class Trainer {
   RunControl control_;
   BadSteps bad_steps_;
   std::string stop_reason_;
-  DataSource training_, validation_;
+  RunData data_;
   CompiledModel model_;
   ParameterSource first_;
   std::unique_ptr<Checkpoint> checkpoint_;  // from which this run resumes, until it has

@@ -39,7 +39,7 @@ std::string outcome(const std::function<void(Communicator&)>& body, int ranks = 
 const std::map<std::string, std::string> other_values = {
     {"model.init_seed", "1"},
     {"data.format", "jsonl"},
-    {"data.tokenizer", ""},  // has one value
+    {"data.tokenizer", "bytes"},
     {"data.eos_token", "3"},
     {"data.mask_prompt", "true"},
     {"data.packing", "{mode: documents}"},
@@ -85,6 +85,7 @@ const std::map<std::string, std::string> other_values = {
     {"checkpoint.max_failures", "5"},
     {"checkpoint.resume", "off"},
     {"checkpoint.verify_replicas", "2"},
+    {"checkpoint.verify_steps", "2"},
     {"metrics.log_freq", "3"},
     {"validation.freq", "3"},
     {"validation.steps", "3"},

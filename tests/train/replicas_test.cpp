@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "comm/launch.h"
 #include "ranks.h"
+#include "run/repeated_step.h"
 #include "small_models.h"
 
 using namespace longhaul;
@@ -140,5 +141,46 @@ TEST_CASE("state that is not finite is not saved", "[threads]") {
         },
         [](Session& session) { require_finite_state(session); });
     CHECK_THAT(refused, Contains("rank 1: ") && Contains("nothing is saved"));
+  }
+}
+
+TEST_CASE("a step that is computed again gives the same bits, or names what does not", "[threads]") {
+  Cell cell;
+  cell.spec = small_llama();
+  cell.data = 2;
+  cell.rows = 2;
+  for (const std::int64_t micro_batches : {1, 2}) {
+    cell.micro_batches = micro_batches;
+    const CompileRequest request = request_for(cell);
+    const CompiledModel model = compile_model(request);
+    // A rank whose memory shows another token in the second of two passes.
+    const auto outcome_with = [&](int bad_rank) -> std::string {
+      try {
+        run_threads(cell.world(), [&](Communicator& world) {
+          CpuTarget cpu({.threads = cell.threads});
+          Session session(world, cpu, request, model);
+          session.set_parameters(random_parameters(cell.spec, 11));
+          bool again = false;
+          const auto fill = [&](std::int64_t i) {
+            fill_slice(session, make_batch(cell.spec, cell.rows, cell.sequence, static_cast<int>(i), cell.masking),
+                       cell.sequence);
+            std::int32_t& token = session.micro_batch().tokens[0];
+            if (again && world.rank() == bad_rank) token = token == 0 ? 1 : 0;
+          };
+          const StepResult first = session.accumulate(cell.micro_batches, fill);
+          const double norm = session.gradient_norm();
+          again = true;
+          compute_again(session, 8, first, cell.micro_batches, fill);
+          CHECK(session.gradient_norm() == norm);
+          return 0;
+        });
+      } catch (const Error& error) {
+        return error.what();
+      }
+      return "";
+    };
+    CHECK(outcome_with(-1).empty());
+    CHECK_THAT(outcome_with(1), Contains("step 8 was computed twice") && Contains("rank 1 on host") &&
+                                    Contains("gradients") && Contains("the loss"));
   }
 }

@@ -1,0 +1,95 @@
+// The keys that say how a run is kept, watched and placed, not what it computes.
+#include "config/key_access.h"
+
+namespace longhaul::config {
+
+using E = Experiment;
+
+std::vector<Key> running_keys() {
+  return {
+      {"checkpoint", "interval", member<&E::checkpoint, &E::Checkpoint::interval>, "500",
+       "Steps between checkpoints. One more is always written after the last step and when a signal or a limit stops "
+       "the "
+       "run; 0: no others.",
+       count_from(0)},
+      {"checkpoint", "minutes", member<&E::checkpoint, &E::Checkpoint::minutes>, "null",
+       "Minutes after the last checkpoint at which another is written, whatever interval says. null: steps alone "
+       "decide.",
+       at_least(0)},
+      {"checkpoint", "keep_latest_k", member<&E::checkpoint, &E::Checkpoint::keep_latest_k>, "2",
+       "How many checkpoints are kept; 0: all.", small_count_from(0)},
+      {"checkpoint", "asynchronous", member<&E::checkpoint, &E::Checkpoint::asynchronous>, "false",
+       "true: a save copies a rank's masters and moments to host memory (as many bytes as they have, kept for the run "
+       "and "
+       "counted against device.memory), and a thread writes them while steps go on. The files are the same. A save "
+       "that is "
+       "still running at the next interval, or at the end, is waited for."},
+      {"checkpoint", "max_failures", member<&E::checkpoint, &E::Checkpoint::max_failures>, "3",
+       "Checkpoints in a row that the system may refuse (a full disk) before the run stops. Each is a warning and is "
+       "tried "
+       "again at the next interval; the last step's must succeed. 1: the first one stops the run.",
+       small_count_from(1)},
+      {"checkpoint",
+       "resume",
+       choice<&E::checkpoint, &E::Checkpoint::resume>(),
+       "auto",
+       "auto: continue from the newest whole checkpoint in the run folder, if there is one; damaged ones are skipped "
+       "with "
+       "a warning, and when all are damaged the run is refused. restart: the same, but when all are damaged the run "
+       "starts again at step 0. off: refuse a run folder that has been used. A checkpoint that the system does not let "
+       "be read, or that a newer program wrote, ends the run.",
+       {},
+       {"auto", "off", "restart"}},
+
+      {"checkpoint", "verify_replicas", member<&E::checkpoint, &E::Checkpoint::verify_replicas>, "0",
+       "Steps between comparisons of what several ranks hold of the same (parameters, moments, and the copies of "
+       "masters "
+       "that compute uses), by checksum; a difference ends the run and names tensor and ranks. Every save does it too; "
+       "0: "
+       "only those.",
+       count_from(0)},
+      {"checkpoint", "verify_steps", member<&E::checkpoint, &E::Checkpoint::verify_steps>, "0",
+       "Steps between those that are computed twice before they are taken; gradients and loss must be the same bits on "
+       "every rank, else the run ends and names rank and host. It finds what memory or a processor changes silently, "
+       "for one more forward and backward pass each. 0: none.",
+       count_from(0)},
+
+      {"metrics", "log_freq", member<&E::metrics, &E::Metrics::log_freq>, "10",
+       "Steps between lines on the console, where the first step of a start, the last and those with a validation "
+       "always "
+       "have one. It thins the console only: metrics.jsonl has a line for every step.",
+       count_from(1)},
+
+      {"validation", "freq", member<&E::validation, &E::Validation::freq>, "0",
+       "Steps between validations; 0: only after the last step, when there is always one.", count_from(0)},
+      {"validation", "steps", member<&E::validation, &E::Validation::steps>, "0",
+       "Global batches per validation; 0: the whole validation set.", small_count_from(0)},
+
+      {"distributed", "timeout", member<&E::distributed, &E::Distributed::timeout>, "1800",
+       "Seconds that ranks wait, for one that does not come to a collective or for a step that does not end, before "
+       "the "
+       "job is ended with exit code 86 and a report of who is missing (the report itself comes within seconds, and the "
+       "run goes on if they come). 0: never.",
+       at_least(0)},
+      {"distributed", "different_cpus", member<&E::distributed, &E::Distributed::different_cpus>, "false",
+       "true: ranks may run on CPUs of different models, instruction sets and numbers of threads, which round "
+       "differently; the log says which. false: that is refused."},
+
+      {"device",
+       "type",
+       choice<&E::device, &E::Device::type>(),
+       "cpu",
+       "Where ranks compute. cuda needs a build with CUDA.",
+       {},
+       {"cpu", "cuda"}},
+      {"device",
+       "memory",
+       member<&E::device, &E::Device::memory>,
+       "auto",
+       "GiB (2^30 bytes) that a rank's buffers may take; a run whose plan needs more is refused. auto: no run is "
+       "refused, and parallelism.keep_gathered counts on three quarters of the host's memory, divided among its ranks.",
+       {1e-6, 1e9, false}},
+  };
+}
+
+}  // namespace longhaul::config
