@@ -114,9 +114,9 @@ TEST_CASE("limits of time save and stop, and minutes between checkpoints hold wi
   const Workplace place;
   for (const std::string ranks : {"1", "2"}) {
     const std::string name = "limit" + ranks;
-    const auto limited = endless(place, name, {"--ranks", ranks, "training.time_limit=0.02"});
+    const auto limited = endless(place, name, {"--ranks", ranks, "training.time_limit=0.05"});
     const std::int64_t first =
-        check_stopped(run_train(place, limited), place / name, "training.time_limit of 0.02 minutes");
+        check_stopped(run_train(place, limited), place / name, "training.time_limit of 0.05 minutes");
     // The same command goes on, and stops again.
     CHECK(check_stopped(run_train(place, limited), place / name, "training.time_limit") > first);
   }

@@ -1,18 +1,36 @@
 #!/bin/bash
 # A real Slurm of two virtual nodes on this machine, for tests/slurm/test.sh: each node is a network namespace with a host
-# name of its own, so that ranks on them are on two hosts and talk by TCP. Needs root and the Debian packages slurm-wlm,
-# munge and iproute2; nothing outside of FOLDER and the namespaces is changed.
+# name of its own, so that ranks on them are on two hosts and talk by TCP. Needs root and, on demand,
+#   apt-get install --no-install-recommends slurm-wlm munge iproute2
+# Nothing outside of FOLDER and the namespaces is changed.
 #
+#   cluster.sh missing          prints what it needs and is not there; fails when something is
 #   cluster.sh start FOLDER     prints what to set: SLURM_CONF
 #   cluster.sh node FOLDER N    (re)starts the daemon of node N
 #   cluster.sh fail FOLDER N    kills everything of node N, as a machine that loses power
 #   cluster.sh stop FOLDER
 set -euo pipefail
 command=$1
-run=$(realpath -m "$2")
+run=$(realpath -m "${2:-/nowhere}")
 nodes=(longhaul1 longhaul2)
 bridge=longhaulbr0
 export SLURM_CONF=$run/slurm.conf
+
+missing() {
+  local program
+  ((EUID == 0)) || { echo "it needs root"; return 1; }
+  for program in slurmctld slurmd sbatch munged ip nsenter unshare mpirun; do
+    command -v "$program" > /dev/null || { echo "$program is not installed (Debian: slurm-wlm munge iproute2 util-linux)"; return 1; }
+  done
+  # A namespace to try with: containers often forbid them.
+  if ! { ip netns add longhaultry && ip link add lhtry type veth peer name eth0 netns longhaultry; } 2> /dev/null; then
+    ip netns del longhaultry 2> /dev/null || true
+    echo "network namespaces are not allowed here"
+    return 1
+  fi
+  ip netns del longhaultry
+  ip link del lhtry 2> /dev/null || true
+}
 
 configure() {
   mkdir -p "$run/state"
@@ -88,6 +106,7 @@ stop() {
 }
 
 case $command in
+  missing) missing ;;
   start)
     configure
     network

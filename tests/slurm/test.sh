@@ -4,7 +4,7 @@
 #
 #   tests/slurm/test.sh [path of longhaul] [scenario ...]      all scenarios by default; about five minutes
 #
-# Scenarios: signal scancel requeue killed stopped node second
+# Scenarios: signal scancel requeue killed stopped node second. `cluster.sh missing` says what it needs and is not there.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source=$(realpath "$here/../..")
