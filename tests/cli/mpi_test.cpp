@@ -145,7 +145,7 @@ TEST_CASE("a rank that fails ends all, with its message once", "[mpi]") {
     INFO(ended.output);
     CHECK(count_of(ended.output, message) == 1);
   };
-  failed({model}, "rank 1: data.files: " + (place / "text.txt").string());
+  failed({model, "data.tokenizer=bytes"}, "rank 1: data.files: " + (place / "text.txt").string());
   failed({"data.files=[" + (place / "nowhere.txt").string() + "]"}, "nowhere.txt: No such file");
   fs::create_directories(place / "runs/experiment/checkpoints/step-00000001");
   failed({"checkpoint.resume=off"}, "already holds a run");
