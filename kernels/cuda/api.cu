@@ -65,6 +65,7 @@ Api make_api() {
   api.device_count = Guarded<device::count>::call;
   api.device_select = Guarded<device::select>::call;
   api.device_info = Guarded<device::info>::call;
+  api.memory_info = Guarded<device::memory_info>::call;
   api.allocate = Guarded<allocate>::call;
   api.release = Guarded<device::release>::call;
   api.copy = Guarded<device::copy>::call;

@@ -13,7 +13,7 @@
 
 namespace longhaul::cuda {
 
-constexpr std::int32_t kApiVersion = 3;  // changes with every change of this header
+constexpr std::int32_t kApiVersion = 4;  // changes with every change of this header
 constexpr int kMaximumRanks = 16;        // of a push collective
 
 using Stream = void*;
@@ -69,6 +69,7 @@ struct AttentionBackward {
   std::int32_t unordered_dq;
   void* workspace;  ///< attention_backward_workspace bytes
   Implementation implementation;
+  const float* delta;  ///< [b, s, h], the sums of out dout (attention_delta); not null: out is not read
 };
 /// out, log_sum_exp <- the softmax over both partials' keys. [b, s, h, d] float32 and [b, h, s].
 struct SoftmaxMerge {
@@ -228,6 +229,7 @@ struct Api {
   int (*device_count)(std::int32_t* count);
   int (*device_select)(std::int32_t device);
   int (*device_info)(DeviceInfo* info);
+  int (*memory_info)(std::int64_t* free_bytes, std::int64_t* total_bytes);
   int (*allocate)(void** pointer, std::size_t bytes);
   int (*release)(void* pointer);
   int (*copy)(void* to, const void* from, std::size_t bytes, Stream stream);  ///< either side host or device

@@ -104,8 +104,9 @@ struct GenericNormGradient {
 /// Rows of logits to their losses, and where `gradient` is not null to the gradients of gradient_scale times their sum.
 struct LossRows {
   std::int64_t rows, vocabulary, row_stride, gradient_stride;
-  const float* logits;
-  void* gradient;  ///< float32 may be the logits themselves
+  const void* logits;
+  Type type;       ///< of logits
+  void* gradient;  ///< of their type it may be the logits themselves
   Type gradient_type;
   const std::int32_t* label;     ///< negative: ignored, loss 0, gradient 0
   float logits_scale, soft_cap;  ///< as of LossTile
@@ -128,7 +129,8 @@ struct AdamWStep {  // AdamW whose scalars lie on the device
   double beta1, beta2, epsilon, weight_decay;
 };
 
-// ---- attention of any head_dim up to 256: q, out [b, s, h, d]; k, v [b, t, g, d]; log_sum_exp, delta [b, h, s]
+// ---- attention of any head_dim up to 256: q, out [b, s, h, d]; k, v [b, t, g, d]; log_sum_exp [b, h, s];
+// delta [b, s, h]
 struct GenericAttention {
   std::int32_t batch, queries, keys, heads, kv_heads, head_dim, window;
   float scale, soft_cap;                        ///< soft_cap c > 0: a score x becomes c tanh(x / c)

@@ -91,13 +91,15 @@ void attention_backward(const AttentionBackward& call, Stream stream) {
   const AttentionSizes sizes = sizes_of(s);
   const BackwardStatistics statistics = statistics_of(s, call.workspace, kBackwardPadding);
   const HeadTensor dout = input_of("dout", call.dout, s.queries, s.heads, s.head_dim);
-  const PrepareParameters prepare{call.out.data,
-                                  checked_strides("out", call.out, s.queries, s.heads, s.head_dim),
-                                  call.out_type == Type::float32,
-                                  dout,
-                                  call.log_sum_exp,
-                                  statistics,
-                                  sizes};
+  const PrepareParameters prepare{
+      call.out.data,
+      call.delta ? Strides{} : checked_strides("out", call.out, s.queries, s.heads, s.head_dim),
+      call.out_type == Type::float32,
+      dout,
+      call.log_sum_exp,
+      call.delta,
+      statistics,
+      sizes};
   if (use_hopper(call.implementation)) {
     const dim3 grid(statistics.padded * s.head_dim / 1024, s.heads, s.batch);
     gpu::launch(s.head_dim == 64 ? attention_backward_prepare<64> : attention_backward_prepare<128>, grid, 128, 0,

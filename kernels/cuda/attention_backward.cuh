@@ -15,6 +15,7 @@ struct PrepareParameters {
   bool out_float32;
   HeadTensor dout;
   const float* log_sum_exp;  // [b][h][s], as the forward wrote it
+  const float* delta;        // [b][s][h], or null: made of out and dout
   BackwardStatistics statistics;
   AttentionSizes sizes;
 };
@@ -27,7 +28,7 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(128, 1) attention_backward_prepare(GPU_PARAMETER Pr
   const int row = gpu::block_x() * (128 / kLanes) + gpu::thread_index() / kLanes, c = gpu::thread_index() % kLanes;
   const int head = gpu::block_y(), b = gpu::block_z();
   float sum = 0;
-  if (row < p.sizes.queries) {
+  if (row < p.sizes.queries && !p.delta) {
     float out[8];
     const long long at = b * p.out_strides.batch + row * p.out_strides.row + head * p.out_strides.head + c * 8;
     if (p.out_float32) {
@@ -58,6 +59,10 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(128, 1) attention_backward_prepare(GPU_PARAMETER Pr
     const float lse = row < p.sizes.queries ? gpu::global_load(p.log_sum_exp + at * p.sizes.queries + row) : -kInfinity;
     gpu::global_store(p.statistics.log2_sum_exp + at * p.statistics.padded + row,
                       lse == -kInfinity ? kInfinity : lse * kLog2E);
+    if (p.delta)
+      sum = row < p.sizes.queries
+                ? gpu::global_load(p.delta + (static_cast<long long>(b) * p.sizes.queries + row) * p.sizes.heads + head)
+                : 0.0f;
     gpu::global_store(p.statistics.delta + at * p.statistics.padded + row, sum);
   }
 }

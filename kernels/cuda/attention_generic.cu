@@ -114,10 +114,8 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kThreads, 1) generic_attention_forward_kernel(GPU_P
 }
 
 GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) attention_delta_kernel(GPU_PARAMETER AttentionDelta p) {
-  const std::int64_t count = static_cast<std::int64_t>(p.batch) * p.heads * p.queries;
-  for_each_element(count, [&](std::int64_t i) {
-    const std::int64_t query = i % p.queries, head = i / p.queries % p.heads, batch = i / p.queries / p.heads;
-    const std::int64_t at = ((batch * p.queries + query) * p.heads + head) * p.head_dim;
+  for_each_element(static_cast<std::int64_t>(p.batch) * p.queries * p.heads, [&](std::int64_t i) {
+    const std::int64_t at = i * p.head_dim;
     float sum = 0;
     for (int d = 0; d < p.head_dim; d++)
       sum += load_element(p.out, p.out_type, at + d) * load_element(p.dout, p.dout_type, at + d);
@@ -134,7 +132,8 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kThreads, 1)
   const std::int64_t token = static_cast<std::int64_t>(batch) * p.queries + query, own = query_at(p, token, head),
                      statistic = statistic_at(p, batch, head, query);
   const Interval sees = interval_of(p, token);
-  const float total = gpu::global_load(call.log_sum_exp + statistic), delta = gpu::global_load(call.delta + statistic);
+  const float total = gpu::global_load(call.log_sum_exp + statistic),
+              delta = gpu::global_load(call.delta + token * p.heads + head);
   Row q, dout, dq;
   load_row(q, p.q, p.type, own, p.head_dim);
   load_row(dout, call.dout, p.type, own, p.head_dim);
@@ -172,7 +171,8 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kThreads, 1) generic_attention_key_gradients(GPU_PA
       const float weight =
           gpu::exp2_fast((score.value - gpu::global_load(call.log_sum_exp + statistic)) * kLogarithmOf2E);
       const float slope =
-          weight * (dot(v, call.dout, p.type, at, p.head_dim) - gpu::global_load(call.delta + statistic)) * score.slope;
+          weight * (dot(v, call.dout, p.type, at, p.head_dim) - gpu::global_load(call.delta + token * p.heads + head)) *
+          score.slope;
       add_scaled(dv, weight, call.dout, p.type, at, p.head_dim);
       add_scaled(dk, slope, p.q, p.type, at, p.head_dim);
     }

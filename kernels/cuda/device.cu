@@ -46,6 +46,11 @@ void info(DeviceInfo* to) {
   to->shared_bytes_per_block = static_cast<std::int64_t>(properties.sharedMemPerBlockOptin);
   to->level2_bytes = properties.l2CacheSize;
 }
+void memory_info(std::int64_t* free_bytes, std::int64_t* total_bytes) {
+  std::size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  *free_bytes = static_cast<std::int64_t>(free), *total_bytes = static_cast<std::int64_t>(total);
+}
 void allocate(void** pointer, std::size_t bytes) {
   check(cudaMalloc(pointer, bytes), "cudaMalloc");
 }

@@ -9,6 +9,7 @@ const char* backend_name();
 void count(std::int32_t* devices);
 void select(std::int32_t device);
 void info(DeviceInfo* to);
+void memory_info(std::int64_t* free_bytes, std::int64_t* total_bytes);
 void allocate(void** pointer, std::size_t bytes);
 void release(void* pointer);
 void copy(void* to, const void* from, std::size_t bytes, Stream stream);

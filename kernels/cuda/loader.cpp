@@ -19,7 +19,8 @@ std::vector<std::string> places(Backend backend) {
   if (backend == Backend::cuda && !chosen.empty()) return {chosen};
   std::error_code ignored;
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
-  for (const char* beside : {"", "../lib", "kernels/cuda", "tests/gpu_emulator", "../../kernels/cuda"})
+  for (const char* beside :
+       {"", "../lib", "kernels/cuda", "tests/gpu_emulator", "../../kernels/cuda", "gpu_emulator", "../kernels/cuda"})
     result.push_back((program / beside / name).lexically_normal().string());
   result.push_back(name);
   return result;

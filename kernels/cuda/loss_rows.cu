@@ -1,4 +1,4 @@
-// The loss head on rows of float32 logits, whatever their number and alignment; gradients in the type that the products
+// The loss head on rows of logits, whatever their number and alignment; gradients in the type that the products
 // after it read. A block a row.
 #include "kernels/cuda/generic.cuh"
 #include "kernels/cuda/launch.h"
@@ -28,7 +28,7 @@ GPU_DEVICE float2 joined(float2 a, float2 b) {
 GPU_KERNEL GPU_LAUNCH_BOUNDS(kThreads, 1) loss_rows_kernel(GPU_PARAMETER LossRows p) {
   const std::int64_t row = gpu::block_x();
   const int t = gpu::thread_index(), threads = gpu::block_threads();
-  const float* const logits = p.logits + row * p.row_stride;
+  const auto logit = [&](std::int64_t c) { return load_element(p.logits, p.type, row * p.row_stride + c); };
   const int label = gpu::global_load(p.label + row);
   if (label < 0) {  // the whole block
     if (t == 0) gpu::global_store(p.loss + row, 0.0f);
@@ -38,8 +38,7 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kThreads, 1) loss_rows_kernel(GPU_PARAMETER LossRow
     return;
   }
   float2 sum{-1e30f, 0};
-  for (std::int64_t c = t; c < p.vocabulary; c += threads)
-    sum = joined(sum, float2{transform(p, gpu::global_load_mutable(logits + c)).value, 1});
+  for (std::int64_t c = t; c < p.vocabulary; c += threads) sum = joined(sum, float2{transform(p, logit(c)).value, 1});
   for (int m = 16; m; m >>= 1) sum = joined(sum, float2{gpu::shuffle_xor(sum.x, m), gpu::shuffle_xor(sum.y, m)});
   const std::uint32_t scratch = gpu::shared_base();
   if ((t & 31) == 0) gpu::shared_store(scratch + t / 32 * 8, sum);
@@ -47,14 +46,14 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kThreads, 1) loss_rows_kernel(GPU_PARAMETER LossRow
   sum = gpu::shared_load<float2>(scratch);
   for (int i = 1; i < threads / 32; i++) sum = joined(sum, gpu::shared_load<float2>(scratch + i * 8));
   if (t == 0) {
-    const float own = transform(p, gpu::global_load_mutable(logits + label)).value;
+    const float own = transform(p, logit(label)).value;
     gpu::global_store(p.loss + row, sum.x + logf(sum.y) - own);
   }
   if (!p.gradient) return;
   if (!GPU_FAULT(loss_rows_label_overwritten)) gpu::block_sync();  // the label's logit has been read
   const float scale = static_cast<float>(gpu::global_load(p.gradient_scale)), inverse = 1 / sum.y;
   for (std::int64_t c = t; c < p.vocabulary; c += threads) {
-    const Logit z = transform(p, gpu::global_load_mutable(logits + c));
+    const Logit z = transform(p, logit(c));
     const float probability = gpu::exp2_fast((z.value - sum.x) * kLogarithmOf2E) * inverse;
     store_element(p.gradient, p.gradient_type, row * p.gradient_stride + c,
                   scale * z.slope * (probability - (c == label ? 1.0f : 0.0f)));

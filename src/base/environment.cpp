@@ -19,6 +19,10 @@ const std::vector<EnvironmentVariable>& environment_variables() {
        "faster ones refused"},
       {"LONGHAUL_KERNELS",
        "'reference' runs every op with the plain-loop reference kernels (default: the first kernel that accepts)"},
+      {"LONGHAUL_CHECK_OPS",
+       "'1', with a device: every op is run again by the CPU's reference kernel on the same operands, and the first "
+       "that "
+       "differs stops the run (slow)"},
       {"LONGHAUL_DUMP",
        "a folder: the IR after every pass, the program and the memory table are written there by any command"},
       {"LONGHAUL_ISA",
@@ -82,7 +86,7 @@ std::vector<std::pair<std::string, std::string>> variables(Condition&& wanted) {
 
 std::vector<std::pair<std::string, std::string>> deciding_environment() {
   constexpr std::array others = {"LONGHAUL_LOG",    "LONGHAUL_DUMP",   "LONGHAUL_CUDA_LIBRARY", "LONGHAUL_TEST_DATA",
-                                 "LONGHAUL_SOURCE", "LONGHAUL_BINARY", "LONGHAUL_ISA"};
+                                 "LONGHAUL_SOURCE", "LONGHAUL_BINARY", "LONGHAUL_ISA",          "LONGHAUL_CHECK_OPS"};
   return variables([&](const std::string& name) {
     return name.starts_with("LONGHAUL_") && std::find(others.begin(), others.end(), name) == others.end();
   });

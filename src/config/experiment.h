@@ -20,7 +20,7 @@ enum class OptimizerName : std::uint8_t { adamw };
 enum class DecayType : std::uint8_t { linear, cosine, constant, wsd };
 enum class ResumeMode : std::uint8_t { automatic, off, restart };
 enum class MatmulLibrary : std::uint8_t { automatic, onednn, openblas };
-enum class DeviceType : std::uint8_t { cpu, cuda };
+enum class DeviceType : std::uint8_t { cpu, cuda, emulator };
 enum class PackingMode : std::uint8_t { documents };
 
 /// How many ways each strategy splits a sequence; they multiply. docs/parallelism.md says what each does.

@@ -79,9 +79,12 @@ std::vector<Key> running_keys() {
        "type",
        choice<&E::device, &E::Device::type>(),
        "cpu",
-       "Where ranks compute. cuda needs a build with CUDA.",
+       "Where ranks compute. cuda: an NVIDIA GPU a rank, of those of its host in order; needs liblonghaul_cuda.so, and "
+       "a device unless the run is only compiled (nothing of it has been measured on a GPU yet). emulator: the GPU's "
+       "kernels run in software, exact to their last wait and thousands of times slower: to try a run's programs "
+       "without a GPU.",
        {},
-       {"cpu", "cuda"}},
+       {"cpu", "cuda", "emulator"}},
       {"device",
        "memory",
        member<&E::device, &E::Device::memory>,

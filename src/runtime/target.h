@@ -18,6 +18,7 @@ namespace longhaul {
 struct TargetOptions {
   int threads = 1;              ///< of the host, for this rank
   bool reference_only = false;  ///< LONGHAUL_KERNELS=reference: every op by its last candidate
+  bool check_ops = false;       ///< LONGHAUL_CHECK_OPS: a device's every op against the CPU's reference kernel
   double cores = 0;             ///< that those threads can count on, not above them; 0: as many as threads
 };
 
@@ -33,7 +34,7 @@ class Target {
   virtual ~Target() = default;
   const TargetOptions& options() const { return options_; }
 
-  /// "cpu", ...
+  /// As device.type has it: "cpu", ...
   virtual std::string_view name() const = 0;
 
   /// What an op needs on a rank besides its operands and results: kernels are chosen for it. Throws Error when none

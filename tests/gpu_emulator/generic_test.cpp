@@ -219,8 +219,9 @@ TEMPLATE_TEST_CASE("losses of rows of any stride, and their gradients", "", bflo
     const DeviceArray<std::int32_t> d_label(label);
     const DeviceArray<double> scale(std::vector<double>{0.125}), total(std::vector<double>{10});
     const DeviceArray<T> gradient(rows * vocabulary);
-    cuda::LossRows call{rows,       vocabulary,     stride, vocabulary, d_logits.data(), gradient.data(),
-                        type_of<T>, d_label.data(), 0.5f,   soft_cap,   scale.data(),    d_loss.data()};
+    cuda::LossRows call{
+        rows,       vocabulary,     stride, vocabulary, d_logits.data(), cuda::Type::float32, gradient.data(),
+        type_of<T>, d_label.data(), 0.5f,   soft_cap,   scale.data(),    d_loss.data()};
     succeed(device().loss_rows(&call, nullptr));
     CHECK(difference(d_loss.values(), loss).relative < 1e-6);
     CHECK(difference(gradient.values(), dense).relative < tolerance<T>);

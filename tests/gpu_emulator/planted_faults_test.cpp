@@ -131,9 +131,19 @@ std::string losses_in_place() {
   const DeviceArray<float> d_logits(logits), loss(2);
   const DeviceArray<double> scale(std::vector<double>{1});
   const DeviceArray<std::int32_t> label(std::vector<std::int32_t>{899, 3});
-  const cuda::LossRows call{
-      2, 900, 900,          900,        d_logits.data(), d_logits.data(), cuda::Type::float32, label.data(),
-      1, 0,   scale.data(), loss.data()};
+  const cuda::LossRows call{2,
+                            900,
+                            900,
+                            900,
+                            d_logits.data(),
+                            cuda::Type::float32,
+                            d_logits.data(),
+                            cuda::Type::float32,
+                            label.data(),
+                            1,
+                            0,
+                            scale.data(),
+                            loss.data()};
   succeed(device().loss_rows(&call, nullptr));
   std::vector<double> want(2, 0.0);
   for (int i = 0; i < 1800; i++) want[i / 900] += std::exp(static_cast<double>(logits[i]));

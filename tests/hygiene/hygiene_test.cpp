@@ -222,7 +222,8 @@ TEST_CASE("a back end is named in its own folder and in one factory") {
   // on it, whatever the run does.
   const std::set<std::string> oracle = {"src/verify/reference_run.h", "src/verify/locate.h"};
   const std::string interpreter = "runtime/cpu/interpreter.h";
-  const std::regex back_end(R"((runtime|kernels)/(cpu|cuda)|\bC(pu|uda)(Executor|Target|Context|Kernel)|\bcpu::)");
+  const std::regex back_end(
+      R"(kernels/(cpu|cuda)|runtime/(cpu|device)/|\b(Cpu|Device)(Executor|Target|Context|Kernel)|\bcpu::|\bcuda::)");
   std::string found;
   int exceptions = 0;
   for (const SourceFile& file : code({"src"})) {

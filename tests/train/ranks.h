@@ -26,7 +26,11 @@ struct Cell {
   std::map<std::string, std::string> window_axes = {};  // see CompileOptions
   ActivationMode activations = ActivationMode::automatic;
   std::vector<int> recompute_steps = {};
+  std::unique_ptr<Target> (*device)(int threads) = nullptr;  // what the ranks compute on; null: the CPU
 
+  std::unique_ptr<Target> target() const {
+    return device ? device(threads) : std::make_unique<CpuTarget>(TargetOptions{.threads = threads});
+  }
   int outer() const { return ring * gather; }
   int world() const { return data * outer() * sequence_ranks; }
   /// Padded so that every rank's chunks are full.
@@ -77,7 +81,9 @@ inline CompileRequest request_for(const Cell& cell) {
   request.options.placement.token_order = cell.order;
   request.options.placement.window_axes = cell.window_axes;
   request.kinds = step_kinds(cell.micro_batches, false);
-  request.scratch = cpu_scratch_bytes({.threads = cell.threads});
+  request.scratch = [target = std::shared_ptr<Target>(cell.target())](const Graph& graph, const Op& op) {
+    return target->scratch_bytes(graph, op);
+  };
   return request;
 }
 
@@ -85,8 +91,8 @@ inline CompileRequest request_for(const Cell& cell) {
 /// that the arena is as planned.
 inline Outcome run_rank(Communicator& world, const Cell& cell, const CompileRequest& request,
                         const CompiledModel& model, std::string& problem) {
-  CpuTarget cpu({.threads = cell.threads});
-  Session session(world, cpu, request, model);
+  const std::unique_ptr<Target> target = cell.target();
+  Session session(world, *target, request, model);
   session.set_parameters(random_parameters(cell.spec, 11));
   const auto fill = [&](int step) {
     return [&, step](std::int64_t i) {

@@ -125,7 +125,7 @@ Ceilings measure_ceilings(Context& context) {
 
 std::vector<Op> all_ops() {
   std::vector<Op> ops = attention_ops();
-  for (auto family : {memory_bound_ops, collective_ops})
+  for (auto family : {memory_bound_ops, generic_ops, collective_ops})
     for (Op& op : family()) ops.push_back(std::move(op));
   return ops;
 }

@@ -46,6 +46,7 @@ struct Op {
 };
 std::vector<Op> attention_ops();
 std::vector<Op> memory_bound_ops();
+std::vector<Op> generic_ops();
 std::vector<Op> collective_ops();
 
 /// Random values: normal deviates by a sum of uniforms, quick enough for a gigabyte; the same for the same seed.

@@ -5,49 +5,13 @@
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/thread_pool.h"
 #include "runtime/cpu/bind.h"
+#include "runtime/product.h"
 
 namespace longhaul {
 namespace {
 
 bool contains(const std::string& letters, char letter) {
   return letters.find(letter) != std::string::npos;
-}
-
-// The letters of `from` that both of the others treat alike: kept in order.
-std::string letters_in(const std::string& from, const std::string& with, const std::string& without) {
-  std::string kept;
-  for (char letter : from)
-    if (contains(with, letter) && !contains(without, letter)) kept += letter;
-  return kept;
-}
-
-// c[M, N] = a[M, K] b[K, N], each operand with its two groups of letters in either order.
-struct Product {
-  std::string m, n, k;
-  bool transpose_a = false, transpose_b = false, swap = false;
-};
-
-bool as_product(const Signature& signature, Product& product, std::string& refusal) {
-  const std::string &a = signature.operands[0], &b = signature.operands[1], &c = signature.results[0];
-  for (char letter : a)
-    if (contains(b, letter) && contains(c, letter)) {
-      refusal = "a letter in both operands and the result";
-      return false;
-    }
-  product.m = letters_in(a, c, b);
-  product.n = letters_in(b, c, a);
-  product.k = letters_in(a, b, c);
-  if (c == product.n + product.m && c != product.m + product.n) product.swap = true;
-  const bool fits_a = a == product.m + product.k || a == product.k + product.m;
-  const bool fits_b = b == product.k + product.n || b == product.n + product.k;
-  const bool fits_c = product.swap || c == product.m + product.n;
-  if (!fits_a || !fits_b || !fits_c) {
-    refusal = "letters are no two groups";
-    return false;
-  }
-  product.transpose_a = a != product.m + product.k;
-  product.transpose_b = b != product.k + product.n;
-  return true;
 }
 
 std::int64_t extent(const CpuProblem& problem, const std::string& letters) {
@@ -63,23 +27,17 @@ std::int64_t extent(const CpuProblem& problem, const std::string& letters) {
 }
 
 bool make_matmul(const CpuProblem& problem, CpuKernel& kernel, std::string& refusal) {
-  Product product;
-  if (!as_product(*problem.op.signature, product, refusal)) return false;
+  MatrixProduct product;
+  if (!as_product(problem, product, refusal)) return false;
   cpu::MatmulProblem matmul{};
-  matmul.m = extent(problem, product.m);
-  matmul.n = extent(problem, product.n);
-  matmul.k = extent(problem, product.k);
+  matmul.m = product.m;
+  matmul.n = product.n;
+  matmul.k = product.k;
   matmul.transpose_a = product.transpose_a;
   matmul.transpose_b = product.transpose_b;
-  matmul.a = problem.operands[0].dtype;
-  matmul.b = problem.operands[1].dtype;
+  matmul.a = problem.operands[product.swap ? 1 : 0].dtype;
+  matmul.b = problem.operands[product.swap ? 0 : 1].dtype;
   matmul.c = problem.results[0].dtype;
-  if (product.swap) {  // cᵀ = bᵀ aᵀ
-    std::swap(matmul.m, matmul.n);
-    std::swap(matmul.a, matmul.b);
-    matmul.transpose_a = !product.transpose_b;
-    matmul.transpose_b = !product.transpose_a;
-  }
   matmul.lda = matmul.transpose_a ? matmul.m : matmul.k;
   matmul.ldb = matmul.transpose_b ? matmul.k : matmul.n;
   matmul.ldc = matmul.n;

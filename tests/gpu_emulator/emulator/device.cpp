@@ -28,8 +28,11 @@ void select(std::int32_t device) {
   emulator::select_device(device);
 }
 void info(DeviceInfo* to) {
-  const std::int64_t memory = std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);  // all devices share it
-  *to = {"emulated sm_90a", 9, 0, 1, memory, 227 << 10, 0};
+  *to = {"emulated sm_90a", 9, 0, 1, std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE), 227 << 10, 0};
+}
+void memory_info(std::int64_t* free_bytes, std::int64_t* total_bytes) {  // the host's: all devices share it
+  *free_bytes = std::int64_t{sysconf(_SC_AVPHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  *total_bytes = std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
 }
 void allocate(void** pointer, std::size_t bytes) {
   const std::size_t rounded = (bytes + 255) / 256 * 256;

@@ -1,0 +1,125 @@
+#include "runtime/device/communication_run.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/error.h"
+#include "runtime/device/bind.h"
+
+namespace longhaul {
+namespace {
+
+std::int64_t aligned(std::int64_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
+std::int64_t sent(const CommunicationStep& step) {
+  return step.block_bytes * step.send_blocks;
+}
+std::int64_t received(const CommunicationStep& step) {
+  return step.block_bytes * step.receive_blocks;
+}
+
+// Block `i` of a tensor to or from a place of its own; what of it lies beyond the tensor is zeros there.
+void add_block(std::vector<cuda::CopyEntry>& table, const BlockLayout& layout, const char* tensor, std::int64_t i,
+               const char* block, bool packs) {
+  const std::int64_t begin = std::min(i * layout.step, layout.size), rows = std::min(layout.step, layout.size - begin);
+  const std::int64_t run = rows * layout.inner, whole = layout.step * layout.inner, row = layout.size * layout.inner;
+  const char* const piece = tensor + begin * layout.inner;
+  if (!packs) {
+    table.push_back({block, const_cast<char*>(piece), {1, layout.outer}, run, {0, whole}, {0, row}});
+    return;
+  }
+  table.push_back({piece, const_cast<char*>(block), {1, layout.outer}, run, {0, row}, {0, whole}});
+  if (run < whole)
+    table.push_back({nullptr, const_cast<char*>(block) + run, {1, layout.outer}, whole - run, {0, 0}, {0, whole}});
+}
+
+void copy_all(DeviceContext& context, const std::vector<cuda::CopyEntry>& table) {
+  if (!table.empty())
+    context.succeed(context.api().copy_table(table.data(), static_cast<std::int32_t>(table.size()), context.stream()));
+}
+
+}  // namespace
+
+std::int64_t device_scratch_bytes(const CommunicationStep& step) {
+  if (step.is_local()) return 0;
+  return (step.packs ? aligned(sent(step)) : 0) + (step.unpacks ? aligned(received(step)) : 0);
+}
+std::size_t host_staging_bytes(const CommunicationStep& step) {
+  if (step.is_local()) return 0;
+  return static_cast<std::size_t>(aligned(sent(step)) + aligned(received(step)) + step.reduction_bytes);
+}
+
+DeviceCommunication::DeviceCommunication(const CommunicationStep& step, Communicator* group,
+                                         std::span<const void* const> operands, std::span<void* const> results,
+                                         void* scratch)
+    : step_(step), group_(group) {
+  const auto tensor = [](const void* pointer) { return static_cast<const char*>(pointer); };
+  if (step.is_local()) {
+    for (std::size_t p = 0; p < step.parts.size(); ++p)
+      add_block(pack_, step.parts[p].pack, tensor(operands[p]), step.index, tensor(results[p]), true);
+    return;
+  }
+  LONGHAUL_CHECK(group && group->size() == step.ranks && group->rank() == step.index,
+                 "a collective on the wrong group");
+  char* const sending = static_cast<char*>(scratch);
+  char* const receiving = sending + (step.packs ? aligned(sent(step)) : 0);
+  send_ = step.packs ? sending : operands[0];
+  receive_ = step.unpacks ? receiving : results[0];
+  for (std::size_t p = 0; p < step.parts.size(); ++p) {
+    const CommunicationStep::Part& part = step.parts[p];
+    for (std::int64_t i = 0; step.packs && i < step.send_blocks; ++i)
+      add_block(pack_, part.pack, tensor(operands[p]), i, sending + i * step.block_bytes + part.offset, true);
+    for (std::int64_t i = 0; step.unpacks && i < step.receive_blocks; ++i)
+      add_block(unpack_, part.unpack, tensor(results[p]), i, receiving + i * step.block_bytes + part.offset, false);
+  }
+}
+
+void DeviceCommunication::exchange(const void* send, void* receive, void* reduction) const {
+  const auto block = static_cast<std::size_t>(step_.block_bytes), elements = block / size_of(step_.dtype);
+  switch (step_.collective) {
+    case Collective::all_gather:
+      return group_->all_gather(send, receive, block);
+    case Collective::reduce_scatter:
+      return group_->reduce_scatter(send, receive, elements, step_.dtype, reduction);
+    case Collective::all_reduce:
+      return group_->all_reduce(send, receive, elements, step_.dtype, reduction);
+    case Collective::all_to_all:
+      return group_->all_to_all(send, receive, block);
+    case Collective::send_receive:
+      return group_->send_receive(send, block, step_.to, receive, block, step_.from);
+    default:
+      LONGHAUL_CHECK(false, "no such collective step");
+  }
+}
+
+void DeviceCommunication::run(DeviceContext& context, void* staging, CommunicationTimes* times) const {
+  using Clock = std::chrono::steady_clock;
+  auto at = times ? Clock::now() : Clock::time_point();
+  const auto add_to = [&](double CommunicationTimes::*kind) {
+    if (!times) return;
+    const auto now = Clock::now();
+    times->*kind += std::chrono::duration<double>(now - at).count();
+    at = now;
+  };
+  copy_all(context, pack_);
+  if (step_.is_local()) return;
+  char* const send = static_cast<char*>(staging);
+  char* const receive = send + aligned(sent(step_));
+  char* const reduction = receive + aligned(received(step_));
+  bind::copy(context, send, send_, sent(step_));
+  context.device().synchronize();
+  add_to(&CommunicationTimes::packing);
+  if (times) {
+    group_->barrier();
+    add_to(&CommunicationTimes::waiting);
+  }
+  exchange(send, receive, reduction);
+  add_to(&CommunicationTimes::moving);
+  bind::copy(context, receive_, receive, received(step_));
+  copy_all(context, unpack_);
+  if (times) context.device().synchronize();
+  add_to(&CommunicationTimes::packing);
+}
+
+}  // namespace longhaul

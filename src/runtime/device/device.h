@@ -1,0 +1,72 @@
+// A device behind the table of functions of kernels/cuda/api.h: a GPU, or the emulator, which runs the same kernels on
+// the host. Failed calls become Error in the device's words.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/dtype.h"
+#include "kernels/cuda/api.h"
+#include "kernels/cuda/loader.h"
+
+namespace longhaul {
+
+/// One rank's, used by that rank's thread. Plans can be made without a device; memory and work need one (select).
+class Device {
+ public:
+  /// Opens the library. Throws Error with the reason and what to do when it cannot be opened.
+  explicit Device(cuda::Backend backend);
+  ~Device();
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  const cuda::Api& api() const { return api_; }
+  bool is_emulated() const { return backend_ == cuda::Backend::emulator; }
+  /// "cuda", "emulator"
+  const char* kind() const { return api_.name; }
+  /// What kernels are chosen for: the first device's properties, or where there is none those of sm_90.
+  const cuda::DeviceInfo& info() const { return info_; }
+  bool has_hopper_kernels() const { return info_.capability_major == 9 && info_.capability_minor == 0; }
+
+  /// Takes the device of this number, once; throws Error when there is no such device, or it is another model than the
+  /// first. Later calls with any number keep the first one.
+  void select(int number);
+  /// Makes the selected device this thread's; everything below does so.
+  void enter() const;
+  int number() const { return number_; }
+
+  /// In whose order all work of the rank is done.
+  cuda::Stream stream() const { return stream_; }
+  void synchronize() const;
+  /// Throws Error with the device's words when a call failed.
+  void succeed(int status) const;
+
+  std::int64_t free_bytes() const;
+
+ private:
+  const cuda::Backend backend_;
+  const cuda::Api& api_;
+  cuda::DeviceInfo info_{};
+  int number_ = -1;
+  cuda::Stream stream_ = nullptr;
+};
+
+/// Device or pinned host memory, asked for once.
+class DeviceMemory {
+ public:
+  enum class Place : std::uint8_t { device, host };
+  DeviceMemory(const Device& device, Place place, std::size_t bytes);
+  ~DeviceMemory();
+  DeviceMemory(const DeviceMemory&) = delete;
+  DeviceMemory& operator=(const DeviceMemory&) = delete;
+  char* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  const Device& device_;
+  Place place_;
+  std::size_t bytes_;
+  char* data_ = nullptr;
+};
+
+}  // namespace longhaul

@@ -1,0 +1,195 @@
+#include "runtime/device/executor.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "base/error.h"
+#include "ir/op_definition.h"
+
+namespace longhaul {
+namespace {
+
+constexpr std::size_t upload_bytes = std::size_t{4} << 20;
+
+// Named buffers, and the largest program's transients.
+std::size_t bytes_for(std::span<const Program* const> programs, const NamedBuffers& named) {
+  std::int64_t transient = 0;
+  for (const Program* program : programs) transient = std::max(transient, program->plan.transient_bytes);
+  return static_cast<std::size_t>(named.bytes + transient);
+}
+
+}  // namespace
+
+DeviceExecutor::DeviceExecutor(Communicator& world, std::span<const Program* const> programs, const NamedBuffers& named,
+                               DeviceContext& context, DeviceKernelCache& kernels, Shadow* shadow)
+    : world_(world), named_(named), context_(context), kernels_(kernels), shadow_(shadow) {
+  const Device& device = context.device();
+  device.enter();
+  arena_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::device, bytes_for(programs, named));
+  uploads_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::host, upload_bytes);
+  if (arena_->bytes() > 0) context.succeed(context.api().fill(arena_->data(), 0, arena_->bytes(), context.stream()));
+  programs_.reserve(programs.size());
+  for (const Program* program : programs) prepare(*program);
+  std::size_t staging = 0;
+  for (const Prepared& program : programs_)
+    for (const Instruction& one : program.instructions)
+      if (one.step) staging = std::max(staging, host_staging_bytes(*one.step));
+  staging_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::host, staging);
+  synchronize();
+}
+
+DeviceExecutor::~DeviceExecutor() {
+  // Work that is queued still reads and writes what is given back.
+  if (context_.api().device_select(context_.device().number()) == 0)
+    context_.api().stream_synchronize(context_.stream());
+}
+
+Communicator& DeviceExecutor::group(const Graph& graph, const AxisList& axes) {
+  auto& entry = groups_[axes];
+  if (!entry) entry = world_.group(graph.mesh.group(axes, world_.rank()));
+  return *entry;
+}
+
+void DeviceExecutor::prepare(const Program& program) {
+  const Graph& graph = program.graph;
+  LONGHAUL_CHECK(graph.mesh.world() == world_.size(), "a program for {} ranks on {}", graph.mesh.world(),
+                 world_.size());
+  Prepared prepared;
+  prepared.copies = program.plan.final_copies;
+  prepared.instructions.reserve(graph.ops.size());
+  const auto stored = [&](ValueId id) -> char* {
+    const std::int64_t offset = program.plan.value_offset[static_cast<std::size_t>(id)];
+    LONGHAUL_CHECK(offset >= 0, "value %{} has no place", id);
+    return arena_->data() + offset;
+  };
+  for (std::size_t i = 0; i < graph.ops.size(); ++i) {
+    const Op& op = graph.ops[i];
+    Instruction one;
+    one.graph = &graph;
+    one.op = &op;
+    one.place = {graph.name, op.definition->name, static_cast<std::int64_t>(i), {world_.rank()}};
+    for (ValueId operand : op.operands) one.operands.push_back(stored(operand));
+    for (ValueId result : op.results) one.results.push_back(stored(result));
+    std::int64_t scratch = 0;
+    if (op.definition->communication) {
+      one.step = std::make_unique<CommunicationStep>(graph, op, world_.rank());
+      scratch = device_scratch_bytes(*one.step);
+    } else {
+      one.kernel = kernels_.get(graph, op);
+      scratch = static_cast<std::int64_t>(one.kernel->scratch_bytes);
+      if (op.definition->flops) one.flops = op.definition->flops(graph, op, graph.mesh);
+    }
+    LONGHAUL_CHECK(scratch <= program.plan.scratch_bytes[i], "{} needs {} bytes of scratch, planned {}",
+                   op.definition->name, scratch, program.plan.scratch_bytes[i]);
+    if (scratch) one.scratch = arena_->data() + program.plan.scratch_offset[i];
+    if (one.step) {
+      Communicator* members = nullptr;
+      if (!one.step->is_local()) {
+        members = &group(graph, one.step->axes);
+        one.place.ranks = graph.mesh.group(one.step->axes, world_.rank());
+      }
+      one.communication =
+          std::make_unique<DeviceCommunication>(*one.step, members, one.operands, one.results, one.scratch);
+    }
+    prepared.instructions.push_back(std::move(one));
+  }
+  programs_.push_back(std::move(prepared));
+}
+
+void DeviceExecutor::run(const Instruction& one) {
+  if (one.communication)
+    return one.communication->run(context_, staging_->data(), profiling_ ? &profile_.communication : nullptr);
+  const DeviceCall call{one.operands.data(), one.results.data(), one.scratch, context_};
+  if (shadow_)
+    shadow_->run(*one.graph, *one.op, *one.kernel, call);
+  else
+    one.kernel->run(call);
+}
+
+void DeviceExecutor::run(std::size_t i) {
+  using Clock = std::chrono::steady_clock;
+  context_.device().enter();
+  for (const Instruction& one : programs_[i].instructions) {
+    activity_.enter(&one.place);
+    const auto begin = profiling_ ? Clock::now() : Clock::time_point();
+    try {
+      run(one);
+      if (profiling_) synchronize();
+    } catch (const Error& error) {
+      throw Error(fmt::format("program {}, instruction {}, {}: {}", one.place.program, one.place.instruction,
+                              LocalOp(*one.graph, *one.op, false).text(), error.what()));
+    }
+    if (profiling_) {
+      Profile::Row& row = profile_.ops[one.op->definition->name];
+      row.seconds += std::chrono::duration<double>(Clock::now() - begin).count();
+      row.calls += 1;
+      row.flops += one.flops;
+    }
+  }
+  activity_.enter(nullptr);
+  for (const auto& copy : programs_[i].copies)
+    context_.succeed(context_.api().copy(arena_->data() + copy.to, arena_->data() + copy.from,
+                                         static_cast<std::size_t>(copy.bytes), context_.stream()));
+}
+
+char* DeviceExecutor::place(std::string_view buffer, std::int64_t byte, std::size_t count) const {
+  const auto slot = named_.slots.find(buffer);
+  LONGHAUL_CHECK(slot != named_.slots.end(), "no buffer is called {}", buffer);
+  LONGHAUL_CHECK(byte >= 0 && byte + static_cast<std::int64_t>(count) <= slot->second.bytes,
+                 "bytes [{}, {}) of {}, which has {}", byte, byte + static_cast<std::int64_t>(count), buffer,
+                 slot->second.bytes);
+  return arena_->data() + slot->second.offset + byte;
+}
+
+void DeviceExecutor::synchronize() const {
+  context_.device().synchronize();
+  uploaded_ = 0;
+}
+
+void DeviceExecutor::read(std::string_view buffer, std::int64_t byte, std::span<std::byte> to) const {
+  const char* const from = place(buffer, byte, to.size());
+  if (to.empty()) return;
+  context_.device().enter();
+  context_.succeed(context_.api().copy(to.data(), from, to.size(), context_.stream()));
+  synchronize();
+}
+
+void DeviceExecutor::write(std::string_view buffer, std::int64_t byte, std::span<const std::byte> from) {
+  char* to = place(buffer, byte, from.size());
+  context_.device().enter();
+  while (!from.empty()) {
+    if (uploaded_ == uploads_->bytes()) synchronize();
+    const std::size_t piece = std::min(from.size(), uploads_->bytes() - uploaded_);
+    char* const kept = uploads_->data() + uploaded_;
+    std::memcpy(kept, from.data(), piece);
+    context_.succeed(context_.api().copy(to, kept, piece, context_.stream()));
+    uploaded_ += piece;
+    to += piece;
+    from = from.subspan(piece);
+  }
+}
+
+void DeviceExecutor::zero(std::string_view buffer) {
+  char* const to = place(buffer, 0, 0);
+  const auto bytes = static_cast<std::size_t>(named_.slots.find(buffer)->second.bytes);
+  if (bytes == 0) return;
+  context_.device().enter();
+  context_.succeed(context_.api().fill(to, 0, bytes, context_.stream()));
+}
+
+Traffic DeviceExecutor::traffic() const {
+  Traffic total;
+  for (const auto& [axes, communicator] : groups_)
+    for (std::size_t k = 0; k < total.rows.size(); ++k) {
+      total.rows[k].calls += communicator->traffic().rows[k].calls;
+      total.rows[k].bytes_sent += communicator->traffic().rows[k].bytes_sent;
+    }
+  return total;
+}
+
+void DeviceExecutor::reset_traffic() {
+  for (auto& [axes, communicator] : groups_) communicator->reset_traffic();
+}
+
+}  // namespace longhaul

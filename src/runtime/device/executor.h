@@ -1,0 +1,78 @@
+// The executor of a device: everything that the rank's programs need lies in one block of the device's memory, which
+// the host cannot see. Work is queued on one stream, in the order of the programs, and waited for where the host needs
+// what it gives: before a collective, which travels through the host, and when a buffer is read. Ours allocates nothing
+// in a step.
+#pragma once
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ir/memory_plan.h"
+#include "runtime/device/communication_run.h"
+#include "runtime/device/kernel.h"
+#include "runtime/device/shadow.h"
+#include "runtime/executor.h"
+#include "runtime/program.h"
+
+namespace longhaul {
+
+class DeviceExecutor final : public Executor {
+ public:
+  /// As CpuExecutor; the context's device has been selected. With `shadow`, which may be null, every op is checked.
+  DeviceExecutor(Communicator& world, std::span<const Program* const> programs, const NamedBuffers& named,
+                 DeviceContext& context, DeviceKernelCache& kernels, Shadow* shadow);
+  ~DeviceExecutor() override;
+
+  /// Queues the program. What fails later, on the device, is thrown where it is waited for.
+  void run(std::size_t program) override;
+  void read(std::string_view buffer, std::int64_t byte, std::span<std::byte> to) const override;
+  void write(std::string_view buffer, std::int64_t byte, std::span<const std::byte> from) override;
+  void zero(std::string_view buffer) override;
+  std::span<std::byte> host_view(std::string_view) override { return {}; }
+  std::int64_t arena_bytes() const override { return static_cast<std::int64_t>(arena_->bytes()); }
+  Traffic traffic() const override;
+  void reset_traffic() override;
+  void set_profiling(bool on) override { profiling_ = on; }
+  const Profile& profile() const override { return profile_; }
+
+ private:
+  struct Instruction {
+    const Graph* graph = nullptr;
+    const Op* op = nullptr;
+    Activity::Place place;
+    std::shared_ptr<const DeviceKernel> kernel;
+    std::unique_ptr<CommunicationStep> step;
+    std::unique_ptr<DeviceCommunication> communication;
+    std::vector<const void*> operands;
+    std::vector<void*> results;
+    void* scratch = nullptr;
+    double flops = 0;
+  };
+  struct Prepared {
+    std::vector<Instruction> instructions;
+    std::vector<MemoryPlan::Copy> copies;
+  };
+  void prepare(const Program& program);
+  void run(const Instruction& instruction);
+  Communicator& group(const Graph& graph, const AxisList& axes);
+  char* place(std::string_view buffer, std::int64_t byte, std::size_t count) const;
+  void synchronize() const;
+
+  Communicator& world_;
+  NamedBuffers named_;
+  DeviceContext& context_;
+  DeviceKernelCache& kernels_;
+  Shadow* shadow_;
+  std::map<AxisList, std::unique_ptr<Communicator>> groups_;
+  std::unique_ptr<DeviceMemory> arena_;
+  std::unique_ptr<DeviceMemory> staging_;  // of messages
+  std::unique_ptr<DeviceMemory> uploads_;  // what write() has taken and the device may not have yet
+  mutable std::size_t uploaded_ = 0;       // bytes of it
+  std::vector<Prepared> programs_;
+  bool profiling_ = false;
+  Profile profile_;
+};
+
+}  // namespace longhaul

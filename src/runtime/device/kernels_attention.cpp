@@ -1,0 +1,248 @@
+// attention, attention_block, their gradients, attention_delta and attention_merge. On a rank a block is attention of
+// what it holds.
+#include <algorithm>
+
+#include "runtime/device/bind.h"
+
+namespace longhaul {
+namespace {
+
+cuda::GenericAttention problem_of(const DeviceProblem& problem) {
+  const auto &q = problem.operands[0], &k = problem.operands[1];
+  cuda::GenericAttention attention{};
+  attention.batch = static_cast<std::int32_t>(q.shape[0]);
+  attention.queries = static_cast<std::int32_t>(q.shape[1]);
+  attention.keys = static_cast<std::int32_t>(k.shape[1]);
+  attention.heads = static_cast<std::int32_t>(q.shape[2]);
+  attention.kv_heads = static_cast<std::int32_t>(k.shape[2]);
+  attention.head_dim = static_cast<std::int32_t>(q.shape[3]);
+  attention.window = static_cast<std::int32_t>(problem.op.attributes.integer("window"));
+  attention.scale = static_cast<float>(problem.op.attributes.number("scale", 1));
+  attention.soft_cap = static_cast<float>(problem.op.attributes.number("soft_cap", 0));
+  attention.type = bind::type_of(q.dtype);
+  return attention;
+}
+
+// What both rungs ask for.
+bool takes(const DeviceProblem& problem, std::string& refusal) {
+  const auto &q = problem.operands[0], &k = problem.operands[1];
+  if (!bind::narrow(refusal, {&q, &k}) || !bind::fits(refusal, {q.shape[0], q.shape[1], k.shape[1]})) return false;
+  if (q.shape[3] > 256) {
+    refusal = "a head dimension of " + std::to_string(q.shape[3]) + ", more than 256";
+    return false;
+  }
+  return true;
+}
+// The kernels on tensor cores.
+bool takes_tensor_cores(const DeviceProblem& problem, std::int64_t most, std::string& refusal) {
+  if (!takes(problem, refusal)) return false;
+  const auto& q = problem.operands[0];
+  const std::int64_t d = q.shape[3];
+  if (q.dtype != DType::bfloat16)
+    refusal = "q, k and v in " + std::string(name_of(q.dtype)) + ", not bfloat16";
+  else if (d > most || (d != 64 && d != 128 && d != 256))
+    refusal = "a head dimension of " + std::to_string(d) + "; 64, 128" + (most >= 256 ? " and 256" : "") + " are taken";
+  else if (problem.op.attributes.number("soft_cap", 0) != 0)
+    refusal = "scores with a soft cap";
+  else if (q.shape[0] * q.shape[1] * q.shape[2] >= std::int64_t{1} << 30)
+    refusal = "2^30 rows of heads or more";
+  else
+    return true;
+  return false;
+}
+
+void set_operands(cuda::GenericAttention& attention, const DeviceCall& call) {
+  attention.q = call.operands[0], attention.k = call.operands[1], attention.v = call.operands[2];
+  attention.query_index = static_cast<const std::int32_t*>(call.operands[3]);
+  attention.key_index = static_cast<const std::int32_t*>(call.operands[4]);
+  attention.key_start = static_cast<const std::int32_t*>(call.operands[5]);
+}
+
+std::size_t round_up(std::size_t bytes) {
+  return (bytes + 255) / 256 * 256;
+}
+
+struct FastAttention {
+  cuda::AttentionShape shape;
+  cuda::AttentionMask mask;
+  std::size_t mask_bytes;
+  cuda::Implementation implementation;
+};
+FastAttention fast_of(const DeviceProblem& problem) {
+  const cuda::GenericAttention p = problem_of(problem);
+  return {
+      {p.batch, p.queries, p.keys, p.heads, p.kv_heads, p.head_dim, p.scale},
+      {p.batch, p.queries, p.keys, p.window, nullptr, nullptr, nullptr},
+      round_up(problem.context.api().attention_mask_bytes(p.batch, p.queries, p.keys)),
+      problem.context.device().has_hopper_kernels() ? cuda::Implementation::hopper : cuda::Implementation::portable};
+}
+// Makes the mask at the head of the scratch.
+void make_mask(const FastAttention& fast, const DeviceCall& call) {
+  cuda::AttentionMask mask = fast.mask;
+  mask.query_index = static_cast<const std::int32_t*>(call.operands[3]);
+  mask.key_index = static_cast<const std::int32_t*>(call.operands[4]);
+  mask.key_start = static_cast<const std::int32_t*>(call.operands[5]);
+  call.context.succeed(call.context.api().attention_mask(&mask, call.scratch, call.context.stream()));
+}
+cuda::HeadMatrix matrix(const void* data) {
+  return {const_cast<void*>(data), 0, 0, 0};
+}
+
+bool make_fast(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
+  if (!takes_tensor_cores(problem, 256, refusal)) return false;
+  const FastAttention fast = fast_of(problem);
+  kernel.name = fast.implementation == cuda::Implementation::hopper ? "hopper" : "portable";
+  kernel.scratch_bytes = fast.mask_bytes;
+  kernel.run = [fast, out_type = bind::type_of(problem.results[0].dtype)](const DeviceCall& call) {
+    make_mask(fast, call);
+    cuda::AttentionForward one{};
+    one.shape = fast.shape, one.mask = call.scratch, one.implementation = fast.implementation;
+    one.q = matrix(call.operands[0]), one.k = matrix(call.operands[1]), one.v = matrix(call.operands[2]);
+    one.out = matrix(call.results[0]), one.out_type = out_type;
+    one.log_sum_exp = static_cast<float*>(call.results[1]);
+    call.context.succeed(call.context.api().attention_forward(&one, call.context.stream()));
+  };
+  return true;
+}
+
+bool make_generic(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
+  if (!takes(problem, refusal)) return false;
+  const cuda::GenericAttentionForward forward{problem_of(problem), bind::type_of(problem.results[0].dtype), nullptr,
+                                              nullptr};
+  kernel.run = [forward](const DeviceCall& call) {
+    cuda::GenericAttentionForward one = forward;
+    set_operands(one.problem, call);
+    one.out = call.results[0], one.log_sum_exp = static_cast<float*>(call.results[1]);
+    call.context.succeed(call.context.api().generic_attention_forward(&one, call.context.stream()));
+  };
+  return true;
+}
+
+// operands: ..., 6 delta, 7 log_sum_exp, 8 dout, then what attention_block_gradient_add adds to.
+bool adds(const DeviceProblem& problem) {
+  return problem.operands.size() == 12;
+}
+void add_to_operands(const DeviceProblem& problem, DeviceKernel& kernel) {
+  if (adds(problem))
+    bind::copy_first(
+        kernel,
+        {{9, 0, problem.results[0].bytes()}, {10, 1, problem.results[1].bytes()}, {11, 2, problem.results[2].bytes()}});
+}
+
+bool make_fast_gradient(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
+  if (!takes_tensor_cores(problem, 128, refusal)) return false;
+  if (adds(problem))
+    for (const TensorType& result : problem.results)
+      if (!bind::single(result, "sums of gradients", refusal)) return false;
+  const FastAttention fast = fast_of(problem);
+  const cuda::Type dq_type = bind::type_of(problem.results[0].dtype),
+                   dkv_type = bind::type_of(problem.results[1].dtype);
+  kernel.name = fast.implementation == cuda::Implementation::hopper ? "hopper" : "portable";
+  kernel.scratch_bytes = fast.mask_bytes + problem.context.api().attention_backward_workspace(&fast.shape);
+  kernel.run = [=, accumulates = adds(problem)](const DeviceCall& call) {
+    make_mask(fast, call);
+    cuda::AttentionBackward one{};
+    one.shape = fast.shape, one.mask = call.scratch, one.implementation = fast.implementation;
+    one.q = matrix(call.operands[0]), one.k = matrix(call.operands[1]), one.v = matrix(call.operands[2]);
+    one.delta = static_cast<const float*>(call.operands[6]);
+    one.log_sum_exp = static_cast<const float*>(call.operands[7]), one.dout = matrix(call.operands[8]);
+    one.dq = matrix(call.results[0]), one.dk = matrix(call.results[1]), one.dv = matrix(call.results[2]);
+    one.dq_type = dq_type, one.dkv_type = dkv_type;
+    one.accumulate_dq = one.accumulate_dkv = accumulates;
+    one.workspace = static_cast<char*>(call.scratch) + fast.mask_bytes;
+    call.context.succeed(call.context.api().attention_backward(&one, call.context.stream()));
+  };
+  add_to_operands(problem, kernel);
+  return true;
+}
+
+bool make_generic_gradient(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
+  if (!takes(problem, refusal)) return false;
+  cuda::GenericAttentionBackward backward{};
+  backward.problem = problem_of(problem);
+  backward.dq_type = bind::type_of(problem.results[0].dtype);
+  backward.dkv_type = bind::type_of(problem.results[1].dtype);
+  backward.accumulate = adds(problem);
+  kernel.run = [backward](const DeviceCall& call) {
+    cuda::GenericAttentionBackward one = backward;
+    set_operands(one.problem, call);
+    one.delta = static_cast<const float*>(call.operands[6]);
+    one.log_sum_exp = static_cast<const float*>(call.operands[7]);
+    one.dout = call.operands[8];
+    one.dq = call.results[0], one.dk = call.results[1], one.dv = call.results[2];
+    call.context.succeed(call.context.api().generic_attention_backward(&one, call.context.stream()));
+  };
+  add_to_operands(problem, kernel);
+  return true;
+}
+
+bool make_delta(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
+  const auto &out = problem.operands[0], &dout = problem.operands[1];
+  if (!bind::narrow(refusal, {&out, &dout}) || !bind::single(problem.results[0], "delta", refusal)) return false;
+  using Delta = cuda::AttentionDelta;
+  const Delta delta{static_cast<std::int32_t>(out.shape[0]),
+                    static_cast<std::int32_t>(out.shape[1]),
+                    static_cast<std::int32_t>(out.shape[2]),
+                    static_cast<std::int32_t>(out.shape[3]),
+                    bind::type_of(out.dtype),
+                    bind::type_of(dout.dtype),
+                    nullptr,
+                    nullptr,
+                    nullptr};
+  return bind::run(kernel, delta, bind::operands(&Delta::out, &Delta::dout), bind::results(&Delta::delta),
+                   &cuda::Api::attention_delta);
+}
+
+// Partial outputs are float32.
+bool merges(const DeviceProblem& problem, std::string& refusal) {
+  const auto& out = problem.results[0];
+  return bind::single(out, "partial outputs", refusal) &&
+         bind::fits(refusal, {out.shape[0], out.shape[1], out.shape[2], out.shape[3]});
+}
+bool make_warp_merge(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
+  if (!merges(problem, refusal)) return false;
+  const auto& shape = problem.results[0].shape;
+  if (shape[3] % 4) {
+    refusal = "a head dimension that is no multiple of 4";
+    return false;
+  }
+  using Merge = cuda::SoftmaxMerge;
+  const Merge merge{static_cast<std::int32_t>(shape[0]),
+                    static_cast<std::int32_t>(shape[1]),
+                    static_cast<std::int32_t>(shape[2]),
+                    static_cast<std::int32_t>(shape[3]),
+                    nullptr,
+                    nullptr,
+                    nullptr,
+                    nullptr,
+                    nullptr};
+  bind::run(kernel, merge, bind::operands(bind::skip, bind::skip, &Merge::partial, &Merge::partial_log_sum_exp),
+            bind::results(&Merge::out, &Merge::log_sum_exp), &cuda::Api::softmax_merge);
+  bind::copy_first(kernel, {{0, 0, problem.results[0].bytes()}, {1, 1, problem.results[1].bytes()}});
+  return true;
+}
+bool make_merge(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
+  if (!merges(problem, refusal)) return false;
+  const auto& shape = problem.results[0].shape;
+  using Merge = cuda::GenericMerge;
+  Merge merge{};
+  merge.batch = static_cast<std::int32_t>(shape[0]), merge.rows = static_cast<std::int32_t>(shape[1]);
+  merge.heads = static_cast<std::int32_t>(shape[2]), merge.head_dim = static_cast<std::int32_t>(shape[3]);
+  return bind::run(kernel, merge,
+                   bind::operands(&Merge::out_a, &Merge::log_sum_exp_a, &Merge::out_b, &Merge::log_sum_exp_b),
+                   bind::results(&Merge::out, &Merge::log_sum_exp), &cuda::Api::generic_merge);
+}
+
+const DeviceKernels forward("attention", {{"tensor_cores", make_fast}, {"generic", make_generic}});
+const DeviceKernels block("attention_block", {{"tensor_cores", make_fast}, {"generic", make_generic}});
+const DeviceKernels delta("attention_delta", bind::generic(make_delta));
+const DeviceKernels backward("attention_gradient",
+                             {{"tensor_cores", make_fast_gradient}, {"generic", make_generic_gradient}});
+const DeviceKernels block_backward("attention_block_gradient",
+                                   {{"tensor_cores", make_fast_gradient}, {"generic", make_generic_gradient}});
+const DeviceKernels block_backward_add("attention_block_gradient_add",
+                                       {{"tensor_cores", make_fast_gradient}, {"generic", make_generic_gradient}});
+const DeviceKernels merge("attention_merge", {{"warps", make_warp_merge}, {"generic", make_merge}});
+
+}  // namespace
+}  // namespace longhaul

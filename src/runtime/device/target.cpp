@@ -1,0 +1,81 @@
+#include "runtime/device/target.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/error.h"
+#include "base/host.h"
+#include "base/log.h"
+#include "comm/exchange.h"
+#include "ir/op_definition.h"
+#include "runtime/device/communication_run.h"
+#include "runtime/device/executor.h"
+
+namespace longhaul {
+namespace {
+
+// How many ranks of this host come before this one. Ranks of one process share a host in any case.
+int place_on_host(Communicator& world) {
+  const std::vector<std::string> names = gather_texts(world, host_name());
+  int before = 0;
+  for (int rank = 0; rank < world.rank(); ++rank)
+    before += names[static_cast<std::size_t>(rank)] == names[static_cast<std::size_t>(world.rank())];
+  return before;
+}
+
+}  // namespace
+
+DeviceTarget::DeviceTarget(const TargetOptions& options, cuda::Backend backend)
+    : Target(options), context_(backend), kernels_(context_, options.reference_only) {
+  if (options.check_ops) shadow_ = std::make_unique<Shadow>();
+}
+DeviceTarget::~DeviceTarget() = default;
+
+std::int64_t DeviceTarget::scratch_bytes(const Graph& graph, const Op& op) {
+  if (op.definition->communication) return device_scratch_bytes(CommunicationStep(graph, op, 0));
+  return static_cast<std::int64_t>(kernels_.get(graph, op)->scratch_bytes);
+}
+
+double DeviceTarget::peak_flops(DType dtype) {
+  Device& device = context_.device();
+  device.select(0);
+  // A product of square matrices: of what a GPU is busy with for a millisecond, or the emulator.
+  const std::int64_t n = device.is_emulated() ? 256 : 8192;
+  const DeviceMemory memory(device, DeviceMemory::Place::device, static_cast<std::size_t>(3 * n * n * 4));
+  context_.succeed(context_.api().fill(memory.data(), 0, memory.bytes(), device.stream()));
+  cuda::Matmul product{};
+  product.m = product.n = product.k = product.a_stride = product.b_stride = product.c_stride = n;
+  product.b_transposed = 1;
+  product.type = product.out_type = dtype == DType::bfloat16 ? cuda::Type::bfloat16 : cuda::Type::float32;
+  product.alpha = 1;
+  product.a = memory.data(), product.b = memory.data() + n * n * 4, product.c = memory.data() + 2 * n * n * 4;
+  double best = 0;
+  for (int i = 0; i < 4; ++i) {
+    device.synchronize();
+    const auto begin = std::chrono::steady_clock::now();
+    context_.succeed(context_.api().matmul(&product, device.stream()));
+    device.synchronize();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    best = std::max(best, 2.0 * static_cast<double>(n * n * n) / seconds);
+  }
+  return best;
+}
+
+void DeviceTarget::set_library_policy(const LibraryPolicy& policy, DType, std::string_view key) {
+  if (!policy.only.empty())
+    fail("{} is {}, a library of CPUs; with device.type {} products are {}: leave it at auto", key, policy.only, name(),
+         device().is_emulated() ? "loops of the emulator" : "cuBLASLt's");
+}
+
+std::unique_ptr<Executor> DeviceTarget::executor(Communicator& world, std::span<const Program* const> programs,
+                                                 const NamedBuffers& named) {
+  std::thread::id first;
+  LONGHAUL_CHECK(
+      thread_.compare_exchange_strong(first, std::this_thread::get_id()) || first == std::this_thread::get_id(),
+      "a target serves one rank");
+  const int place = place_on_host(world);
+  phase(world, [&] { context_.device().select(place); });
+  return std::make_unique<DeviceExecutor>(world, programs, named, context_, kernels_, shadow_.get());
+}
+
+}  // namespace longhaul

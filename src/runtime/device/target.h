@@ -1,0 +1,42 @@
+// A GPU, or the emulator of one, as a target: kernels chosen once for the device's model, plans that need no device.
+#pragma once
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "runtime/device/kernel.h"
+#include "runtime/device/shadow.h"
+#include "runtime/target.h"
+
+namespace longhaul {
+
+class DeviceTarget final : public Target {
+ public:
+  /// Opens the kernels' library; a device is asked for by executor() and peak_flops().
+  DeviceTarget(const TargetOptions& options, cuda::Backend backend);
+  ~DeviceTarget() override;
+
+  std::string_view name() const override { return context_.device().kind(); }
+  std::int64_t scratch_bytes(const Graph& graph, const Op& op) override;
+  double peak_flops(DType dtype) override;
+  /// Products are the vendor's library's: another is refused.
+  void set_library_policy(const LibraryPolicy& policy, DType dtype, std::string_view key) override;
+  std::string choose_libraries(std::span<const Program* const>, const std::string&) override { return ""; }
+  std::string libraries() const override { return "{}"; }
+  void set_libraries(const std::string&) override {}
+  /// The rank takes the device of its place among the ranks of its host.
+  std::unique_ptr<Executor> executor(Communicator& world, std::span<const Program* const> programs,
+                                     const NamedBuffers& named) override;
+
+  DeviceKernelCache& kernels() { return kernels_; }
+  const Device& device() const { return context_.device(); }
+
+ private:
+  mutable DeviceContext context_;
+  DeviceKernelCache kernels_;
+  std::unique_ptr<Shadow> shadow_;
+  std::atomic<std::thread::id> thread_;  // of the rank that executors were made for
+};
+
+}  // namespace longhaul

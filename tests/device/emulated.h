@@ -1,0 +1,22 @@
+// Targets on the GPU emulator.
+#pragma once
+#include <memory>
+
+#include "runtime/device/target.h"
+
+namespace longhaul::testing {
+
+inline std::unique_ptr<Target> emulated(int threads) {
+  return std::make_unique<DeviceTarget>(TargetOptions{.threads = threads}, cuda::Backend::emulator);
+}
+/// Every op is held against the CPU's reference kernel.
+inline std::unique_ptr<Target> checked(int threads) {
+  return std::make_unique<DeviceTarget>(TargetOptions{.threads = threads, .check_ops = true}, cuda::Backend::emulator);
+}
+/// The last candidate of every op.
+inline std::unique_ptr<Target> generic(int threads) {
+  return std::make_unique<DeviceTarget>(TargetOptions{.threads = threads, .reference_only = true},
+                                        cuda::Backend::emulator);
+}
+
+}  // namespace longhaul::testing

@@ -1,0 +1,63 @@
+// Whole programs of many models, splits and stages on the emulator: as near to the specification as ranks on CPUs, by
+// the same rule.
+#include <catch2/catch.hpp>
+
+#include "../proof/covering.h"
+#include "../proof/matrix.h"
+#include "emulated.h"
+
+namespace longhaul {
+namespace {
+
+using namespace testing;
+
+Cell cell_on(const CellIndex& index, std::unique_ptr<Target> (*device)(int)) {
+  Cell cell = cell_of(index);
+  cell.device = device;
+  return cell;
+}
+
+// In low precisions any two values of other dimensions occur together.
+std::vector<CellIndex> sample() {
+  const auto sizes = matrix_sizes();
+  std::vector<CellIndex> chosen;
+  for (const std::size_t number : covering(sizes, 2)) {
+    const auto row = row_of_product(number, sizes);
+    if (matrix_dtypes[row[4]] != DType::float64) chosen.push_back({row[0], row[1], row[2], row[3], row[4]});
+  }
+  return chosen;
+}
+
+}  // namespace
+
+TEST_CASE("every op of every family's programs gives what the CPU's reference kernel gives", "[threads]") {
+  // One rank, rings with windows, heads and gathered keys: all kinds of op.
+  for (std::size_t family = 0; family < families().size(); ++family)
+    for (const std::size_t split : {std::size_t{0}, std::size_t{3}, std::size_t{9}})
+      for (const std::size_t dtype : {std::size_t{1}, std::size_t{2}}) {
+        const CellIndex index = {family, split, split == 0 ? 3u : 1u, 3, dtype};
+        INFO(name_of_cell(index));
+        Cell cell = cell_on(index, checked);
+        std::string problem;
+        CHECK_NOTHROW(run_ranks(cell, problem));
+        CHECK(problem == "");
+        if (split != 0) continue;
+        cell.data = cell.sequence_ranks = cell.ring = cell.gather = 1;
+        CHECK_NOTHROW(run_ranks(cell, problem));
+      }
+}
+
+TEST_CASE("a covering sample of the matrix in low precisions, on the emulator", "[threads]") {
+  References references;
+  Worst worst;
+  for (const CellIndex& index : sample()) {
+    INFO(name_of_cell(index));
+    const Cell cell = cell_on(index, emulated);
+    std::string problem;
+    const Outcome outcome = run_ranks(cell, problem);
+    if (problem.empty()) problem = judge(index, cell, outcome, references, worst);
+    CHECK(problem == "");
+  }
+}
+
+}  // namespace longhaul
