@@ -71,7 +71,7 @@ experiment() {
   } >"$work/experiments/$name.yaml"
 }
 
-# Families x splits x stages x dtypes; accumulation, packing and lifetimes take turns so that each meets every split.
+# Families x splits x stages x dtypes; accumulation and lifetimes take turns so that each meets every split.
 number=0
 for model in llama gpt2 qwen2_window qwen3_mixed_layers own; do
   config=tests/golden/$model/config.json

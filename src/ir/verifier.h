@@ -1,4 +1,4 @@
-// Holds a graph against its definitions: run after every pass in tests, and by `compile` always.
+// Holds a graph against its definitions: run after every pass, always.
 #pragma once
 #include <cstdint>
 #include <string>

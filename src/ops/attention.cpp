@@ -4,7 +4,7 @@
 //
 // Letters: b batch, s queries, t keys, h query heads, g KV heads (query head h uses KV head h / (heads / kv_heads)), d
 // head dimension. Attributes: scale, window (0: none), soft_cap c (0: none; a score x becomes c tanh(x / c)), and the
-// mark of choose_attention, `split`: over which axes heads (h and g), queries and keys are split while the op runs.
+// mark `split`: over which axes heads (h and g), queries and keys are split while the op runs.
 #include "ir/builder.h"
 
 namespace longhaul {
@@ -35,7 +35,7 @@ std::vector<ValueId> gradient(Builder& builder, const Op& op, const std::vector<
 double forward_flops(const Graph& graph, const Op& op, const Mesh& mesh) {
   const Value &q = graph[op.operands[0]], &k = graph[op.operands[1]];
   const Shape ql = local_shape(q.shape, q.layout, mesh), kl = local_shape(k.shape, k.layout, mesh);
-  // Keys that are split as queries are come round, block after block (until expand_ring has said so in ops).
+  // Keys that are split as queries are come round, block after block (until a pass has said so in ops).
   const double window = static_cast<double>(op.attributes.integer("window")),
                keys = static_cast<double>(kl[1] * mesh.count(op.attributes.split().axes('t')));
   const double visible = window > 0 && window < keys ? window : keys / 2;

@@ -1,5 +1,5 @@
-// coalesce: collectives that could travel together do: those of one kind, over the same axes and dimensions, made by
-// the same pass, none of which needs another's result. Two uses of one mechanism:
+// coalesce: collectives that could travel together do: those of one kind, over the same axes and dimensions, none of
+// which needs another's result. Two uses of one mechanism:
 //   what moves along a dimension (q, k, v of a layer, a block of keys and values on a ring): neighbours in the program,
 //   of any size, since they live at the same time anyway;
 //   state (gradients to be summed, shards to be gathered): in buckets of up to bucket_size bytes, counted
@@ -27,7 +27,7 @@ bool along_dimension(const Op& op) {
 }
 
 // What must be equal in one message. Sums need one dtype; what only moves is bytes.
-using Key = std::tuple<const OpDefinition*, AxisList, std::int64_t, std::int64_t, std::int64_t, std::string, int, int>;
+using Key = std::tuple<const OpDefinition*, AxisList, std::int64_t, std::int64_t, std::int64_t, int, int>;
 Key key_of(const Graph& graph, const Op& op) {
   const bool sums = op.is("reduce_scatter") || op.is("all_reduce");
   return {op.definition,
@@ -35,7 +35,6 @@ Key key_of(const Graph& graph, const Op& op) {
           op.attributes.integer("dimension", -1),
           op.attributes.integer("split", -1),
           op.attributes.integer("by"),
-          op.made_by,
           static_cast<int>(op.phase),
           sums ? static_cast<int>(graph[op.operands[0]].dtype) : -1};
 }

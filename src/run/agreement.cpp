@@ -124,6 +124,8 @@ Facts setup_facts(const RunSetup& setup) {
   facts.emplace_back("tokens of a padded sequence", std::to_string(request.sequence));
   facts.emplace_back("mesh", request.mesh.text());
   facts.emplace_back("keep_gathered", std::to_string(static_cast<int>(request.options.schedule.keep_gathered)));
+  facts.emplace_back("what layers make again",
+                     fmt::format("{}", fmt::join(request.options.schedule.recompute_steps, " ")));
   return facts;
 }
 
