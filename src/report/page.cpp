@@ -32,7 +32,7 @@ const std::vector<Figure>& figures() {
       {"Seconds a step", "", {"step_seconds"}, false, false, true},
       {"Labels a step", "tokens that are learned from", {"valid_tokens"}, false, false, true},
       {"Attention imbalance",
-       "the busiest rank's work over the mean; dashed: along the ring",
+       "the busiest rank's work over the mean; dashed: along the longest path",
        {"attention_imbalance", "attention_path"},
        false,
        false,
