@@ -17,8 +17,8 @@ constexpr std::string_view name_of(TokenOrder order) {
 /// backward pass, from forward to backward, or for all micro-batches of a step.
 enum class KeepGathered : std::uint8_t { never, backward, step };
 
-/// What the backward pass finds kept of the forward pass: all but what costs next to nothing to make again; all; or only
-/// what passes between layers and what attention gave.
+/// What the backward pass finds kept of the forward pass: all but what costs next to nothing to make again; all; or
+/// only what passes between layers and what attention gave.
 enum class ActivationMode : std::uint8_t { automatic, keep, recompute };
 
 }  // namespace longhaul

@@ -1,5 +1,6 @@
 // A data format: what `data.format` names, how its files are found and opened. One file each, format_NAME.cpp, which
-// registers it; nothing else that reads files knows that it is there (token_writer.h writes three of them). Private to src/data.
+// registers it; nothing else that reads files knows that it is there (token_writer.h writes three of them). Private to
+// src/data.
 #pragma once
 #include <cstdint>
 #include <memory>

@@ -48,8 +48,8 @@ std::vector<AttentionLayer> attention_layers(const TransformerSpec& spec);
 
 /// Reads the model, makes the rank's target, and resolves parallelism, precision, memory and threads.
 /// Throws Error for what cannot be done: a device or key value without an implementation, heads that do not divide, a
-/// sequence longer than a learned position table, a budget for activations that nothing fits. Compiles the run once when
-/// keep_gathered auto depends on its memory, and several times when activation_memory does.
+/// sequence longer than a learned position table, a budget for activations that nothing fits. Compiles the run once
+/// when keep_gathered auto depends on its memory, and several times when activation_memory does.
 RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts);
 /// The same of a model that has been read.
 RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int world, const Hosts& hosts);

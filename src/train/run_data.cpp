@@ -54,7 +54,8 @@ void RunData::go_on_from(DataCursor& cursor) {
     auto rest = std::make_unique<RestOfEpoch>(*training_.dataset, setup_.sequence, cursor.epoch, cursor.earlier);
     sampler.set_rest(cursor.epoch, rest->first_sample(), rest->samples());
     log_info(
-        "epoch {}: {} tokens of it are left, in {} samples of {} ({} tokens are in none); at {} joints what follows is not "
+        "epoch {}: {} tokens of it are left, in {} samples of {} ({} tokens are in none); at {} joints what follows is "
+        "not "
         "the next token of the text, which was taken before, and is no label",
         cursor.epoch, rest->tokens(), rest->samples(), setup_.sequence,
         rest->tokens() - rest->samples() * setup_.sequence, rest->joints());

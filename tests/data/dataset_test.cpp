@@ -95,8 +95,7 @@ TEST_CASE("text that is no text, or empty, or outside the vocabulary is refused"
   CHECK_THAT(refusal({folder / "none"}, "text"), Contains("none") && Contains("No such file"));
   CHECK_THAT(refusal({folder / "gz"}, "text"), Contains("gzip"));
   CHECK_THAT(refusal({}, "text"), Contains("data.files"));
-  CHECK_THAT(refusal({folder / "ascii"}, "txt"),
-             Contains("'txt'") && Contains("datatrove, jsonl, llmc, megatron"));
+  CHECK_THAT(refusal({folder / "ascii"}, "txt"), Contains("'txt'") && Contains("datatrove, jsonl, llmc, megatron"));
   CHECK_THROWS_WITH(TokenDataset({{folder / "ascii"}, "text", 128, 128}), Contains("data.eos_token 128"));
   const TokenDataset dataset({{folder / "ascii"}, "text", 127, {}});
   CHECK_THROWS_WITH(dataset.validate(0, 4),
