@@ -12,16 +12,20 @@
 
 #include "base/choices.h"
 #include "base/dtype.h"
+#include "base/train_on.h"
 
 namespace longhaul {
 
-enum class Tokenizer : std::uint8_t { bytes };
 enum class OptimizerName : std::uint8_t { adamw };
 enum class DecayType : std::uint8_t { linear, cosine, constant, wsd };
 enum class ResumeMode : std::uint8_t { automatic, off, restart };
 enum class MatmulLibrary : std::uint8_t { automatic, onednn, openblas };
 enum class DeviceType : std::uint8_t { cpu, cuda, emulator };
-enum class PackingMode : std::uint8_t { documents };
+/// Formats of chats by name; automatic: the template beside the tokenizer.
+enum class ChatFormatName : std::uint8_t { automatic, chatml, llama3, mistral, gemma, phi3 };
+enum class PackingMode : std::uint8_t { documents, best_fit };
+/// What becomes of a document that is longer than a sample.
+enum class LongDocuments : std::uint8_t { split, truncate, skip };
 
 /// How many ways each strategy splits a sequence; they multiply. docs/parallelism.md says what each does.
 struct SequenceSplit {
@@ -48,12 +52,15 @@ struct Experiment {
   struct Data {
     bool operator==(const Data&) const = default;
     std::vector<std::filesystem::path> files;
-    std::string format;                     ///< the name of one that is registered (config/data_format.h)
-    std::optional<Tokenizer> tokenizer;     ///< none: auto, see refuse_bytes_of_words
+    std::string format;  ///< the name of one that is registered (config/data_format.h)
+    std::filesystem::path tokenizer;  ///< `auto`, `bytes`, or a folder or file
+    ChatFormatName chat_format{};
+    TrainOn train_on{};
     std::optional<std::int64_t> eos_token;  ///< none: auto; -1: documents have no end token
     std::vector<std::filesystem::path> validation_files;
     bool mask_prompt = false;            ///< jsonl: the loss leaves prompts out
     std::optional<PackingMode> packing;  ///< none: documents in a sample attend to each other
+    LongDocuments long_documents{};      ///< of packing best_fit
   } data;
   struct Training {
     bool operator==(const Training&) const = default;

@@ -69,6 +69,12 @@ void check_experiment(const Experiment& e) {
         "their .loss what is learned)",
         e.data.format, name_data_formats(&DataFormat::prompts));
 
+  if (!e.data.packing && e.data.long_documents != LongDocuments::split)
+    fail("data.packing names long without mode; say {{mode: best_fit, long: ...}}");
+  if (e.data.packing == PackingMode::documents && e.data.long_documents != LongDocuments::split)
+    fail("data.packing is {}: long is for mode best_fit; mode documents splits what does not fit",
+         value_of(e, "data.packing"));
+
   for (const auto& [name, split] : {std::pair{"parallelism.sequence", e.parallelism.sequence},
                                     std::pair{"parallelism.window_layers", e.parallelism.window_layers}})
     if (split && split->ring > 1 && split->gather_kv > 1)

@@ -42,12 +42,20 @@ MapAccess packing() {
               if (value >= 0) e.data.packing = static_cast<PackingMode>(value);
             },
             -1,
-            {"documents"}}},
+            {"documents", "best_fit"}},
+           {"long",
+            [](const Experiment& e) { return static_cast<std::int64_t>(e.data.long_documents); },
+            [](Experiment& e, std::int64_t value) { e.data.long_documents = static_cast<LongDocuments>(value); },
+            0,
+            {"split", "truncate", "skip"}}},
           [](const Experiment& e) { return e.data.packing.has_value(); },
-          [](Experiment& e) { e.data.packing.reset(); },
+          [](Experiment& e) {
+            e.data.packing.reset();
+            e.data.long_documents = {};
+          },
           "none",
           "",
-          "{mode: documents}"};
+          "{mode: best_fit, long: truncate}"};
 }
 
 ChoiceAccess data_format_choice() {
@@ -103,18 +111,38 @@ std::vector<Key> make_keys() {
       {"data", "format", data_format_choice(), "text", format_meanings(), {}, data_format_names()},
       {"data",
        "tokenizer",
-       optional_choice<&E::data, &E::Data::tokenizer>(),
+       member<&E::data, &E::Data::tokenizer>,
        "auto",
-       of_formats("For data.format {}. bytes: token ids 0-255 are the bytes themselves, whatever the vocabulary. auto: "
-                  "bytes for a vocabulary of 256 to 512; another one is that of a tokenizer, and bytes would be words "
-                  "of it: refused.",
-                  name_data_formats(&DataFormat::text)),
+       of_formats(
+           "For data.format {}: a tokenizer.json, sentencepiece or tiktoken file, or a folder that holds one. Text "
+           "becomes "
+           "tokens before the first step, kept in `<job.folder>/tokens` (docs/data.md). bytes: token ids 0-255 are the "
+           "bytes themselves. auto: the tokenizer beside model.config; bytes where there is none and the vocabulary "
+           "has "
+           "256 to 512 ids, else it is refused.",
+           name_data_formats(&DataFormat::text)),
        {},
-       {"bytes"}},
+       {"auto", "bytes"}},
+      {"data",
+       "chat_format",
+       choice<&E::data, &E::Data::chat_format>(),
+       "auto",
+       "How chats of JSON lines are written (docs/data.md). auto: as the chat template beside the tokenizer says.",
+       {},
+       {"auto", "chatml", "llama-3", "mistral", "gemma", "phi-3"}},
+      {"data",
+       "train_on",
+       choice<&E::data, &E::Data::train_on>(),
+       "assistant",
+       "What of chats is learned. assistant: the assistant's turns, each with the token that ends it; last: its last "
+       "turn "
+       "only; all: every token.",
+       {},
+       {"assistant", "last", "all"}},
       {"data", "eos_token", member<&E::data, &E::Data::eos_token>, "auto",
        of_formats(
-           "For data.format {}: the token id that stands between files, or after every line; -1: none does. auto: 256 "
-           "when the vocabulary holds it, otherwise none. Files of tokens have their own.",
+           "For data.format {}: the token id that stands between files, or after every line; -1: none does. auto: the "
+           "tokenizer's; for bytes 256 when the vocabulary holds it, otherwise none. Files of tokens have their own.",
            name_data_formats(&DataFormat::text)),
        at_least(-1)},
       {"data", "validation_files", member<&E::data, &E::Data::validation_files>, "[]",
@@ -128,7 +156,12 @@ std::vector<Key> make_keys() {
        of_formats(
            "none: tokens of a sample attend to all before them, whatever document they are of. {{mode: documents}}: "
            "attention and positions begin anew with each document, and no label is the next document's token; needs a "
-           "format that says where documents end: {}. A document that does not fit a sample is split.",
+           "format that says where documents end: {}. A document that does not fit a sample is split. {{mode: "
+           "best_fit}}: "
+           "the same, of samples that hold whole documents: the longest first, each where it leaves least room, and "
+           "padding "
+           "behind them; long says what becomes of documents longer than training.seq_len: split (into pieces of it), "
+           "truncate (to it) or skip.",
            name_document_formats())},
 
       {"training",
@@ -453,14 +486,15 @@ std::string allowed(const Key& key) {
     if (key.choices.size() > 1) text = "one of " + text;
   } else {
     const std::string type = type_name(key);
-    text = type == "integer"         ? "an integer"
-           : type == "number"        ? "a number"
-           : type == "boolean"       ? "true or false"
-           : type == "text"          ? "a text"
-           : type == "path"          ? "a path"
-           : type == "list of texts" ? "a list of texts, as [a, b]"
-           : type == "list of paths" ? "a path or a list of paths, as [a, b]"
-                                     : "two numbers, as [a, b], each";
+    text = type == "integer"                        ? "an integer"
+           : type == "number"                       ? "a number"
+           : type == "boolean"                      ? "true or false"
+           : type == "text"                         ? "a text"
+           : type == "path" && !key.choices.empty() ? fmt::format("{} or a path", fmt::join(key.choices, ", "))
+           : type == "path"                         ? "a path"
+           : type == "list of texts"                ? "a list of texts, as [a, b]"
+           : type == "list of paths"                ? "a path or a list of paths, as [a, b]"
+                                                    : "two numbers, as [a, b], each";
     const bool numeric = type == "integer" || type == "number" || type == "two numbers";
     if (numeric && key.limits.maximum < unbounded)
       text += key.limits.below_maximum

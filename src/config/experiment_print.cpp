@@ -189,10 +189,16 @@ std::vector<std::string> key_names() {
 
 std::vector<std::pair<std::string, std::string>> values_without_paths(const Experiment& experiment) {
   std::vector<std::pair<std::string, std::string>> values;
-  for (const config::Key& key : config::keys())
-    if (!std::holds_alternative<config::Access<std::filesystem::path>>(key.field) &&
-        !std::holds_alternative<config::Access<std::vector<std::filesystem::path>>>(key.field))
-      values.emplace_back(key.full_name(), print_value(experiment, key));
+  for (const config::Key& key : config::keys()) {
+    if (std::holds_alternative<config::Access<std::vector<std::filesystem::path>>>(key.field)) continue;
+    std::string value = print_value(experiment, key);
+    // A word that may stand instead of a path is a value like others; a path is "a path".
+    if (std::holds_alternative<config::Access<std::filesystem::path>>(key.field)) {
+      if (key.choices.empty()) continue;
+      if (std::find(key.choices.begin(), key.choices.end(), value) == key.choices.end()) value = "a path";
+    }
+    values.emplace_back(key.full_name(), std::move(value));
+  }
   return values;
 }
 

@@ -267,6 +267,9 @@ struct Assigner {
   void operator()(Access<std::filesystem::path> field) const {
     if (key.nullable && value.kind == Value::Kind::null)
       field(experiment).clear();
+    else if (value.kind == Value::Kind::text &&
+             std::find(key.choices.begin(), key.choices.end(), value.text) != key.choices.end())
+      field(experiment) = value.text;  // a word, not a file of that name
     else
       field(experiment) = path(value);
   }

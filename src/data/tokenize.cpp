@@ -34,7 +34,7 @@ struct RawDocument {
 /// Reads the documents of all files in order.
 class Reader {
  public:
-  explicit Reader(const std::vector<std::string>& files) : files_(files) {}
+  Reader(const std::vector<std::string>& files, TextKind kind) : files_(files), kind_(kind) {}
 
   /// Up to about `bytes` bytes of documents, at least one; none at the end.
   std::vector<RawDocument> next(std::size_t bytes) {
@@ -56,7 +56,8 @@ class Reader {
       if (!stream_) {
         if (file_ == files_.size()) return false;
         stream_ = open_input(files_[file_]);
-        lines_ = without_compression(files_[file_]).ends_with(".jsonl");
+        lines_ = kind_ == TextKind::lines ||
+                 (kind_ == TextKind::by_name && without_compression(files_[file_]).ends_with(".jsonl"));
         line_ = 0;
         at_ = 0;
         text_.clear();
@@ -103,6 +104,7 @@ class Reader {
   }
 
   const std::vector<std::string>& files_;
+  const TextKind kind_;
   std::size_t file_ = 0, at_ = 0;
   std::int64_t line_ = 0, done_bytes_ = 0;
   bool lines_ = false, ended_ = false;
@@ -237,11 +239,16 @@ class Workers {
 
 }  // namespace
 
+std::string tokenize_options_key(const Tokenizer& tokenizer, const TokenizeOptions& options) {
+  return fmt::format("2 {} {} {} {} {} {} {} {} {}", tokenizer.fingerprint(), options.format,
+                     options.end_token.value_or(-1), options.encode.special_tokens_in_text,
+                     options.encode.add_special_tokens, options.mask_prompt,
+                     options.chat ? options.chat->fingerprint() : 0, static_cast<int>(options.train_on),
+                     static_cast<int>(options.kind));
+}
+
 std::string tokenize_key(const Tokenizer& tokenizer, const TokenizeOptions& options) {
-  std::string text =
-      fmt::format("2 {} {} {} {} {} {} {} {}", tokenizer.fingerprint(), options.format, options.end_token.value_or(-1),
-                  options.encode.special_tokens_in_text, options.encode.add_special_tokens, options.mask_prompt,
-                  options.chat ? options.chat->fingerprint() : 0, static_cast<int>(options.train_on));
+  std::string text = tokenize_options_key(tokenizer, options);
   for (const auto& file : options.files)
     text += fmt::format("\n{} {} {}", file, fs::file_size(file), fs::last_write_time(file).time_since_epoch().count());
   return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
@@ -279,7 +286,7 @@ TokenizeProgress tokenize_files(const Tokenizer& tokenizer, const TokenizeOption
   std::int64_t vocabulary = tokenizer.vocabulary_size();
   if (options.end_token) vocabulary = std::max<std::int64_t>(vocabulary, *options.end_token + 1);
   TokenWriter writer(options.format, options.prefix, vocabulary, tokenizer.file().string(), progress.counts);
-  Reader reader(options.files);
+  Reader reader(options.files, options.kind);
   Workers workers(tokenizer, options);
   using Clock = std::chrono::steady_clock;
   auto saved = Clock::now(), reported = saved;

@@ -12,10 +12,14 @@
 
 namespace longhaul {
 
+/// What files of text hold: by the ending .jsonl, or as one knows.
+enum class TextKind : std::uint8_t { by_name, whole, lines };
+
 struct TokenizeOptions {
   /// Files of text (a file is a document) and, where the name ends in .jsonl, of JSON lines (a line is a document, as
   /// text_line.h says); .gz and .zst behind that for compressed ones.
   std::vector<std::string> files;
+  TextKind kind = TextKind::by_name;
   std::string format;  // megatron, datatrove, llmc
   std::string prefix;  // of the output's names
   int threads = 1;
@@ -43,5 +47,7 @@ TokenizeProgress tokenize_files(const Tokenizer& tokenizer, const TokenizeOption
 
 /// A hash of everything that decides the output: the tokenizer, the files' names, sizes and times, the options.
 std::string tokenize_key(const Tokenizer& tokenizer, const TokenizeOptions& options);
+/// The part of it that is not of the files.
+std::string tokenize_options_key(const Tokenizer& tokenizer, const TokenizeOptions& options);
 
 }  // namespace longhaul

@@ -15,8 +15,6 @@ std::vector<ChangedKey> changed_keys(const std::string& before, const Experiment
   for (const std::string& key : key_names()) {
     if (key.starts_with("job.")) continue;
     const std::string was = value_of(then, key), is = value_of(now, key);
-    // The one becomes the other.
-    if (key == "data.tokenizer" && std::max(was, is) == "bytes" && std::min(was, is) == "auto") continue;
     if (was != is) changed.push_back({key, was, is});
   }
   return changed;
@@ -78,7 +76,9 @@ std::string take_changes(TrainerState& state, const Experiment& experiment, std:
   };
   std::string text = "the run goes on with other values than the checkpoint had: " + list_of(changed);
   const auto follows = [&](const std::string& what) { text += "; " + what; };
-  const bool other_data = has("data.files", "data.format", "data.tokenizer", "data.eos_token");
+  const bool packed = before.data.packing == PackingMode::best_fit || experiment.data.packing == PackingMode::best_fit;
+  const bool other_data = has("data.files", "data.format", "data.tokenizer", "data.chat_format", "data.eos_token") ||
+                          (packed && has("data.packing", "training.seq_len"));
   if (other_data) {
     // Nothing of them has been taken; the place says no more than how far the run is.
     const std::int64_t tokens = state.cursor.position * before.training.seq_len;

@@ -37,6 +37,8 @@ struct RunSetup {
   std::shared_ptr<Target> target;  ///< of this rank
   CompileRequest request;
   std::int64_t sequence = 1;  ///< as the experiment says; request.sequence is padded so that it divides over its ranks
+  /// Tokens of data.files and data.validation_files, made of their text (run/text_tokens.h); an empty path: none are.
+  std::vector<std::filesystem::path> token_files;
   std::vector<std::string> decisions;  ///< what `auto` became, padding, and whatever else a user should know: log them
 };
 

@@ -24,6 +24,11 @@ void fill_rows(SequenceLoader& loader, Session& session, std::span<const std::in
       session.micro_batch());
 }
 
+std::unique_ptr<PackedTokens> pack_documents(const Experiment& experiment, const TokenSource& source) {
+  if (experiment.data.packing != PackingMode::best_fit) return nullptr;
+  return std::make_unique<PackedTokens>(source, experiment.training.seq_len, experiment.data.long_documents);
+}
+
 std::unique_ptr<SequenceLoader> make_loader(const Experiment& experiment, const TokenSource& source) {
   return std::make_unique<SequenceLoader>(source, experiment.training.seq_len,
                                           experiment.data.packing ? Packing::documents : Packing::none);
@@ -32,24 +37,19 @@ std::unique_ptr<SequenceLoader> make_loader(const Experiment& experiment, const 
 DatasetOptions dataset_options(const RunSetup& setup, const std::vector<std::filesystem::path>& files) {
   const Experiment& experiment = setup.experiment;
   DatasetOptions options;
+  if (const std::size_t group = files == experiment.data.files ? 0 : 1;
+      group < setup.token_files.size() && !setup.token_files[group].empty()) {
+    options.files = {setup.token_files[group].string()};
+    options.format = "datatrove";
+    options.vocabulary = setup.model.spec.vocabulary;
+    return options;
+  }
   for (const auto& file : files) options.files.push_back(file.string());
   options.format = experiment.data.format;
   options.vocabulary = setup.model.spec.vocabulary;
   options.eos_token = experiment.data.eos_token;
   options.mask_prompt = experiment.data.mask_prompt;
   return options;
-}
-
-void refuse_bytes_of_words(const RunSetup& setup) {
-  const Experiment& experiment = setup.experiment;
-  const std::string format = value_of(experiment, "data.format");
-  const std::int64_t vocabulary = setup.model.spec.vocabulary;
-  if (!data_format(format).text || experiment.data.tokenizer || (vocabulary >= 256 && vocabulary <= 512)) return;
-  fail(
-      "data.format is {} and data.tokenizer auto, but the model's vocabulary is {}: byte values 0 to 255 would be {}. "
-      "Make token files with the model's own tokenizer (longhaul tokenize --tokenizer FOLDER) and name them with their "
-      "data.format, or set data.tokenizer: bytes to train on bytes all the same",
-      format, vocabulary, vocabulary < 256 ? "too many for it" : "taken for its first 256 words");
 }
 
 namespace {
@@ -73,14 +73,15 @@ SampleCensus count_samples(SequenceLoader& loader, std::int64_t first, std::int6
 DataSource open_source(Communicator& world, const RunSetup& setup, const std::vector<std::filesystem::path>& files,
                        bool shuffle) {
   const Experiment& experiment = setup.experiment;
-  refuse_bytes_of_words(setup);
   DataSource source;
   source.dataset = std::make_unique<TokenDataset>(dataset_options(setup, files));
   const std::int64_t size = source.dataset->size();
   source.dataset->validate(size * world.rank() / world.size(), size * (world.rank() + 1) / world.size());
-  source.sampler =
-      std::make_unique<Sampler>(size, setup.sequence, static_cast<std::uint64_t>(experiment.training.seed), shuffle);
-  source.loader = make_loader(experiment, *source.dataset);
+  source.packed = pack_documents(experiment, *source.dataset);
+  const TokenSource& tokens = source.packed ? static_cast<const TokenSource&>(*source.packed) : *source.dataset;
+  source.sampler = std::make_unique<Sampler>(tokens.size(), setup.sequence,
+                                             static_cast<std::uint64_t>(experiment.training.seed), shuffle);
+  source.loader = make_loader(experiment, tokens);
   const std::int64_t samples = source.sampler->samples();
   source.census =
       count_samples(*source.loader, samples * world.rank() / world.size(), samples * (world.rank() + 1) / world.size());
@@ -91,17 +92,17 @@ void report_source(Communicator& world, const RunSetup& setup, const char* what,
   const Experiment& experiment = setup.experiment;
   const TokenDataset& dataset = *source.dataset;
   const std::int64_t samples = source.sampler->samples();
-  const bool text = data_format(value_of(experiment, "data.format")).text;
+  const bool text = data_format(value_of(experiment, "data.format")).text && setup.token_files.empty();
   const auto end = experiment.data.eos_token;
   std::string details;
   if (dataset.files() > 1) details += fmt::format(" in {} files", dataset.files());
   if (text) {
     const std::int64_t token = end.value_or(setup.model.spec.vocabulary >= 257 ? 256 : -1);
-    details +=
-        fmt::format(" (bytes{}; documents end with {}{})", experiment.data.tokenizer ? "" : ", by data.tokenizer auto",
-                    token >= 0 ? fmt::format("token {}", token) : "no token", end ? "" : ", by data.eos_token auto");
+    details += fmt::format(
+        " (bytes{}; documents end with {}{})", experiment.data.tokenizer == "bytes" ? "" : ", by data.tokenizer auto",
+        token >= 0 ? fmt::format("token {}", token) : "no token", end ? "" : ", by data.eos_token auto");
   }
-  if (experiment.data.mask_prompt)
+  if (experiment.data.mask_prompt && setup.token_files.empty())
     details += fmt::format(" ({} of them of prompts, which are not learned)", dataset.prompt_tokens());
   log_info("{}: {} tokens{}, {} samples of {}{}", what, dataset.size(), details, samples, setup.sequence,
            source.sampler->dropped_tokens()
@@ -110,6 +111,20 @@ void report_source(Communicator& world, const RunSetup& setup, const char* what,
   for (const std::string& guess : dataset.guesses()) log_info("{}: {}", what, guess);
   if (const std::int64_t lone = dataset.lone_surrogates())
     log_warn("{}: {} halves of surrogate pairs in strings stand for no character and became U+FFFD", what, lone);
+  if (source.packed) {
+    const PackingCounts& counts = source.packed->counts();
+    const LongDocuments longer = experiment.data.long_documents;
+    log_info(
+        "{}: {} documents, the longest of {} tokens, packed whole; {} longer than a sample {}; {} tokens left out; "
+        "{:.2f} "
+        "% padding",
+        what, counts.documents, counts.longest, counts.longer,
+        longer == LongDocuments::split      ? "are split"
+        : longer == LongDocuments::truncate ? "are truncated"
+                                            : "are skipped",
+        counts.lost_tokens,
+        100.0 * static_cast<double>(counts.padding) / static_cast<double>(counts.samples * setup.sequence));
+  }
   SampleCensus all;
   for (const SampleCensus& one : all_gather(world, source.census)) {
     all.without_label += one.without_label;

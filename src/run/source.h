@@ -7,6 +7,7 @@
 #include "comm/communicator.h"
 #include "data/dataset.h"
 #include "data/loader.h"
+#include "data/packed_tokens.h"
 #include "data/sampler.h"
 #include "run/session.h"
 #include "run/setup.h"
@@ -21,7 +22,8 @@ struct SampleCensus {
 
 struct DataSource {
   std::unique_ptr<TokenDataset> dataset;
-  std::unique_ptr<TokenSource> stream;  ///< what samples are cut from when it is not `dataset`
+  std::unique_ptr<TokenSource> stream;   ///< what samples are cut from when it is not `dataset`
+  std::unique_ptr<PackedTokens> packed;  ///< what they are cut from when data.packing is best_fit
   std::unique_ptr<Sampler> sampler;
   std::unique_ptr<SequenceLoader> loader;
   SampleCensus census;  ///< of this rank's share of the samples
@@ -37,14 +39,13 @@ void fill_rows(SequenceLoader& loader, Session& session, std::span<const std::in
 /// How the experiment reads files of its format.
 DatasetOptions dataset_options(const RunSetup& setup, const std::vector<std::filesystem::path>& files);
 
-/// Bytes are ids 0 to 255, which are words of a larger vocabulary: throws Error when formats of text would be read as
-/// bytes by a model whose vocabulary is not of bytes and a few more (256 to 512), unless data.tokenizer asks for bytes.
-void refuse_bytes_of_words(const RunSetup& setup);
-
 /// Opens the files; each rank of the world checks its part of the tokens, and counts samples there. Throws Error naming
 /// the file.
 DataSource open_source(Communicator& world, const RunSetup& setup, const std::vector<std::filesystem::path>& files,
                        bool shuffle);
+
+/// `source` with its documents packed whole, where data.packing is best_fit; else null. `source` must outlive it.
+std::unique_ptr<PackedTokens> pack_documents(const Experiment& experiment, const TokenSource& source);
 
 /// A loader of the experiment's sequence length and packing; `source` must outlive it. Throws Error for packing of data
 /// that does not say where documents end.

@@ -20,6 +20,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/train_on.h"
 #include "tokenizer/template.h"
 #include "tokenizer/tokenizer.h"
 
@@ -29,9 +30,6 @@ namespace longhaul {
 struct ChatMessage {
   std::string role, content;
 };
-
-/// Which turns are learned; `all`: every token of the chat.
-enum class TrainOn : std::uint8_t { assistant, last, all };
 
 /// A chat as the model reads it.
 struct ChatText {

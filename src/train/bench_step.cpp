@@ -21,6 +21,7 @@
 #include "run/session.h"
 #include "run/setup.h"
 #include "run/source.h"
+#include "run/text_tokens.h"
 
 namespace longhaul {
 namespace {
@@ -79,6 +80,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   for (const auto& file : experiment.data.files)
     files &= std::filesystem::exists(file, ignored) || file.string().find_first_of("*?[") != std::string::npos;
   if (files) {
+    tokenize_texts(world, setup);
     source = std::make_unique<TokenDataset>(dataset_options(setup, experiment.data.files));
   } else {
     if (experiment.data.packing)
@@ -87,8 +89,10 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     log_info("data.files do not exist: random tokens");
     source = std::make_unique<RandomTokens>(batch * total * setup.sequence + 1, setup.model.spec.vocabulary);
   }
-  const Sampler sampler(source->size(), setup.sequence, static_cast<std::uint64_t>(experiment.training.seed));
-  const auto loader = make_loader(experiment, *source);
+  const auto packed = pack_documents(experiment, *source);
+  const TokenSource& stream = packed ? static_cast<const TokenSource&>(*packed) : *source;
+  const Sampler sampler(stream.size(), setup.sequence, static_cast<std::uint64_t>(experiment.training.seed));
+  const auto loader = make_loader(experiment, stream);
   DataCursor cursor;
   std::vector<std::int64_t> samples(static_cast<std::size_t>(batch));
 

@@ -51,7 +51,9 @@ std::optional<double> RunData::validate(Session& session) {
 void RunData::go_on_from(DataCursor& cursor) {
   Sampler& sampler = *training_.sampler;
   if (!cursor.earlier.empty()) {
-    auto rest = std::make_unique<RestOfEpoch>(*training_.dataset, setup_.sequence, cursor.epoch, cursor.earlier);
+    const TokenSource& tokens =
+        training_.packed ? static_cast<const TokenSource&>(*training_.packed) : *training_.dataset;
+    auto rest = std::make_unique<RestOfEpoch>(tokens, setup_.sequence, cursor.epoch, cursor.earlier);
     sampler.set_rest(cursor.epoch, rest->first_sample(), rest->samples());
     log_info(
         "epoch {}: {} tokens of it are left, in {} samples of {} ({} tokens are in none); at {} joints what follows is "

@@ -28,6 +28,7 @@
 #include "run/session.h"
 #include "run/setup.h"
 #include "run/source.h"
+#include "run/text_tokens.h"
 #include "run/watchdog.h"
 #include "run/weights.h"
 #include "train/bad_steps.h"
@@ -72,11 +73,11 @@ class Trainer {
     Watchdog::Times times;
     times.timeout = experiment().distributed.timeout;
     watchdog_ = std::make_unique<Watchdog>(world_, folder_.string(), times);
+    watchdog_->phase("tokenizing text");
+    phase(world_, [&] { require_data_files(experiment()); });
+    tokenize_texts(world_, setup_);
     watchdog_->phase("reading data");
-    phase(world_, [&] {
-      require_data_files(experiment());
-      data_.open();
-    });
+    phase(world_, [&] { data_.open(); });
     data_.report();
     watchdog_->phase("compiling");
     phase(world_, [&] {

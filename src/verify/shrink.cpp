@@ -233,9 +233,11 @@ DataSource open_shrunk_source(const RunSetup& large, const RunSetup& small) {
     Sampler(all->size(), large.sequence, 0);  // refuses what training would
     source.stream = std::make_unique<SparseTokens>(std::move(all), stride_of(large, small), vocabulary);
   }
-  source.sampler = std::make_unique<Sampler>(source.stream->size(), small.sequence,
+  source.packed = pack_documents(small.experiment, *source.stream);
+  const TokenSource& tokens = source.packed ? static_cast<const TokenSource&>(*source.packed) : *source.stream;
+  source.sampler = std::make_unique<Sampler>(tokens.size(), small.sequence,
                                              static_cast<std::uint64_t>(small.experiment.training.seed));
-  source.loader = make_loader(small.experiment, *source.stream);
+  source.loader = make_loader(small.experiment, tokens);
   return source;
 }
 

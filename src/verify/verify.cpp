@@ -17,6 +17,7 @@
 #include "run/attention_balance.h"
 #include "run/libraries.h"
 #include "run/source.h"
+#include "run/text_tokens.h"
 #include "verify/faults.h"
 #include "verify/locate.h"
 #include "verify/reference_run.h"
@@ -197,6 +198,7 @@ HostTensor integers(const std::vector<std::int32_t>& values, std::int64_t rows) 
 
 VerificationReport verify_run(Communicator& world, const Experiment& experiment, const VerificationOptions& options) {
   RunSetup setup = prepare_agreed_run(world, experiment), large;
+  tokenize_texts(world, setup);
   phase(world, [&] {
     if (!options.shrink) require_data_files(experiment);
     if (options.shrink) {

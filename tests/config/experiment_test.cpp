@@ -284,7 +284,15 @@ TEST_CASE("data.packing is none or a mapping") {
   CHECK(yaml(minimal, {"data.packing.mode=documents"}).data.packing == PackingMode::documents);
   CHECK_THAT(message(minimal + "data: {packing: {mode: document}}"), Contains("documents") && Contains("\"document\""));
   CHECK_THAT(message(minimal + "data: {packing: {node: documents}}"), Contains("did you mean mode?"));
-  CHECK_THAT(message(minimal + "data: {packing: documents}"), Contains("{mode: documents}, or none"));
+  CHECK_THAT(message(minimal + "data: {packing: documents}"), Contains("{mode: best_fit, long: truncate}, or none"));
+  const Experiment best = yaml(minimal + "data: {packing: {mode: best_fit, long: truncate}}");
+  CHECK(best.data.packing == PackingMode::best_fit);
+  CHECK(best.data.long_documents == LongDocuments::truncate);
+  CHECK(value_of(best, "data.packing") == "{mode: best_fit, long: truncate}");
+  CHECK(parse_experiment(to_yaml(best), "/elsewhere/resolved.yaml") == best);
+  CHECK(yaml(minimal + "data: {packing: {mode: best_fit}}").data.long_documents == LongDocuments::split);
+  CHECK_THAT(message(minimal + "data: {packing: {mode: documents, long: skip}}"), Contains("for mode best_fit"));
+  CHECK_THAT(message(minimal + "data: {packing: {long: skip}}"), Contains("long without mode"));
 }
 
 TEST_CASE("garbled experiment files are refused as user errors, never as crashes") {

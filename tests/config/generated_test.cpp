@@ -122,6 +122,10 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
       R"("parallelism": {"sequence": "all"})",
       R"("parallelism": {"token_order": "random"})",
       R"("data": {"packing": {"mode": "documents"}})",
+      R"("data": {"packing": {"mode": "best_fit", "long": "skip"}})",
+      R"("data": {"packing": {"mode": "best_fit", "long": "drop"}})",
+      R"("data": {"tokenizer": "bytes", "chat_format": "llama-3", "train_on": "last"})",
+      R"("data": {"chat_format": "alpaca"})",
       R"("data": {"packing": "documents"})",
       R"("data": {"packing": {"mode": 0}})",
       R"("checkpoint": {"resume": "off"})",
@@ -144,7 +148,7 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
     accepted += code_accepts;
     CHECK(schema_accepts(schema, json::parse(text)) == code_accepts);
   }
-  CHECK(accepted == 18);
+  CHECK(accepted == 20);
   CHECK_FALSE(schema_accepts(schema, json::parse(R"({"training": {}})")));  // model.config is missing
 }
 

@@ -90,6 +90,7 @@ Scenario random_scenario() {
   if (chance(50))
     for (int i = pick(1, 6); i > 0; --i) s.documents.push_back(pick(1, chance(50) ? 6 : 60));
   s.packed = s.documents.empty() ? chance(3) : chance(70);
+  s.whole = s.packed && chance(40);
   if (chance(40))
     for (int i = 2 * pick(1, 3); i > 0; --i) s.ignored.push_back(pick(1, chance(70) ? 5 : 40));
   s.spec.vocabulary = pick(2, 40);

@@ -59,9 +59,9 @@ void write_data(const Scenario& s, const std::filesystem::path& folder) {
 std::ostream& operator<<(std::ostream& out, const Scenario& s) {
   return out << fmt::format(
              "ranks {} data {} ulysses {} ring {} gather_kv {} zero {} order {} S {} rows {} batch {} documents {} "
-             "packed {} masked {} {}\n{}",
+             "packed {} whole {} masked {} {}\n{}",
              s.world, s.data, s.ulysses, s.ring, s.gather, s.zero_stage, s.order, s.sequence, s.rows, s.batch,
-             s.documents.size(), s.packed, !s.ignored.empty(), name_of(s.dtype), spec_text(s.spec));
+             s.documents.size(), s.packed, s.whole, !s.ignored.empty(), name_of(s.dtype), spec_text(s.spec));
 }
 
 std::filesystem::path write_experiment(const Scenario& s, const std::filesystem::path& folder) {
@@ -79,7 +79,10 @@ std::filesystem::path write_experiment(const Scenario& s, const std::filesystem:
       "data: {{files: [{}], format: {}{}}}\n"
       "training: {{seq_len: {}, micro_batch_size: {}, global_batch_size: {}, dtype: {}, threads: 1}}\n"
       "parallelism: {{data: {}, sequence: {{{}}}, token_order: {}, zero_stage: {}}}\n",
-      data_file(s), data_file(s) == "tokens.bin" ? "llmc" : "datatrove", s.packed ? ", packing: {mode: documents}" : "",
+      data_file(s), data_file(s) == "tokens.bin" ? "llmc" : "datatrove",
+      !s.packed ? ""
+      : s.whole ? ", packing: {mode: best_fit}"
+                : ", packing: {mode: documents}",
       s.sequence, s.rows, s.batch, name_of(s.dtype), s.data, split, s.order, s.zero_stage);
   return folder / "experiment.yaml";
 }
@@ -154,6 +157,7 @@ std::vector<Scenario> simpler(const Scenario& s) {
   for (const std::int64_t length : {s.sequence / 4, s.sequence / 2, s.sequence - 1})
     if (length >= 1 && length < s.sequence) change([&](Scenario& one) { one.sequence = length; });
   to(&Scenario::packed, false);
+  to(&Scenario::whole, false);
   to(&Scenario::documents, std::vector<int>());
   to(&Scenario::ignored, std::vector<int>());
   for (std::size_t i = 0; s.documents.size() > 1 && i < s.documents.size(); ++i)

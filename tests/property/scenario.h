@@ -22,6 +22,7 @@ struct Scenario {
   std::int64_t batch = 1;      ///< training.global_batch_size
   std::vector<int> documents;  ///< their lengths, repeated to the end of the data; empty: the format knows of none
   bool packed = false;         ///< data.packing: {mode: documents}
+  bool whole = false;          ///< where it is packed: {mode: best_fit}, which splits what is longer than a sample
   std::vector<int> ignored;    ///< runs of tokens that are no label, and that are, in turn, repeated; empty: no mask
   DType dtype = DType::float64;
 

@@ -40,6 +40,8 @@ const std::map<std::string, std::string> other_values = {
     {"model.init_seed", "1"},
     {"data.format", "jsonl"},
     {"data.tokenizer", "bytes"},
+    {"data.chat_format", "gemma"},
+    {"data.train_on", "last"},
     {"data.eos_token", "3"},
     {"data.mask_prompt", "true"},
     {"data.packing", "{mode: documents}"},

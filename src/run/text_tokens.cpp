@@ -1,0 +1,181 @@
+#include "run/text_tokens.h"
+
+#include <xxhash.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/host.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "comm/exchange.h"
+#include "config/data_format.h"
+#include "data/expand_files.h"
+#include "data/tokenize.h"
+#include "io/file.h"
+#include "run/agreement.h"
+#include "run/run_lock.h"
+
+namespace longhaul {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+std::optional<ChatFormat> chat_format(const Experiment& experiment, const fs::path& tokenizer) {
+  if (experiment.data.chat_format != ChatFormatName::automatic)
+    return ChatFormat::named(ChatFormat::names()[static_cast<std::size_t>(experiment.data.chat_format) - 1]);
+  try {
+    return ChatFormat::of_folder(tokenizer.parent_path());
+  } catch (const Error& error) {
+    log_warn("{}; data with chats will be refused (data.chat_format names a format)", error.what());
+    return std::nullopt;
+  }
+}
+
+/// One group of files, tokenized by this rank unless it was before. Returns the file of tokens.
+class Maker {
+ public:
+  Maker(const RunSetup& setup, const fs::path& file, std::function<void()> alive)
+      : setup_(setup),
+        tokenizer_(load_tokenizer(file)),
+        chat_(chat_format(setup.experiment, tokenizer_->file())),
+        folder_(setup.experiment.job.folder / "tokens"),
+        alive_(std::move(alive)) {
+    make_folders(folder_.string());
+    lock_.emplace(folder_.string());
+  }
+
+  fs::path make(const char* key, const std::vector<fs::path>& named) {
+    const Experiment& experiment = setup_.experiment;
+    TokenizeOptions options;
+    std::vector<std::string> names;
+    for (const auto& one : named) names.push_back(one.string());
+    options.files = expand_files(names, experiment.data.format);
+    options.kind = data_format(experiment.data.format).prompts ? TextKind::lines : TextKind::whole;
+    options.format = "datatrove";
+    options.threads = usable_cores();
+    if (!experiment.data.eos_token)
+      options.end_token = tokenizer_->eos();
+    else if (*experiment.data.eos_token >= 0)
+      options.end_token = static_cast<std::int32_t>(*experiment.data.eos_token);
+    options.mask_prompt = experiment.data.mask_prompt;
+    options.chat = chat_ ? &*chat_ : nullptr;
+    options.train_on = experiment.data.train_on;
+    std::string made_by = tokenize_options_key(*tokenizer_, options);
+    for (const auto& file : options.files) made_by += ' ' + sampled_hash(file, 256);
+    const std::string hash = fmt::format("{:016x}", XXH3_64bits(made_by.data(), made_by.size()));
+    options.prefix = (folder_ / hash).string();
+    const fs::path tokens = TokenWriter::output_file(options.format, options.prefix), facts = options.prefix + ".json";
+    if (!fs::exists(tokens) || !fs::exists(facts)) {
+      if (fs::exists(tokens)) fs::remove(tokens);
+      write(key, options, tokens, facts);
+    } else {
+      log_info("{}: tokens of {} are there already: {}", key, tokenizer_->file().string(), tokens.string());
+    }
+    const nlohmann::json counts = read_json(facts);
+    if (experiment.data.mask_prompt && counts.at("no_labels").get<std::int64_t>() == 0)
+      fail(
+          "{}: data.mask_prompt is true, but no line has a prompt, so it would mask nothing; give lines prompt and "
+          "completion, or set data.mask_prompt to false",
+          key);
+    return tokens;
+  }
+
+ private:
+  void write(const char* key, const TokenizeOptions& options, const fs::path& tokens, const fs::path& facts) {
+    log_info("{}: {} becomes tokens by {} ({}), on {} threads{}", key,
+             options.files.size() == 1 ? options.files[0] : fmt::format("{} files", options.files.size()),
+             tokenizer_->file().string(), tokenizer_->description(), options.threads,
+             chat_ ? fmt::format("; chats as {}", chat_->name()) : "");
+    // What a killed run left is gone on with, unless the files were touched since.
+    const std::string unfinished = options.prefix + ".progress.json";
+    if (fs::exists(unfinished) && read_json(unfinished).value("key", "") != tokenize_key(*tokenizer_, options))
+      fs::remove(unfinished);
+    const auto begin = Clock::now();
+    auto told = begin, shown = begin;
+    const TokenizeProgress done = tokenize_files(*tokenizer_, options, [&](const TokenizeProgress& progress) {
+      const auto now = Clock::now();
+      if (now - told > std::chrono::seconds(1)) {
+        alive_();
+        told = now;
+      }
+      if (now - shown > std::chrono::seconds(10)) {
+        log_info("{}: {} of {} bytes, {} tokens", key, progress.file_bytes, progress.all_bytes, progress.counts.tokens);
+        shown = now;
+      }
+    });
+    log_info("{}: {} documents, {} tokens ({} of them no labels), {} chats, in {:.1f} s: {}", key,
+             done.counts.documents, done.counts.tokens, done.counts.prompt_tokens, done.chats,
+             std::chrono::duration<double>(Clock::now() - begin).count(), tokens.string());
+    if (done.empty_documents > 0) log_info("{}: {} empty documents are left out", key, done.empty_documents);
+    if (done.ignored_tools > 0)
+      log_warn("{}: {} chats have tools; tools, calls without text and their answers were left out", key,
+               done.ignored_tools);
+    write_text_atomically(facts.string(), nlohmann::json{{"tokenizer", tokenizer_->file().string()},
+                                                         {"files", options.files},
+                                                         {"documents", done.counts.documents},
+                                                         {"tokens", done.counts.tokens},
+                                                         {"no_labels", done.counts.prompt_tokens},
+                                                         {"chats", done.chats}}
+                                                  .dump(1) +
+                                              "\n");
+  }
+
+  const RunSetup& setup_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::optional<ChatFormat> chat_;
+  fs::path folder_;
+  std::function<void()> alive_;
+  std::optional<RunLock> lock_;
+};
+
+}  // namespace
+
+std::optional<fs::path> text_tokenizer(const RunSetup& setup) {
+  const Experiment& experiment = setup.experiment;
+  if (!data_format(experiment.data.format).text || experiment.data.tokenizer == "bytes") return std::nullopt;
+  if (experiment.data.tokenizer != "auto") return experiment.data.tokenizer;
+  const fs::path folder = setup.model.file.parent_path();
+  if (const auto found = tokenizer_file_in(folder)) return found;
+  const std::int64_t vocabulary = setup.model.spec.vocabulary;
+  if (vocabulary >= 256 && vocabulary <= 512) return std::nullopt;
+  fail(
+      "data.files: data.format is {} and data.tokenizer auto, but {} holds no tokenizer and the model's vocabulary is "
+      "{}: "
+      "byte values 0 to 255 would be {}. Name the model's tokenizer (data.tokenizer: FOLDER), or token files made with "
+      "it "
+      "(longhaul tokenize), or set data.tokenizer: bytes to train on bytes all the same",
+      experiment.data.format, folder.empty() ? "." : folder.string(), vocabulary,
+      vocabulary < 256 ? "too many for it" : "taken for its first 256 words");
+}
+
+void tokenize_texts(Communicator& world, RunSetup& setup) {
+  if (setup.experiment.data.files.empty()) return;
+  std::optional<fs::path> file;
+  phase(world, [&] { file = text_tokenizer(setup); });
+  if (!file) return;
+  const auto& data = setup.experiment.data;
+  const std::pair<const char*, const std::vector<fs::path>*> groups[] = {
+      {"data.files", &data.files}, {"data.validation_files", &data.validation_files}};
+  // While rank 0 works the others hear from it, so that nobody takes it for lost.
+  constexpr int working = 0, ended = 1;
+  std::string failure;
+  if (world.rank() == 0) {
+    failure = failure_of([&] {
+      Maker maker(setup, *file, [&] { broadcast(world, working); });
+      for (const auto& [key, files] : groups)
+        setup.token_files.push_back(files->empty() ? fs::path() : maker.make(key, *files));
+    });
+    broadcast(world, ended);
+  } else {
+    while (broadcast(world, working) != ended) {
+    }
+  }
+  agree(world, failure);
+  setup.token_files.resize(std::size(groups));
+  for (fs::path& tokens : setup.token_files) tokens = broadcast_text(world, tokens.string());
+}
+
+}  // namespace longhaul
