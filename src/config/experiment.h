@@ -52,7 +52,7 @@ struct Experiment {
   struct Data {
     bool operator==(const Data&) const = default;
     std::vector<std::filesystem::path> files;
-    std::string format;  ///< the name of one that is registered (config/data_format.h)
+    std::string format;               ///< the name of one that is registered (config/data_format.h)
     std::filesystem::path tokenizer;  ///< `auto`, `bytes`, or a folder or file
     ChatFormatName chat_format{};
     TrainOn train_on{};
