@@ -116,7 +116,8 @@ std::optional<ChatFormat> ChatFormat::of_folder(const fs::path& folder) {
   chat::Dict variables;
   std::string source, where;
   for (const fs::path& file : {config_file, folder / "special_tokens_map.json"}) {
-    if (!fs::is_regular_file(file)) continue;
+    std::error_code none;
+    if (!fs::is_regular_file(file, none)) continue;
     const json config = read_json(file);
     if (!config.is_object()) fail("{}: not an object", file.string());
     for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"})
@@ -132,7 +133,8 @@ std::optional<ChatFormat> ChatFormat::of_folder(const fs::path& folder) {
       if (source.empty()) fail("{} is neither a text nor a list with one of the name default", where);
     }
   }
-  if (fs::is_regular_file(template_file)) {
+  std::error_code none;
+  if (fs::is_regular_file(template_file, none)) {
     source = read_text_file(template_file);
     where = template_file.string();
   }

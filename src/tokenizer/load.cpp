@@ -16,6 +16,12 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+// What cannot be looked at (a link in a circle, say) is none: others may have put it beside a model.
+bool is_file(const fs::path& path) {
+  std::error_code none;
+  return fs::is_regular_file(path, none);
+}
+
 // A token as tokenizer_config.json and special_tokens_map.json give it: a string, or an object with its content.
 std::optional<std::string> token_in(const json& file, const char* key) {
   const auto found = file.find(key);
@@ -29,7 +35,7 @@ std::optional<std::string> token_in(const json& file, const char* key) {
 std::optional<std::int32_t> find_role(const Tokenizer& tokenizer, const fs::path& folder, const char* key) {
   for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
     const fs::path path = folder / name;
-    if (!fs::is_regular_file(path)) continue;
+    if (!is_file(path)) continue;
     const json file = read_json(path);
     if (!file.is_object()) fail("{}: not an object", path.string());
     const auto token = token_in(file, key);
@@ -50,12 +56,13 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text, const EncodeO
 }
 
 std::optional<fs::path> tokenizer_file_in(const fs::path& folder) {
-  if (!fs::is_directory(folder)) return std::nullopt;
+  std::error_code none;
+  if (!fs::is_directory(folder, none)) return std::nullopt;
   for (const char* name : {"tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"})
-    if (fs::is_regular_file(folder / name)) return folder / name;
+    if (is_file(folder / name)) return folder / name;
   std::vector<fs::path> ranks;
   for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.is_regular_file() && entry.path().extension() == ".tiktoken") ranks.push_back(entry.path());
+    if (is_file(entry.path()) && entry.path().extension() == ".tiktoken") ranks.push_back(entry.path());
   std::sort(ranks.begin(), ranks.end());
   if (ranks.size() > 1)
     fail("{} holds several tiktoken files, {} and {} among them; name the one to use", folder.string(),
@@ -66,7 +73,8 @@ std::optional<fs::path> tokenizer_file_in(const fs::path& folder) {
 
 std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
   fs::path file = path;
-  if (fs::is_directory(path)) {
+  std::error_code none;
+  if (fs::is_directory(path, none)) {
     const auto found = tokenizer_file_in(path);
     if (!found)
       fail("{} holds no tokenizer: neither tokenizer.json nor tokenizer.model nor a .tiktoken file", path.string());
@@ -85,7 +93,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
     fail("{} is no tokenizer file: a tokenizer.json, a sentencepiece .model or a .tiktoken file is one", name);
   tokenizer->file_ = file;
   tokenizer->fingerprint_ = XXH3_64bits(contents.data(), contents.size());
-  if (const fs::path companion = name + ".json"; file.extension() != ".json" && fs::is_regular_file(companion)) {
+  if (const fs::path companion = name + ".json"; file.extension() != ".json" && is_file(companion)) {
     const std::string text = read_text_file(companion);
     tokenizer->fingerprint_ ^= XXH3_64bits_withSeed(text.data(), text.size(), 1);
   }

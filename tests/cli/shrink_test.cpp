@@ -73,6 +73,7 @@ TEST_CASE("shrinking keeps a layer of every kind, tied weights and the files' do
       "training.seq_len=1000",
       "training.dtype=float64",
       "data.files=[" + (place / "a.txt").string() + ", " + (place / "b.txt").string() + "]",
+      "data.tokenizer=bytes",
       "data.packing={mode: documents}",
       "--ranks",
       "4",
@@ -89,8 +90,8 @@ TEST_CASE("what cannot be trained is refused before it is shrunk", "[threads]") 
   check_end(shrink(place, {"--ranks", "3", "parallelism.sequence=3"}), 1, {"32 query heads", "these work"});
   check_end(shrink(place, {"--ranks", "4", "parallelism.sequence={ring: 2, gather_kv: 2}"}), 1, {"ring and gather_kv"});
   check_end(shrink(place, with(split, {"training.global_batch_size=3"})), 1, {"training.global_batch_size is 3"});
-  check_end(shrink(place, with(split, {"data.files=[" + (place / "text.txt").string() + "]"})), 1,
-            {"the data has 3000 tokens", "131072"});
+  check_end(shrink(place, with(split, {"data.files=[" + (place / "text.txt").string() + "]", "data.tokenizer=bytes"})),
+            1, {"the data has 3000 tokens", "131072"});
   check_end(shrink(place, with(split, {"data.files=[" + (place / "text.txt").string() + "]", "training.seq_len=512",
                                        "data.packing={mode: documents}", "data.format=llmc"})),
             1, {"text.txt"});
