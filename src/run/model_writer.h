@@ -45,6 +45,7 @@ class ModelWriter {
   /// The spec's, in its order: write() counts in it.
   const std::vector<Parameter>& all() const { return parameters_; }
   DType stored() const { return stored_; }
+  const std::string& family() const { return config_.family; }
 
   /// Makes every file, at its full size so that a full disk is noticed before anything is read or sent, under temporary
   /// names in the folder (made when missing). Throws Error.

@@ -56,7 +56,7 @@ class Exporter {
   ExportedModel run() {
     gather_ranges();
     for (std::size_t i = 0; i < tensors_.size(); ++i) agree(world_, export_parameter(i));
-    ExportedModel exported;
+    ExportedModel exported{writer_->family(), 0, 1};
     phase(world_, [&] {
       if (world_.rank() == 0) exported = writer_->finish();
     });
