@@ -195,8 +195,9 @@ std::vector<std::pair<std::string, std::string>> values_without_paths(const Expe
     // A word that may stand instead of a path is a value like others; a path is "a path".
     if (std::holds_alternative<config::Access<std::filesystem::path>>(key.field)) {
       if (key.choices.empty()) continue;
-      const bool word = std::any_of(key.choices.begin(), key.choices.end(),
-                                    [&](std::string_view one) { return value == quoted_text(std::string(one)); });
+      const bool word = std::any_of(key.choices.begin(), key.choices.end(), [&](std::string_view one) {
+        return value == config::quoted_text(std::string(one));
+      });
       if (!word) value = "a path";
     }
     values.emplace_back(key.full_name(), std::move(value));
