@@ -61,7 +61,7 @@ std::string bytes_text(double bytes) {
   return bytes < 1e9 ? fmt::format("{:.1f} MB", bytes * 1e-6) : fmt::format("{:.2f} GB", bytes * 1e-9);
 }
 
-// The longest runs of curves keep their spikes (thinned), and seconds since the first step stand beside tokens.
+// The series that figures show and the axes that they may be drawn against: labels learned, and hours spent in steps.
 ordered_json curves_of(const RunData& run) {
   ordered_json all;
   std::set<std::string> wanted = {"tokens"};

@@ -1,6 +1,7 @@
 // Planted faults: what `longhaul verify --fault NAME` breaks on purpose, so that verify can be seen to fail. Each
 // breaks the meaning of a compiled run in one way: a change of the graph made after one pass, of the memory plan, or of
-// the loaded data. They reach a run through hooks that nothing else fills; no pass, session or option knows of them.
+// the loaded data. They reach a run through hooks that only tests fill besides; no pass, session or option knows of
+// them.
 #pragma once
 #include <cstdint>
 #include <memory>
