@@ -69,6 +69,12 @@ void check_experiment(const Experiment& e) {
         "their .loss what is learned)",
         e.data.format, name_data_formats(&DataFormat::prompts));
 
+  for (const auto& [name, given] : {std::pair{"data.chat_format", e.data.chat_format != ChatFormatName::automatic},
+                                    std::pair{"data.train_on", e.data.train_on != TrainOn::assistant}})
+    if (given && !data_format(e.data.format).prompts)
+      fail("{} is {}, but data.format is {}, which has no chats; it is for {}", name, value_of(e, name), e.data.format,
+           name_data_formats(&DataFormat::prompts));
+
   if (!e.data.packing && e.data.long_documents != LongDocuments::split)
     fail("data.packing names long without mode; say {{mode: best_fit, long: ...}}");
   if (e.data.packing == PackingMode::documents && e.data.long_documents != LongDocuments::split)

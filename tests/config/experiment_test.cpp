@@ -166,6 +166,9 @@ TEST_CASE("impossible combinations are refused") {
       Contains("training.global_batch_size is 8") && Contains("multiple of training.micro_batch_size, which is 3"));
   CHECK_THAT(message(minimal + "training: {micro_batch_size: 4, global_batch_size: 8}\nparallelism: {data: 3}"),
              Contains("4 x 3 = 12"));
+  CHECK_THAT(message(minimal + "data: {train_on: all}"), Contains("data.train_on is all") && Contains("jsonl"));
+  CHECK_THAT(message(minimal + "data: {format: llmc, chat_format: gemma}"), Contains("data.chat_format is gemma"));
+  CHECK(message(minimal + "data: {format: jsonl, train_on: all, chat_format: gemma}") == "accepted");
   CHECK_THAT(message(minimal + "lr_scheduler: {decay_type: wsd}"), Contains("needs lr_scheduler.decay_ratio"));
   CHECK_THAT(message(minimal + "lr_scheduler: {decay_type: constant, decay_ratio: 0.1}"), Contains("does not decay"));
   CHECK_THAT(message(minimal + "training: {gradient_dtype: float64}"), Contains("reference runs"));

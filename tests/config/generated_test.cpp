@@ -124,7 +124,7 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
       R"("data": {"packing": {"mode": "documents"}})",
       R"("data": {"packing": {"mode": "best_fit", "long": "skip"}})",
       R"("data": {"packing": {"mode": "best_fit", "long": "drop"}})",
-      R"("data": {"tokenizer": "bytes", "chat_format": "llama-3", "train_on": "last"})",
+      R"("data": {"format": "jsonl", "tokenizer": "bytes", "chat_format": "llama-3", "train_on": "last"})",
       R"("data": {"chat_format": "alpaca"})",
       R"("data": {"packing": "documents"})",
       R"("data": {"packing": {"mode": 0}})",

@@ -109,14 +109,15 @@ TEST_CASE("every key that is no path is compared, and a rank that has another va
     REQUIRE(other_values.contains(key));
     const std::string other = other_values.at(key);
     if (other.empty()) continue;
-    std::vector<std::string> overrides = {key + "=" + other};
-    if (key == "data.mask_prompt") overrides.emplace_back("data.format=jsonl");
-    const Experiment changed = small.load(overrides);
-    const std::string refused =
-        outcome([&](Communicator& world) { check_facts(world, given_facts(world.rank() == 1 ? changed : base)); }, 3);
-    const std::string first = key == "data.mask_prompt" ? "data.format" : key;
+    std::vector<std::string> overrides = {key + "=" + other}, common;
+    if (key == "data.mask_prompt" || key == "data.chat_format" || key == "data.train_on")
+      common = {"data.format=jsonl"};  // elsewhere they are refused
+    overrides.insert(overrides.end(), common.begin(), common.end());
+    const Experiment first_rank = small.load(common), changed = small.load(overrides);
+    const std::string refused = outcome(
+        [&](Communicator& world) { check_facts(world, given_facts(world.rank() == 1 ? changed : first_rank)); }, 3);
     CHECK_THAT(refused, Contains("rank 1: on host " + host_name()) && Contains("rank 0 on host") &&
-                            Contains(first + " is " + value_of(changed, first) + " here, but " + value_of(base, first) +
+                            Contains(key + " is " + value_of(changed, key) + " here, but " + value_of(base, key) +
                                      " on rank 0"));
   }
 }
