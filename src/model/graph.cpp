@@ -19,8 +19,28 @@ class ForwardBuilder {
   void run(std::int64_t batch, std::int64_t sequence) {
     for (const BatchField& field : batch_fields)
       graph_.add_input(std::string(field.name), {batch, sequence}, DType::int32, Role::data);
+    add_parameters();
+    graph_.outputs = {{"logits", logits(layers())}};
+  }
+
+  void continue_sequence(const Continuation& tokens) {
+    for (const char* field : {"tokens", "index", "key_start", "position"})
+      graph_.add_input(field, {1, tokens.count}, DType::int32, Role::data);
+    cache_ = &tokens;
+    graph_.add_input("cache.index", {1, tokens.capacity}, DType::int32, Role::data);
+    add_parameters();
+    const ValueId last = layers();
+    if (tokens.logits) graph_.outputs.emplace_back("logits", logits(last));
+  }
+
+ private:
+  void add_parameters() {
     for (const auto& parameter : parameters(spec_))
       graph_.add_input(StateKey{Role::parameter, parameter.name}, parameter.shape, DType::float64);
+  }
+
+  // What the last layer gives.
+  ValueId layers() {
     ValueId x = builder_.one("embedding", {graph_.input("tokens"), parameter("embedding.tokens")});
     if (spec_.embedding_multiplier != 1) x = builder_.one("scale", {x}, {{"factor", spec_.embedding_multiplier}});
     if (spec_.learned_positions)
@@ -33,14 +53,16 @@ class ForwardBuilder {
       ++index;
     }
     builder_.at(Phase::forward, -1);
-    x = norm(spec_.final_norm, "final_norm", x);
-    const ValueId head = parameter(spec_.tied_head ? "embedding.tokens" : "head.weight");
-    ValueId logits = builder_.einsum("bse,ve->bsv", x, head, "logits");
-    if (spec_.head_bias) logits = add_bias(logits, "head", "bsv", "v");
-    graph_.outputs = {{"logits", logits}};
+    return x;
   }
 
- private:
+  ValueId logits(ValueId x) {
+    x = norm(spec_.final_norm, "final_norm", x);
+    const ValueId head = parameter(spec_.tied_head ? "embedding.tokens" : "head.weight");
+    const ValueId logits = builder_.einsum("bse,ve->bsv", x, head, "logits");
+    return spec_.head_bias ? add_bias(logits, "head", "bsv", "v") : logits;
+  }
+
   ValueId parameter(const std::string& name) const {
     const ValueId id = graph_.input(name);
     LONGHAUL_CHECK(id != no_value, "no parameter {}", name);
@@ -110,7 +132,7 @@ class ForwardBuilder {
     const AttentionSpec& spec = layer.attention;
     ValueId q = project("bse,hde->bshd", x, prefix + "attention.q", spec.q_bias, "hd");
     ValueId k = project("bse,hde->bshd", x, prefix + "attention.k", spec.k_bias, "hd");
-    const ValueId v = project("bse,hde->bshd", x, prefix + "attention.v", spec.v_bias, "hd");
+    ValueId v = project("bse,hde->bshd", x, prefix + "attention.v", spec.v_bias, "hd");
     if (spec.qk_norm) {
       const char* op = spec.qk_norm_span == QkNormSpan::head ? "rms_norm" : "rms_norm_heads";
       q = rms_norm(op, q, prefix + "attention.q_norm", spec.qk_norm_epsilon, spec.qk_norm_unit_offset);
@@ -122,8 +144,25 @@ class ForwardBuilder {
     if (spec.window) attributes.set("window", spec.window);
     if (spec.soft_cap != 0) attributes.set("soft_cap", spec.soft_cap);
     const ValueId index = graph_.input("index");
-    const ValueId o = builder_.one("attention", {q, k, v, index, index, graph_.input("key_start")}, attributes);
+    ValueId key_index = index;
+    if (cache_) {
+      key_index = graph_.input("cache.index");
+      k = stored("cache." + prefix + "k", k);
+      v = stored("cache." + prefix + "v", v);
+    }
+    const ValueId o = builder_.one("attention", {q, k, v, index, key_index, graph_.input("key_start")}, attributes);
     return project("bshd,ehd->bse", o, prefix + "attention.o", spec.o_bias, "e");
+  }
+
+  // The cache of that name with these keys or values in it: read, and left behind under the same name.
+  ValueId stored(const std::string& name, ValueId rows) {
+    const Shape shape = graph_[rows].shape;
+    const ValueId before =
+        graph_.add_input(name, {shape[0], cache_->capacity, shape[2], shape[3]}, cache_->dtype, Role::data);
+    graph_[before].pinned = Layout::whole(4);
+    const ValueId after = builder_.one("store_rows", {before, rows, graph_.input("index")});
+    graph_.outputs.emplace_back(name, after);
+    return after;
   }
 
   ValueId mlp(const MlpSpec& spec, const std::string& prefix, ValueId x) {
@@ -161,6 +200,7 @@ class ForwardBuilder {
   Graph& graph_;
   Builder builder_;
   std::vector<std::tuple<RopeSpec, double, std::int64_t, ValueId>> tables_;
+  const Continuation* cache_ = nullptr;  // null: keys and values are those of the batch
 };
 
 }  // namespace
@@ -169,6 +209,13 @@ Graph forward_graph(const TransformerSpec& spec, std::int64_t batch, std::int64_
   Graph graph;
   graph.mesh = mesh;
   ForwardBuilder(spec, graph).run(batch, sequence);
+  return graph;
+}
+
+Graph continuation_graph(const TransformerSpec& spec, const Continuation& tokens, const Mesh& mesh) {
+  Graph graph;
+  graph.mesh = mesh;
+  ForwardBuilder(spec, graph).continue_sequence(tokens);
   return graph;
 }
 

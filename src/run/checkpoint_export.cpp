@@ -7,76 +7,16 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "base/system_error.h"
-#include "config/experiment.h"
 #include "io/checkpoint.h"
 #include "model/huggingface.h"
 #include "model/spec.h"
 #include "run/checkpointing.h"
+#include "run/stored_model.h"
 
 namespace longhaul {
-namespace {
-
-namespace fs = std::filesystem;
-
-std::string steps_text(const std::vector<CheckpointLocation>& found) {
-  std::vector<std::int64_t> steps;
-  for (const auto& one : found) steps.push_back(one.step);
-  std::sort(steps.begin(), steps.end());
-  return fmt::format("{}", fmt::join(steps, ", "));
-}
-
-Checkpoint open_checkpoint(const CheckpointExport& request) {
-  std::error_code none;
-  if (!fs::is_directory(request.run, none))
-    fail("{} is no folder; name the run folder (job.folder) that holds checkpoints/", request.run.string());
-  const fs::path folder = request.run / "checkpoints";
-  const auto found = list_checkpoints(folder.string());
-  if (found.empty())
-    fail("{} holds no checkpoint, so {} is no run folder, or nothing has been saved yet", folder.string(),
-         request.run.string());
-  for (const auto& location : found) {
-    if (request.step && location.step != *request.step) continue;
-    if (request.step) return Checkpoint(location.path);
-    try {
-      return Checkpoint(location.path);
-    } catch (const SystemError&) {
-      throw;
-    } catch (const NewerFormat&) {
-      throw;
-    } catch (const Error& error) {
-      log_warn("skipped checkpoint {}", error.what());
-    }
-  }
-  if (request.step)
-    fail("{} has no checkpoint of step {}; there are those of steps {}", folder.string(), *request.step,
-         steps_text(found));
-  fail("no checkpoint in {} is whole", folder.string());
-}
-
-// What the run was started from, for what the checkpoint does not hold.
-void take_source(const CheckpointExport& request, const TrainerState& state, ExportOptions& options) {
-  try {
-    const fs::path file = request.run / "experiment.yaml";
-    const Experiment experiment = parse_experiment(state.experiment, file);
-    options.sequence = experiment.training.seq_len;
-    const LoadedModel model = load_model(experiment.model.config);
-    refuse_other_model(state, model.spec, fmt::format("of step {}", state.step));
-    options.family = model.family;
-    options.source_config = model.config_text;
-    options.source_folder = model.file.parent_path();
-  } catch (const Error& error) {
-    log_warn(
-        "the model that the run was started from is not used: the family is chosen anew, and there are no files of a "
-        "tokenizer ({})",
-        error.what());
-  }
-}
-
-}  // namespace
 
 ExportedModel export_checkpoint(const CheckpointExport& request) {
-  const Checkpoint checkpoint = open_checkpoint(request);
+  const Checkpoint checkpoint = open_run_checkpoint(request.run, request.step);
   const TrainerState state = trainer_state(checkpoint);
   log_info("checkpoint of step {} in {}", state.step, checkpoint.path());
   const std::string where = checkpoint.path() + ": its model";
@@ -85,7 +25,12 @@ ExportedModel export_checkpoint(const CheckpointExport& request) {
   options.dtype = request.dtype;
   options.step = state.step;
   options.max_shard_bytes = request.max_shard_bytes;
-  take_source(request, state, options);
+  const RunOrigin origin =
+      origin_of_run(request.run, state, "the family is chosen anew, and there are no files of a tokenizer");
+  options.family = origin.family;
+  options.source_config = origin.config_text;
+  options.source_folder = origin.folder;
+  options.sequence = origin.sequence;
 
   const std::vector<Parameter> all = parameters(spec);
   std::vector<DType> types;
