@@ -13,7 +13,7 @@
 #include "model/rope.h"
 #include "passes/pass.h"
 #include "passes/plan_memory.h"
-#include "runtime/cpu/target.h"
+#include "run/target.h"
 
 namespace longhaul {
 namespace {
@@ -25,8 +25,7 @@ constexpr std::int64_t piece_elements = 1 << 20;
 
 std::unique_ptr<Program> compile(const TransformerSpec& spec, const Continuation& tokens, const char* name) {
   auto program = std::make_unique<Program>();
-  const Mesh one({{"dp", 1}, {"ring", 1}, {"gather", 1}, {"ulysses", 1}});
-  program->graph = continuation_graph(spec, tokens, one);
+  program->graph = continuation_graph(spec, tokens, Mesh());
   program->graph.name = name;
   CompileOptions options;
   options.precision = {
@@ -51,7 +50,7 @@ Generator::Generator(const TransformerSpec& spec, std::int64_t capacity, DType d
     programs_.push_back(
         compile(spec_, {.count = chunk_, .capacity = capacity, .dtype = dtype, .logits = false}, "take_in"));
 
-  target_ = std::make_unique<CpuTarget>(TargetOptions{.threads = threads});
+  target_ = host_target(threads);
   std::vector<const Graph*> graphs;
   std::vector<const Program*> programs;
   for (const auto& program : programs_) {

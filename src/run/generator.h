@@ -52,7 +52,7 @@ class Generator {
   std::int64_t chunk_ = 1, length_ = 0;
   std::unique_ptr<ThreadsWorld> world_;
   std::vector<std::unique_ptr<Communicator>> alone_;
-  std::unique_ptr<Target> target_;
+  std::shared_ptr<Target> target_;
   std::vector<std::unique_ptr<Program>>
       programs_;  // one token with logits; a chunk without, when there is room for one
   std::unique_ptr<Executor> executor_;

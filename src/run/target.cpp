@@ -54,6 +54,10 @@ std::shared_ptr<Target> make_target(const Experiment& experiment, int ranks_here
       options, experiment.device.type == DeviceType::cuda ? cuda::Backend::cuda : cuda::Backend::emulator);
 }
 
+std::shared_ptr<Target> host_target(int threads) {
+  return std::make_shared<CpuTarget>(TargetOptions{.threads = threads, .reference_only = reference_kernels()});
+}
+
 std::vector<std::pair<std::string, std::string>> library_versions() {
   return cpu_libraries();
 }

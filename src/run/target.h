@@ -15,6 +15,9 @@ namespace longhaul {
 /// that this build has no executor of.
 std::shared_ptr<Target> make_target(const Experiment& experiment, int ranks_here);
 
+/// The CPU, for work of one rank beside a run or without one.
+std::shared_ptr<Target> host_target(int threads);
+
 /// Libraries that this build computes with and their versions: ("oneDNN", "2.6.0"). Equal wherever the libraries are.
 std::vector<std::pair<std::string, std::string>> library_versions();
 /// The instruction set of our kernels on this machine ("avx2"). Throws Error when LONGHAUL_ISA asks for another's.
