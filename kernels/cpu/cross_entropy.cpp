@@ -14,6 +14,12 @@ std::size_t losses_bytes(std::int64_t rows) {
 std::size_t exponentials_bytes(DType type, std::int64_t v) {
   return partial_bytes(type, (v + 63) / 64 * 64 + (v + 63) / 64);
 }
+void store_loss(const CrossEntropy& p, std::int64_t row, double loss) {
+  if (p.type == DType::float64)
+    static_cast<double*>(p.losses)[row] = loss;
+  else
+    static_cast<float*>(p.losses)[row] = static_cast<float>(loss);
+}
 }  // namespace
 
 std::size_t cross_entropy_scratch_bytes(DType type, std::int64_t rows, std::int64_t v, int threads) {
@@ -33,6 +39,7 @@ void cross_entropy(ThreadPool& pool, const CrossEntropy& p, const VectorTable& t
   double sum = 0;
   for (std::int64_t row = 0; row < p.rows; ++row) sum += losses[row];
   *p.loss_sum = sum;
+  for (std::int64_t row = 0; p.losses && row < p.rows; ++row) store_loss(p, row, losses[row]);
 }
 
 namespace reference {
@@ -49,6 +56,7 @@ void cross_entropy(const CrossEntropy& p) {
     O* gradient = p.dlogits ? static_cast<O*>(p.dlogits) + row * stride : nullptr;
     const std::int32_t label = p.labels[row];
     if (label < 0) {
+      if (p.losses) store_loss(p, row, 0);
       for (std::int64_t i = 0; gradient && i < p.v; ++i) gradient[i] = convert<O>(A(0));
       continue;
     }
@@ -60,7 +68,9 @@ void cross_entropy(const CrossEntropy& p) {
     for (std::int64_t i = 1; i < p.v; ++i) top = std::max(top, logit(i));
     A sum = 0;
     for (std::int64_t i = 0; i < p.v; ++i) sum += std::exp(logit(i) - top);
-    loss += static_cast<double>(std::log(sum) - (logit(label) - top));
+    const auto own = static_cast<double>(std::log(sum) - (logit(label) - top));
+    loss += own;
+    if (p.losses) store_loss(p, row, own);
     for (std::int64_t i = 0; gradient && i < p.v; ++i) {
       const A z = logit(i), probability = std::exp(z - top) / sum;
       const A slope = cap > 0 ? factor * (1 - z / cap * (z / cap)) : factor;

@@ -19,7 +19,7 @@ struct LogitTransform {
 };
 
 /// loss_sum = sum over rows with label >= 0 of log(sum_j exp(z_j)) - z_label;
-/// dlogits = *scale * d(loss_sum) / d(raw logits), rows with ignored labels 0. Either output may be left out.
+/// dlogits = *scale * d(loss_sum) / d(raw logits), rows with ignored labels 0. Every output may be left out.
 struct CrossEntropy {
   DType type;                  ///< of logits
   const void* logits;          ///< [rows, v], rows `stride` elements apart
@@ -27,6 +27,8 @@ struct CrossEntropy {
   std::int64_t rows, v;
   LogitTransform transform{};
   double* loss_sum = nullptr;            ///< written (0 when every label is ignored)
+  void* losses = nullptr;                ///< [rows], needs loss_sum: of each row (0: ignored); float64 when `type` is,
+                                         ///< else float32
   DType gradient_type = DType::float32;  ///< of dlogits: `type` or bfloat16
   void* dlogits = nullptr;               ///< [rows, v], with the same stride; may be logits when the types agree
   const double* scale = nullptr;         ///< usually 1 / valid tokens; needed with dlogits

@@ -29,6 +29,9 @@ DType logits_type(const LossHeadProblem& p) {
 std::size_t logits_bytes(const LossHeadProblem& p, std::int64_t rows) {
   return round_to_line(static_cast<std::size_t>(rows * row_stride(p.v)) * size_of(logits_type(p)));
 }
+void* losses_from(void* losses, const LossHeadProblem& p, std::int64_t row) {
+  return losses ? static_cast<char*>(losses) + static_cast<std::size_t>(row) * size_of(logits_type(p)) : nullptr;
+}
 /// The bfloat16 copy of dlogits, which the gradients' products read.
 std::size_t copy_bytes(const LossHeadProblem& p, std::int64_t rows) {
   if (p.type != DType::bfloat16 || !p.gradients) return 0;
@@ -128,6 +131,7 @@ void LossHead::run_tile(ThreadPool& pool, Tile& tile, std::int64_t begin, std::i
                  .v = p.v,
                  .transform = p.transform,
                  .loss_sum = loss,
+                 .losses = losses_from(arguments.losses, p, begin),
                  .gradient_type = p.type,
                  .dlogits = dlogits,
                  .scale = arguments.scale,
@@ -167,7 +171,8 @@ void loss_head(const LossHeadProblem& p, const LossHeadArguments& arguments) {
                      .rows = 1,
                      .v = p.v,
                      .transform = p.transform,
-                     .loss_sum = &loss});
+                     .loss_sum = &loss,
+                     .losses = losses_from(arguments.losses, p, row)});
       total += loss;
       if (!p.gradients) continue;
       std::vector<A> dlogits(logits.size());

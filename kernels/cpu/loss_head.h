@@ -36,6 +36,7 @@ struct LossHeadArguments {
   void* dx;                    ///< [rows, d]; null without gradients
   void* dw;                    ///< [v, d]; null without gradients
   void* scratch;               ///< scratch_bytes(), aligned to 64
+  void* losses = nullptr;      ///< [rows], as CrossEntropy::losses; null: not wanted
 };
 
 /// Planned once and run often, like Matmul.

@@ -13,6 +13,7 @@
 #include "base/choices.h"
 #include "base/dtype.h"
 #include "base/train_on.h"
+#include "config/data_set.h"
 
 namespace longhaul {
 
@@ -58,9 +59,11 @@ struct Experiment {
     TrainOn train_on{};
     std::optional<std::int64_t> eos_token;  ///< none: auto; -1: documents have no end token
     std::vector<std::filesystem::path> validation_files;
-    bool mask_prompt = false;            ///< jsonl: the loss leaves prompts out
-    std::optional<PackingMode> packing;  ///< none: documents in a sample attend to each other
-    LongDocuments long_documents{};      ///< of packing best_fit
+    std::vector<DataSet> sources;             ///< a mixture, in place of files
+    std::optional<std::int64_t> token_bytes;  ///< of ids in files without a header; none: by the vocabulary
+    bool mask_prompt = false;                 ///< jsonl: the loss leaves prompts out
+    std::optional<PackingMode> packing;       ///< none: documents in a sample attend to each other
+    LongDocuments long_documents{};           ///< of packing best_fit
   } data;
   struct Training {
     bool operator==(const Training&) const = default;
@@ -128,8 +131,10 @@ struct Experiment {
   } metrics;
   struct Validation {
     bool operator==(const Validation&) const = default;
-    std::int64_t freq = 0;   ///< in steps; 0: only after the last step
-    std::int64_t steps = 0;  ///< global batches per validation; 0: the whole validation set
+    std::int64_t freq = 0;      ///< in steps; 0: only after the last step
+    std::int64_t steps = 0;     ///< global batches per validation set; 0: the whole of it
+    std::vector<DataSet> sets;  ///< besides data.validation_files
+    bool at_start = false;      ///< one before the first step
   } validation;
   struct Distributed {
     bool operator==(const Distributed&) const = default;
@@ -161,8 +166,11 @@ Experiment parse_experiment(const std::string& text, const std::filesystem::path
 /// again after changing an experiment in code.
 void check_experiment(const Experiment& experiment);
 
-/// Throws Error when data.files is empty; for commands that read data.
+/// Throws Error when there are neither data.files nor data.sources; for commands that read data.
 void require_data_files(const Experiment& experiment);
+
+/// Whether there is something to validate on.
+bool validates(const Experiment& experiment);
 
 /// The resolved experiment as YAML with every key; parse_experiment of it gives the same experiment again.
 std::string to_yaml(const Experiment& experiment);

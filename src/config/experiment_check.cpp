@@ -1,11 +1,33 @@
 // What keys mean together: impossible combinations, and the dtypes that `auto` stands for.
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "config/data_format.h"
 #include "config/experiment_keys.h"
 
 namespace longhaul {
+namespace {
+
+void check_data_sets(const config::Key& key, const std::vector<DataSet>& sets) {
+  for (const DataSet& set : sets) {
+    const std::string name = key.full_name() + "." + set.name;
+    config::check_data_set_name(key, set.name, "experiment");
+    if (set.files.empty()) fail("{} names no files; say {}: {{files: [...]}}", name, set.name);
+    for (const config::Key& field : config::data_set_fields())
+      if (!config::has_field(key, field) && !config::is_unset(set, field))
+        fail("{} has no {}: {} may not say it", key.full_name(), field.name, name);
+    if (!(set.weight >= 1e-6 && std::isfinite(set.weight)) || (set.epochs && !(*set.epochs >= 1e-6)))
+      fail("{}: weight and epochs must be numbers of at least 1e-06; they are {} and {}", name, set.weight,
+           set.epochs.value_or(1));
+    if (set.format.empty()) continue;
+    if ((set.mask_prompt.value_or(false) || set.train_on) && !data_format(set.format).prompts)
+      fail("{} has mask_prompt or train_on, but its format is {}, which has no prompts and chats; they are for {}",
+           name, set.format, name_data_formats(&DataFormat::prompts));
+  }
+}
+
+}  // namespace
 
 void check_experiment(const Experiment& e) {
   using config::print_value;
@@ -27,6 +49,8 @@ void check_experiment(const Experiment& e) {
       if (const auto& value = (*optional)(mutable_experiment)) check(static_cast<double>(*value));
     } else if (const auto* ratio = std::get_if<config::Access<std::optional<double>>>(&key.field)) {
       if (const auto& value = (*ratio)(mutable_experiment)) check(*value);
+    } else if (const auto* sets = std::get_if<config::Access<std::vector<DataSet>>>(&key.field)) {
+      check_data_sets(key, (*sets)(mutable_experiment));
     } else if (const auto* map = std::get_if<config::MapAccess>(&key.field)) {
       if (!map->is_set(e)) continue;
       for (const auto& entry : map->entries)
@@ -117,6 +141,10 @@ void check_experiment(const Experiment& e) {
 
 void require_data_files(const Experiment& e) {
   if (e.data.files.empty()) fail("data.files is empty; name at least one file to train on, as data.files: [a.txt]");
+}
+
+bool validates(const Experiment& e) {
+  return !e.data.validation_files.empty() || !e.validation.sets.empty();
 }
 
 DType gradient_dtype_of(const Experiment& e) {

@@ -458,7 +458,8 @@ const Key* find_key(std::string_view section, std::string_view name) {
 }
 
 std::string type_name(const Key& key) {
-  if (holds<bool>(key)) return "boolean";
+  if (holds<bool>(key) || holds<std::optional<bool>>(key)) return "boolean";
+  if (holds<std::vector<DataSet>>(key)) return "data sets";
   if (holds<std::int64_t>(key) || holds<std::optional<std::int64_t>>(key)) return "integer";
   if (holds<double>(key) || holds<std::optional<double>>(key)) return "number";
   if (holds<std::array<double, 2>>(key)) return "two numbers";
@@ -481,6 +482,9 @@ std::string allowed(const Key& key) {
                               : fmt::format("{}, a mapping of some of {} to such, as {}, or {}", number, text,
                                             map->example, map->unset);
   }
+  if (holds<std::vector<DataSet>>(key))
+    return fmt::format("a mapping of names to files or to mappings of {}, as {{books: {{files: books.jsonl}}}}",
+                       fmt::join(key.choices, ", "));
   if (std::holds_alternative<ChoiceAccess>(key.field)) {
     for (std::string_view choice : key.choices) text += (text.empty() ? "" : ", ") + std::string(choice);
     if (key.choices.size() > 1) text = "one of " + text;

@@ -55,7 +55,8 @@ struct MapAccess {
 using Field = std::variant<Access<bool>, Access<std::int64_t>, Access<std::optional<std::int64_t>>, Access<double>,
                            Access<std::optional<double>>, Access<std::array<double, 2>>, Access<std::string>,
                            Access<std::filesystem::path>, Access<std::vector<std::string>>,
-                           Access<std::vector<std::filesystem::path>>, ChoiceAccess, MapAccess>;
+                           Access<std::vector<std::filesystem::path>>, Access<std::optional<bool>>,
+                           Access<std::vector<DataSet>>, ChoiceAccess, MapAccess>;
 
 struct Limits {
   double minimum = -std::numeric_limits<double>::infinity();
@@ -93,9 +94,26 @@ std::string type_name(const Key& key);
 void assign(Experiment& experiment, const Key& key, const Value& value, const std::string& where,
             const std::filesystem::path& folder);
 
-/// Sets one name of a mapping and leaves the others as they are.
+/// Sets one name of a mapping, or NAME.FIELD of one of data sets, and leaves the others as they are.
 void assign_entry(Experiment& experiment, const Key& key, const std::string& name, const Value& value,
-                  const std::string& where);
+                  const std::string& where, const std::filesystem::path& folder);
+
+/// What a data set of a key may say (data_sets.cpp). Each is a key of its own, of data.sources.front() of whatever
+/// experiment it is given; `Key::choices` of the key of data sets names those that it has.
+const std::vector<Key>& data_set_fields();
+bool has_field(const Key& key, const Key& field);
+/// Whether a data set's field says nothing.
+bool is_unset(const DataSet& set, const Key& field);
+/// Sets one data set of a key from its files, or from a mapping.
+void assign_data_set(DataSet& set, const Key& key, const Value& value, const std::string& where,
+                     const std::filesystem::path& folder);
+/// Sets one field; throws Error for one that the key's data sets do not have.
+void assign_field(DataSet& set, const Key& key, const std::string& field, const Value& value, const std::string& where,
+                  const std::filesystem::path& folder);
+/// Throws Error for a name that metrics and overrides cannot hold.
+void check_data_set_name(const Key& key, const std::string& name, const std::string& where);
+/// As YAML: "{files: [...], weight: 2.0}".
+std::string print_data_set(const DataSet& set, const Key& key);
 
 /// The value of a plain (unquoted) YAML scalar by YAML 1.2's core schema: `off` and `yes` are texts.
 Value resolve_scalar(const std::string& text);

@@ -63,7 +63,20 @@ std::vector<Key> running_keys() {
       {"validation", "freq", member<&E::validation, &E::Validation::freq>, "0",
        "Steps between validations; 0: only after the last step, when there is always one.", count_from(0)},
       {"validation", "steps", member<&E::validation, &E::Validation::steps>, "0",
-       "Global batches per validation; 0: the whole validation set.", small_count_from(0)},
+       "Global batches of each set per validation; 0: the whole set.", small_count_from(0)},
+      {"validation", "at_start", member<&E::validation, &E::Validation::at_start>, "false",
+       "true: also before the first step; metrics.jsonl then begins with a line of step 0."},
+      {"validation",
+       "sets",
+       member<&E::validation, &E::Validation::sets>,
+       "{}",
+       "Validation sets by name, besides data.validation_files: files, patterns and folders, and where theirs are "
+       "other "
+       "than those of section data format, mask_prompt and train_on. Their losses are `validation_loss.NAME` in "
+       "metrics, "
+       "and `validation_loss_by_position.NAME` by how much context a token had.",
+       {},
+       {"files", "format", "mask_prompt", "train_on"}},
 
       {"distributed", "timeout", member<&E::distributed, &E::Distributed::timeout>, "1800",
        "Seconds that ranks wait, for one that does not come to a collective or for a step that does not end, before "

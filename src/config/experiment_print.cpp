@@ -33,6 +33,16 @@ struct Printer {
   const Key& key;
 
   std::string operator()(Access<bool> field) const { return field(experiment) ? "true" : "false"; }
+  std::string operator()(Access<std::optional<bool>> field) const {
+    const auto& value = field(experiment);
+    return !value ? "null" : *value ? "true" : "false";
+  }
+  std::string operator()(Access<std::vector<DataSet>> field) const {
+    std::string text;
+    for (const DataSet& set : field(experiment))
+      text += fmt::format("{}{}: {}", text.empty() ? "" : ", ", quoted_text(set.name), print_data_set(set, key));
+    return "{" + text + "}";
+  }
   std::string operator()(Access<std::int64_t> field) const { return std::to_string(field(experiment)); }
   std::string operator()(Access<std::optional<std::int64_t>> field) const {
     const auto& value = field(experiment);
@@ -82,7 +92,8 @@ struct Printer {
 
 ordered_json fallback_json(const Key& key) {
   const std::string text(key.fallback);
-  if (text == "null" || text == "true" || text == "false" || text[0] == '[' || (text[0] >= '0' && text[0] <= '9'))
+  if (text == "null" || text == "true" || text == "false" || text[0] == '[' || text[0] == '{' ||
+      (text[0] >= '0' && text[0] <= '9'))
     return ordered_json::parse(text);
   return text;
 }
@@ -108,6 +119,18 @@ ordered_json key_schema(const Key& key) {
     for (std::string_view choice : key.choices) shape["enum"].push_back(choice);
     if (key.automatic) shape["enum"].push_back("auto");
     schema.update(shape);
+    return schema;
+  }
+  if (std::holds_alternative<Access<std::vector<DataSet>>>(key.field)) {
+    shape["type"] = "object";
+    shape["additionalProperties"] = false;
+    for (const Key& field : data_set_fields())
+      if (has_field(key, field)) shape["properties"][std::string(field.name)] = key_schema(field);
+    schema["type"] = "object";
+    schema["propertyNames"] = {{"pattern", "^[A-Za-z0-9_-]+$"}};
+    schema["additionalProperties"]["anyOf"] = {{{"type", "string"}, {"minLength", 1}},
+                                               {{"type", "array"}, {"items", {{"type", "string"}, {"minLength", 1}}}},
+                                               shape};
     return schema;
   }
   if (const auto* map = std::get_if<MapAccess>(&key.field)) {
@@ -192,6 +215,11 @@ std::vector<std::pair<std::string, std::string>> values_without_paths(const Expe
   for (const config::Key& key : config::keys()) {
     if (std::holds_alternative<config::Access<std::vector<std::filesystem::path>>>(key.field)) continue;
     std::string value = print_value(experiment, key);
+    if (const auto* sets = std::get_if<config::Access<std::vector<DataSet>>>(&key.field)) {
+      Experiment without = experiment;
+      for (DataSet& set : (*sets)(without)) set.files.clear();
+      value = print_value(without, key);
+    }
     // A word that may stand instead of a path is a value like others; a path is "a path".
     if (std::holds_alternative<config::Access<std::filesystem::path>>(key.field)) {
       if (key.choices.empty()) continue;

@@ -26,7 +26,10 @@ struct Entry {
   int line = 0;
 };
 
-Value from_yaml(const YAML::Node& node, bool inside = false) {
+// How deep values go: a mapping of names to mappings of keys to lists.
+constexpr int levels = 3;
+
+Value from_yaml(const YAML::Node& node, int left = levels) {
   Value value;
   if (node.IsScalar()) {
     // yaml-cpp tags plain scalars "?" and quoted ones "!".
@@ -36,15 +39,15 @@ Value from_yaml(const YAML::Node& node, bool inside = false) {
   } else if (node.IsSequence()) {
     value.kind = Value::Kind::list;
     value.text = "a list";
-    if (!inside)
-      for (const auto& element : node) value.list.push_back(from_yaml(element, true));
+    if (left > 0)
+      for (const auto& element : node) value.list.push_back(from_yaml(element, left - 1));
   } else if (node.IsMap()) {
     value.kind = Value::Kind::map;
     value.text = "a mapping";
-    if (!inside)
+    if (left > 0)
       for (const auto& element : node) {
         value.names.push_back(element.first.IsScalar() ? element.first.Scalar() : "");
-        value.list.push_back(from_yaml(element.second, true));
+        value.list.push_back(from_yaml(element.second, left - 1));
       }
   } else {
     value.text = "null";
@@ -52,7 +55,7 @@ Value from_yaml(const YAML::Node& node, bool inside = false) {
   return value;
 }
 
-Value from_json(const json& node, bool inside = false) {
+Value from_json(const json& node, int left = levels) {
   Value value;
   value.text = node.is_structured() ? "" : node.dump(-1, ' ', false, json::error_handler_t::replace);
   switch (node.type()) {
@@ -83,16 +86,16 @@ Value from_json(const json& node, bool inside = false) {
     case json::value_t::array:
       value.kind = Value::Kind::list;
       value.text = "a list";
-      if (!inside)
-        for (const json& element : node) value.list.push_back(from_json(element, true));
+      if (left > 0)
+        for (const json& element : node) value.list.push_back(from_json(element, left - 1));
       break;
     case json::value_t::object:
       value.kind = Value::Kind::map;
       value.text = "a mapping";
-      if (!inside)
+      if (left > 0)
         for (const auto& [name, element] : node.items()) {
           value.names.push_back(name);
-          value.list.push_back(from_json(element, true));
+          value.list.push_back(from_json(element, left - 1));
         }
       break;
     default:
@@ -242,6 +245,23 @@ struct Assigner {
     if (value.kind != Value::Kind::boolean) refuse();
     field(experiment) = value.boolean;
   }
+  void operator()(Access<std::optional<bool>> field) const {
+    if (value.kind != Value::Kind::boolean) refuse();
+    field(experiment) = value.boolean;
+  }
+  void operator()(Access<std::vector<DataSet>> field) const {
+    if (value.kind != Value::Kind::map) refuse();
+    std::vector<DataSet> sets;
+    for (std::size_t i = 0; i < value.names.size(); ++i) {
+      const std::string& name = value.names[i];
+      check_data_set_name(key, name, where);
+      for (const DataSet& other : sets)
+        if (other.name == name) fail("{}: {} of {} stands twice; give each its own name", where, name, key.full_name());
+      sets.emplace_back().name = name;
+      assign_data_set(sets.back(), key, value.list[i], where, folder);
+    }
+    field(experiment) = sets;
+  }
   void operator()(Access<std::int64_t> field) const { field(experiment) = integer(); }
   void operator()(Access<std::optional<std::int64_t>> field) const {
     if (is_auto())
@@ -357,7 +377,7 @@ void apply_override(Experiment& experiment, const std::string& argument) {
   const Value value = override_value(text.substr(equals + 1), where);
   if (const std::size_t second = name.find('.', dot + 1); second != std::string::npos) {
     const Key& map = known_key(name.substr(0, dot), name.substr(dot + 1, second - dot - 1), where);
-    return assign_entry(experiment, map, name.substr(second + 1), value, where);
+    return assign_entry(experiment, map, name.substr(second + 1), value, where, std::filesystem::current_path());
   }
   const Key& key = known_key(name.substr(0, dot), name.substr(dot + 1), where);
   assign(experiment, key, value, where, std::filesystem::current_path());
@@ -405,7 +425,18 @@ void assign(Experiment& experiment, const Key& key, const Value& value, const st
 }
 
 void assign_entry(Experiment& experiment, const Key& key, const std::string& name, const Value& value,
-                  const std::string& where) {
+                  const std::string& where, const std::filesystem::path& folder) {
+  if (const auto* sets = std::get_if<Access<std::vector<DataSet>>>(&key.field)) {
+    const std::size_t dot = name.find('.');
+    const std::string own = name.substr(0, dot);
+    check_data_set_name(key, own, where);
+    auto& all = (*sets)(experiment);
+    auto set = std::find_if(all.begin(), all.end(), [&](const DataSet& one) { return one.name == own; });
+    if (set == all.end()) set = all.insert(all.end(), DataSet{.name = own});
+    if (dot != std::string::npos) return assign_field(*set, key, name.substr(dot + 1), value, where, folder);
+    *set = DataSet{.name = own};
+    return assign_data_set(*set, key, value, where, folder);
+  }
   const auto* map = std::get_if<MapAccess>(&key.field);
   if (!map) fail("{}: {} is no mapping, so it has no '{}'; it is {}", where, key.full_name(), name, allowed(key));
   Assigner{experiment, key, value, where, {}}.entry(*map, name, value);

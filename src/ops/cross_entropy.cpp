@@ -9,6 +9,11 @@ std::vector<DType> scalar_type(const Graph&, const Op&) {
   return {DType::float64};
 }
 
+std::vector<DType> token_types(const Graph& graph, const Op& op) {
+  const bool wide = graph[op.operands[0]].dtype == DType::float64;
+  return {DType::float64, wide ? DType::float64 : DType::float32};
+}
+
 std::vector<ValueId> gradient(Builder& builder, const Op& op, const std::vector<ValueId>& result_gradients) {
   return {builder.one("cross_entropy_gradient", {op.operands[0], op.operands[1], result_gradients[0]}, op.attributes),
           no_value};
@@ -20,6 +25,12 @@ const OpRegistration cross_entropy({.name = "cross_entropy",
                                     .whole = "v",
                                     .result_types = scalar_type,
                                     .gradient = gradient});
+// The same, and each token's own loss (0 where the label is ignored), [b, s]; nobody learns from that one.
+const OpRegistration cross_entropy_tokens({.name = "cross_entropy_tokens",
+                                           .signature = "bsv,bs->,bs",
+                                           .whole = "v",
+                                           .result_types = token_types,
+                                           .gradient = gradient});
 // logits, labels, scale (scalar) -> dlogits [b, s, v]
 const OpRegistration cross_entropy_gradient(
     {.name = "cross_entropy_gradient", .signature = "bsv,bs,->bsv", .whole = "v", .in_place = {{0, 0}}});

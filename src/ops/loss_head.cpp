@@ -12,9 +12,16 @@ std::vector<DType> scalar_type(const Graph&, const Op&) {
   return {DType::float64};
 }
 
+std::vector<DType> with_tokens(const Graph& graph, const Op& op) {
+  const bool wide = graph[op.operands[0]].dtype == DType::float64;
+  const DType losses = wide ? DType::float64 : DType::float32;
+  if (op.operands.size() == 3) return {DType::float64, losses};
+  return {DType::float64, losses, graph[op.operands[0]].dtype, graph[op.operands[1]].dtype};
+}
+
 double flops(const Graph& graph, const Op& op, const Mesh& mesh) {
   const Value &x = graph[op.operands[0]], &w = graph[op.operands[1]];
-  const double products = op.results.size() == 1 ? 2 : 6;
+  const double products = op.operands.size() == 3 ? 2 : 6;
   return products * static_cast<double>(local_count(x.shape, x.layout, mesh)) * static_cast<double>(w.shape[0]);
 }
 
@@ -30,6 +37,17 @@ const OpRegistration loss_head_evaluate({.name = "loss_head_evaluate",
                                          .whole = "ve",
                                          .result_types = scalar_type,
                                          .flops = flops});
+// Either with each token's own loss (0 where the label is ignored), [b, s], behind the sum.
+const OpRegistration loss_head_tokens({.name = "loss_head_tokens",
+                                       .signature = "bse,ve,bs,->,bs,bse,ve",
+                                       .whole = "ve",
+                                       .result_types = with_tokens,
+                                       .flops = flops});
+const OpRegistration loss_head_evaluate_tokens({.name = "loss_head_evaluate_tokens",
+                                                .signature = "bse,ve,bs->,bs",
+                                                .whole = "ve",
+                                                .result_types = with_tokens,
+                                                .flops = flops});
 
 }  // namespace
 }  // namespace longhaul

@@ -25,13 +25,20 @@ void loss(Graph& graph, const PassContext& context) {
   const Meaning& meaning = context.options.meaning;
   if (meaning.logits_scale != 1) attributes.set("logits_scale", meaning.logits_scale);
   if (meaning.logits_soft_cap != 0) attributes.set("soft_cap", meaning.logits_soft_cap);
-  const ValueId sum = builder.one("cross_entropy", {logits, labels}, attributes);
-  if (context.kind == ProgramKind::evaluate) {
+  const bool evaluates = context.kind == ProgramKind::evaluate;
+  const bool tokens = evaluates ? meaning.evaluated_token_losses : meaning.trained_token_losses;
+  const std::vector<ValueId> losses =
+      builder.emit(tokens ? "cross_entropy_tokens" : "cross_entropy", {logits, labels}, attributes);
+  const ValueId sum = losses[0];
+  if (evaluates) {
     graph.outputs = {{"loss_sum", sum}, {"valid_tokens", builder.one("count_valid", {labels})}};
   } else {
     const ValueId inverse_count = graph.add_input("inverse_count", {}, DType::float64, Role::scalar);
     graph.outputs = {{"loss", builder.one("multiply", {sum, inverse_count})}};
   }
+  if (!tokens) return;
+  graph[losses[1]].role = Role::data;  // of the micro-batch, as labels are: it stays where each token is
+  graph.outputs.push_back({"token_losses", losses[1]});
 }
 
 }  // namespace longhaul::passes

@@ -32,6 +32,8 @@ struct Meaning {
   double logits_soft_cap = 0;  // 0: none
   std::vector<ParameterInfo> parameters;
   OptimizerSettings optimizer;
+  // `token_losses`, [batch, sequence]: each token's own loss is an output too, of evaluation or of training.
+  bool evaluated_token_losses = false, trained_token_losses = false;
 };
 
 /// float32 for bfloat16 and float32 training, float64 for float64: parameters, moments, statistics.

@@ -10,15 +10,19 @@ namespace longhaul::passes {
 namespace {
 
 struct Pattern {
-  int projection = -1, loss = -1;  // logits = einsum(x, w); sum = cross_entropy(logits, labels)
+  int projection = -1, loss = -1;  // logits = einsum(x, w); sum = cross_entropy(logits, labels), or with tokens' losses
   int loss_gradient = -1, input_gradient = -1, weight_gradient = -1;  // absent in evaluate
 };
+
+bool is_loss(const Op& op) {
+  return op.is("cross_entropy") || op.is("cross_entropy_tokens");
+}
 
 bool find(const Graph& graph, Pattern& pattern) {
   const auto use = uses(graph);
   const auto definition = definitions(graph);
   for (std::size_t i = 0; i < graph.ops.size(); ++i) {
-    if (!graph.ops[i].is("cross_entropy")) continue;
+    if (!is_loss(graph.ops[i])) continue;
     pattern.loss = static_cast<int>(i);
     const ValueId logits = graph.ops[i].operands[0];
     pattern.projection = definition[static_cast<std::size_t>(logits)];
@@ -68,14 +72,15 @@ void tile_loss_head(Graph& graph, const PassContext&) {
   head.made_by = "tile_loss_head";
   head.operands = {projection.operands[0], projection.operands[1], loss.operands[1]};
   head.results = loss.results;
+  const bool tokens = loss.is("cross_entropy_tokens");
   std::vector<char> gone(graph.ops.size(), 0);
   gone[at(pattern.projection)] = gone[at(pattern.loss)] = 1;
   std::size_t place = at(pattern.loss);
   if (pattern.loss_gradient < 0) {
-    head.definition = find_op("loss_head_evaluate");
+    head.definition = find_op(tokens ? "loss_head_evaluate_tokens" : "loss_head_evaluate");
     head.phase = Phase::forward;
   } else {
-    head.definition = find_op("loss_head");
+    head.definition = find_op(tokens ? "loss_head_tokens" : "loss_head");
     head.phase = Phase::backward;
     head.operands.push_back(graph.ops[at(pattern.loss_gradient)].operands[2]);
     head.results.push_back(graph.ops[at(pattern.input_gradient)].results[0]);

@@ -20,24 +20,40 @@ struct Figure {
   const char* note;
   std::vector<std::string> keys;  // the first solid, others dashed
   bool logarithmic = false, smoothed = false, from_zero = false;
+  bool positions = false;  // not against steps: against the context of a token
 };
 
-const std::vector<Figure>& figures() {
-  static const std::vector<Figure> all = {
-      {"Loss", "mean over a step's labels; dashed: validation", {"loss", "validation_loss"}, false, true, false},
-      {"Gradient norm", "before clipping", {"grad_norm"}, true, true, false},
-      {"Learning rate", "", {"lr"}, false, false, true},
-      {"Tokens per second", "all ranks", {"tokens_per_second"}, false, false, true},
-      {"Model FLOPs utilisation", "of the ranks' measured peak", {"mfu"}, false, false, true},
-      {"Seconds a step", "", {"step_seconds"}, false, false, true},
-      {"Labels a step", "tokens that are learned from", {"valid_tokens"}, false, false, true},
-      {"Attention imbalance",
-       "the busiest rank's work over the mean; dashed: along the longest path",
-       {"attention_imbalance", "attention_path"},
-       false,
-       false,
-       false}};
-  return all;
+// Series whose names begin with `prefix`, of any run; "validation_loss.books" before "validation_loss.code".
+void add_names(const std::vector<RunData>& runs, const std::string& prefix, std::vector<std::string>& names) {
+  std::set<std::string> found;
+  for (const RunData& run : runs)
+    for (const auto& [name, series] : run.series)
+      if (name.starts_with(prefix)) found.insert(name);
+  names.insert(names.end(), found.begin(), found.end());
+}
+
+std::vector<Figure> figures(const std::vector<RunData>& runs) {
+  std::vector<std::string> losses = {"loss", "validation_loss"}, positions;
+  add_names(runs, "validation_loss.", losses);
+  std::set<std::string> sets;
+  for (const RunData& run : runs)
+    for (const auto& [set, curve] : run.by_position) sets.insert("positions." + set);
+  positions.assign(sets.begin(), sets.end());
+  return {{"Loss", "mean over a step's labels; dashed: validation", losses, false, true, false},
+          {"Loss by context", "of the last validation, against the tokens before a label: from 1, 2, 4, ... on",
+           positions, false, false, false, true},
+          {"Gradient norm", "before clipping", {"grad_norm"}, true, true, false},
+          {"Learning rate", "", {"lr"}, false, false, true},
+          {"Tokens per second", "all ranks", {"tokens_per_second"}, false, false, true},
+          {"Model FLOPs utilisation", "of the ranks' measured peak", {"mfu"}, false, false, true},
+          {"Seconds a step", "", {"step_seconds"}, false, false, true},
+          {"Labels a step", "tokens that are learned from", {"valid_tokens"}, false, false, true},
+          {"Attention imbalance",
+           "the busiest rank's work over the mean; dashed: along the longest path",
+           {"attention_imbalance", "attention_path"},
+           false,
+           false,
+           false}};
 }
 
 std::string escaped(const std::string& text) {
@@ -62,10 +78,10 @@ std::string bytes_text(double bytes) {
 }
 
 // The series that figures show and the axes that they may be drawn against: labels learned, and hours spent in steps.
-ordered_json curves_of(const RunData& run) {
+ordered_json curves_of(const RunData& run, const std::vector<Figure>& all_figures) {
   ordered_json all;
   std::set<std::string> wanted = {"tokens"};
-  for (const Figure& figure : figures()) wanted.insert(figure.keys.begin(), figure.keys.end());
+  for (const Figure& figure : all_figures) wanted.insert(figure.keys.begin(), figure.keys.end());
   for (const auto& [name, series] : run.series) {
     if (!wanted.contains(name)) continue;
     const Series thin = thinned(series, most_points);
@@ -78,6 +94,8 @@ ordered_json curves_of(const RunData& run) {
     const Series thin = thinned(hours, most_points);
     all["hours"] = {{"step", thin.step}, {"value", thin.value}};
   }
+  for (const auto& [set, curve] : run.by_position)
+    all["positions." + set] = {{"step", curve.first}, {"value", curve.loss}, {"after", curve.step}};
   return all;
 }
 
@@ -95,15 +113,17 @@ ordered_json marks_of(const RunData& run) {
 
 std::string data_text(const std::vector<RunData>& runs) {
   ordered_json data;
+  const std::vector<Figure> all = figures(runs);
   for (const RunData& run : runs)
-    data["runs"].push_back({{"name", run.name}, {"series", curves_of(run)}, {"marks", marks_of(run)}});
-  for (const Figure& figure : figures())
+    data["runs"].push_back({{"name", run.name}, {"series", curves_of(run, all)}, {"marks", marks_of(run)}});
+  for (const Figure& figure : all)
     data["figures"].push_back({{"title", figure.title},
                                {"note", figure.note},
                                {"keys", figure.keys},
                                {"log", figure.logarithmic},
                                {"smooth", figure.smoothed},
-                               {"zero", figure.from_zero}});
+                               {"zero", figure.from_zero},
+                               {"positions", figure.positions}});
   // Inside a page nothing of the data may look like the script's end.
   std::string text;
   for (const char c : data.dump(-1, ' ', false, ordered_json::error_handler_t::replace))

@@ -86,8 +86,8 @@ function draw(figure) {
   data.runs.forEach((run, r) => keys.forEach((key, k) => {
     const series = run.series[key];
     if (!series || !document.getElementById('run' + r).checked) return;
-    const x = series.step.map(step => place(run, step, axis));
-    const points = series.value.length < 60 && k > 0;
+    const x = series.step.map(step => figure.positions ? Math.log2(step) : place(run, step, axis));
+    const points = series.value.length < 60 && (k > 0 || figure.positions);
     curves.push({ run, r, key, x, y: series.value, step: series.step, dashed: k > 0, points,
       mean: share > 0 && k === 0 && series.value.length > 20 ? smooth(series.value, share) : null });
   }));
@@ -120,7 +120,8 @@ function draw(figure) {
     make('line', { x1: left, x2: W - right, y1: y, y2: y, stroke: 'var(--line)' }, svg);
     make('text', { x: left - 6, y: y + 4, 'text-anchor': 'end' }, svg).textContent = short(log ? Math.pow(10, v) : v);
   }
-  for (const v of ticks(first, last, 6)) make('text', { x: px(v), y: H - 8, 'text-anchor': 'middle' }, svg).textContent = short(v);
+  for (const v of ticks(first, last, 6))
+    make('text', { x: px(v), y: H - 8, 'text-anchor': 'middle' }, svg).textContent = short(figure.positions ? Math.pow(2, v) : v);
   const area = make('clipPath', { id: 'plot' + figure.id }, svg);
   make('rect', { x: left, y: top, width: W - left - right, height: H - top - bottom }, area);
   const clip = make('g', { 'clip-path': 'url(#plot' + figure.id + ')' }, svg);
@@ -141,7 +142,7 @@ function draw(figure) {
     if (c.points || c.y.length === 1)
       c.x.forEach((x, i) => isFinite(c.y[i]) && make('circle', { cx: px(x), cy: py(c.y[i]), r: 2.6, fill: stroke }, clip));
   }
-  for (const run of data.runs) for (const mark of run.marks) {
+  for (const run of data.runs) for (const mark of figure.positions ? [] : run.marks) {
     const r = data.runs.indexOf(run);
     if (!document.getElementById('run' + r).checked) continue;
     const x = px(place(run, mark.step, axis));
@@ -167,7 +168,7 @@ function draw(figure) {
     if (!step) return;
     cross.setAttribute('visibility', 'visible');
     cross.setAttribute('x1', px(step.x)); cross.setAttribute('x2', px(step.x));
-    figure.tip.innerHTML = 'step <b>' + step.step + '</b> &nbsp; ' + text;
+    figure.tip.innerHTML = (figure.positions ? 'context from <b>' : 'step <b>') + step.step + '</b> &nbsp; ' + text;
   };
 }
 const figures = data.figures.map((figure, id) => {

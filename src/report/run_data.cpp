@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -33,6 +34,18 @@ std::vector<std::string> texts_or(const json& object, const char* key) {
   return texts;
 }
 
+// [[first, loss, labels], ...]; garbled ones are left out.
+void add_positions(RunData& run, const std::string& set, std::int64_t step, const json& buckets) {
+  PositionCurve curve;
+  curve.step = step;
+  for (const auto& one : buckets) {
+    if (!one.is_array() || one.size() < 2 || !one[0].is_number_integer() || !one[1].is_number()) continue;
+    curve.first.push_back(one[0]);
+    curve.loss.push_back(one[1]);
+  }
+  if (!curve.first.empty()) run.by_position[set] = std::move(curve);
+}
+
 void add_line(RunData& run, const json& line, double& tokens) {
   const std::int64_t step = line.at("step");
   const auto add = [&](const std::string& name, double value) {
@@ -42,6 +55,10 @@ void add_line(RunData& run, const json& line, double& tokens) {
   };
   for (const auto& [name, value] : line.items())
     if (name != "step" && value.is_number()) add(name, value);
+  constexpr std::string_view positions = "validation_loss_by_position";
+  for (const auto& [name, value] : line.items())
+    if (name.starts_with(positions) && value.is_array())
+      add_positions(run, name.size() > positions.size() ? name.substr(positions.size() + 1) : "", step, value);
   tokens += line.value("valid_tokens", 0.0);
   add("tokens", tokens);
   if (const std::string why = text_or(line, "skipped"); !why.empty()) run.skipped.emplace_back(step, why);

@@ -23,9 +23,18 @@ struct RunStart {
   std::vector<std::string> decisions, warnings;
 };
 
+/// Losses by how much context a token had: the first number of tokens of each bucket, and the mean.
+struct PositionCurve {
+  std::int64_t step = 0;  ///< after which it was measured
+  std::vector<std::int64_t> first;
+  std::vector<double> loss;
+};
+
 struct RunData {
   std::string name;                      ///< the folder's
   std::map<std::string, Series> series;  ///< by the names of metrics.jsonl; "tokens": trained since the first step
+  /// The newest, by the name of the validation set; "": data.validation_files.
+  std::map<std::string, PositionCurve> by_position;
   std::vector<std::pair<std::int64_t, std::string>> skipped;  ///< steps that were not taken, and why
   std::vector<RunStart> starts;
   std::string experiment;  ///< experiment.yaml as it is; "": there is none

@@ -19,6 +19,7 @@
 #include "comm/launch.h"
 #include "data/expand_files.h"
 #include "plan/mesh.h"
+#include "run/data_groups.h"
 #include "run/target.h"
 
 namespace longhaul {
@@ -143,18 +144,16 @@ Facts file_facts(const RunSetup& setup) {
     }
     groups.emplace_back(key, ordered);
   };
-  const auto data = [&](const fs::path& file, std::set<fs::path>& files) {
-    for (const auto& one : files_of_data(file, experiment.data.format)) files.insert(one);
-  };
-  // Patterns and folders stand for the files that a run reads.
-  const auto expanded = [&](const std::vector<fs::path>& named) {
+  for (const DataGroup& group : data_groups(experiment)) {
+    // Patterns and folders stand for the files that a run reads.
     std::vector<std::string> names;
-    for (const fs::path& one : named) names.push_back(one.string());
-    const std::vector<std::string> files = expand_files(names, experiment.data.format);
-    return std::vector<fs::path>(files.begin(), files.end());
-  };
-  add("data.files", expanded(experiment.data.files), data);
-  add("data.validation_files", expanded(experiment.data.validation_files), data);
+    for (const fs::path& one : group.files) names.push_back(one.string());
+    const std::vector<std::string> files = expand_files(names, group.format);
+    add(group.key, std::vector<fs::path>(files.begin(), files.end()),
+        [&](const fs::path& file, std::set<fs::path>& all) {
+          for (const auto& one : files_of_data(file, group.format)) all.insert(one);
+        });
+  }
   if (!experiment.model.weights.empty()) add("model.weights", {experiment.model.weights}, add_weights);
 
   std::size_t count = 0;

@@ -237,6 +237,15 @@ std::pair<double, double> Session::evaluate() {
   return {executor_->scalar("loss_sum"), executor_->scalar("valid_tokens")};
 }
 
+void Session::token_losses(std::vector<double>& losses) const {
+  losses.resize(static_cast<std::size_t>(rows_ * slots_));
+  if (request_.options.precision.master() == DType::float64)
+    return executor_->read("token_losses", 0, std::as_writable_bytes(std::span(losses)));
+  std::vector<float> narrow(losses.size());
+  executor_->read("token_losses", 0, std::as_writable_bytes(std::span(narrow)));
+  std::copy(narrow.begin(), narrow.end(), losses.begin());
+}
+
 std::vector<double> Session::gather(const StateTensor& tensor) {
   const std::int64_t count = element_count(tensor.shape);
   const std::size_t size = size_of(tensor.dtype);

@@ -82,6 +82,9 @@ class Session {
   double update(std::int64_t step, double learning_rate);
   /// Sum of losses and count of valid tokens of micro_batch(), over all ranks.
   std::pair<double, double> evaluate();
+  /// Each token's loss of micro_batch(), as the last program left them, rows() x slots(): only where the programs were
+  /// compiled to give them (Meaning::evaluated_token_losses, trained_token_losses).
+  void token_losses(std::vector<double>& losses) const;
 
   /// Masters and moments (what a checkpoint holds), compute copies and gradients.
   const std::vector<StateTensor>& state() const { return state_; }

@@ -219,7 +219,7 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
   setup.sequence = experiment.training.seq_len;
   request.sequence = padded_sequence(setup.parallel, setup.sequence);
   refuse_impossible_sizes(spec, static_cast<double>(request.batch), static_cast<double>(request.sequence));
-  request.kinds = step_kinds(setup.parallel.accumulation_steps, !experiment.data.validation_files.empty());
+  request.kinds = step_kinds(setup.parallel.accumulation_steps, validates(experiment));
   request.scratch = [target = setup.target](const Graph& graph, const Op& op) {
     return target->scratch_bytes(graph, op);
   };
@@ -227,6 +227,7 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
 
   CompileOptions& options = request.options;
   options.meaning = meaning_of(experiment, spec);
+  options.meaning.evaluated_token_losses = true;
   options.precision = precision_of(experiment);
   options.schedule.bucket_size = experiment.parallelism.bucket_size;
   options.schedule.activations = experiment.activation_memory.mode;

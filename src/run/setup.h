@@ -2,6 +2,7 @@
 // numbers: by src/plan for the keys of parallelism, and here where it takes the host or a compiled run. Two come later:
 // matrix libraries (libraries.h) and the end-of-document token (data/dataset.h).
 #pragma once
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -37,8 +38,8 @@ struct RunSetup {
   std::shared_ptr<Target> target;  ///< of this rank
   CompileRequest request;
   std::int64_t sequence = 1;  ///< as the experiment says; request.sequence is padded so that it divides over its ranks
-  /// Tokens of data.files and data.validation_files, made of their text (run/text_tokens.h); an empty path: none are.
-  std::vector<std::filesystem::path> token_files;
+  /// Tokens that were made of the text of files, by the key that names those (run/text_tokens.h).
+  std::map<std::string, std::filesystem::path> token_files;
   std::vector<std::string> decisions;  ///< what `auto` became, padding, and whatever else a user should know: log them
 };
 

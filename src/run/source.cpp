@@ -34,21 +34,18 @@ std::unique_ptr<SequenceLoader> make_loader(const Experiment& experiment, const 
                                           experiment.data.packing ? Packing::documents : Packing::none);
 }
 
-DatasetOptions dataset_options(const RunSetup& setup, const std::vector<std::filesystem::path>& files) {
-  const Experiment& experiment = setup.experiment;
+DatasetOptions dataset_options(const RunSetup& setup, const DataGroup& group) {
   DatasetOptions options;
-  if (const std::size_t group = files == experiment.data.files ? 0 : 1;
-      group < setup.token_files.size() && !setup.token_files[group].empty()) {
-    options.files = {setup.token_files[group].string()};
+  options.vocabulary = setup.model.spec.vocabulary;
+  if (const auto tokens = setup.token_files.find(group.key); tokens != setup.token_files.end()) {
+    options.files = {tokens->second.string()};
     options.format = "datatrove";
-    options.vocabulary = setup.model.spec.vocabulary;
     return options;
   }
-  for (const auto& file : files) options.files.push_back(file.string());
-  options.format = experiment.data.format;
-  options.vocabulary = setup.model.spec.vocabulary;
-  options.eos_token = experiment.data.eos_token;
-  options.mask_prompt = experiment.data.mask_prompt;
+  for (const auto& file : group.files) options.files.push_back(file.string());
+  options.format = group.format;
+  options.eos_token = setup.experiment.data.eos_token;
+  options.mask_prompt = group.mask_prompt;
   return options;
 }
 
@@ -70,29 +67,34 @@ SampleCensus count_samples(SequenceLoader& loader, std::int64_t first, std::int6
 
 }  // namespace
 
-DataSource open_source(Communicator& world, const RunSetup& setup, const std::vector<std::filesystem::path>& files,
-                       bool shuffle) {
+DataSource open_source(Communicator& world, const RunSetup& setup, const DataGroup& group, bool shuffle) {
   const Experiment& experiment = setup.experiment;
   DataSource source;
-  source.dataset = std::make_unique<TokenDataset>(dataset_options(setup, files));
-  const std::int64_t size = source.dataset->size();
-  source.dataset->validate(size * world.rank() / world.size(), size * (world.rank() + 1) / world.size());
-  source.packed = pack_documents(experiment, *source.dataset);
-  const TokenSource& tokens = source.packed ? static_cast<const TokenSource&>(*source.packed) : *source.dataset;
-  source.sampler = std::make_unique<Sampler>(tokens.size(), setup.sequence,
-                                             static_cast<std::uint64_t>(experiment.training.seed), shuffle);
-  source.loader = make_loader(experiment, tokens);
+  source.group = group;
+  try {
+    source.dataset = std::make_unique<TokenDataset>(dataset_options(setup, group));
+    const std::int64_t size = source.dataset->size();
+    source.dataset->validate(size * world.rank() / world.size(), size * (world.rank() + 1) / world.size());
+    source.packed = pack_documents(experiment, *source.dataset);
+    const TokenSource& tokens = source.packed ? static_cast<const TokenSource&>(*source.packed) : *source.dataset;
+    source.sampler = std::make_unique<Sampler>(tokens.size(), setup.sequence,
+                                               static_cast<std::uint64_t>(experiment.training.seed), shuffle);
+    source.loader = make_loader(experiment, tokens);
+  } catch (const Error& error) {
+    fail("{}: {}", group.key, error.what());
+  }
   const std::int64_t samples = source.sampler->samples();
   source.census =
       count_samples(*source.loader, samples * world.rank() / world.size(), samples * (world.rank() + 1) / world.size());
   return source;
 }
 
-void report_source(Communicator& world, const RunSetup& setup, const char* what, const DataSource& source) {
+void report_source(Communicator& world, const RunSetup& setup, const std::string& what, const DataSource& source) {
   const Experiment& experiment = setup.experiment;
   const TokenDataset& dataset = *source.dataset;
   const std::int64_t samples = source.sampler->samples();
-  const bool text = data_format(value_of(experiment, "data.format")).text && setup.token_files.empty();
+  const bool made = setup.token_files.contains(source.group.key);  // of text, before
+  const bool text = data_format(source.group.format).text && !made;
   const auto end = experiment.data.eos_token;
   std::string details;
   if (dataset.files() > 1) details += fmt::format(" in {} files", dataset.files());
@@ -102,7 +104,7 @@ void report_source(Communicator& world, const RunSetup& setup, const char* what,
         " (bytes{}; documents end with {}{})", experiment.data.tokenizer == "bytes" ? "" : ", by data.tokenizer auto",
         token >= 0 ? fmt::format("token {}", token) : "no token", end ? "" : ", by data.eos_token auto");
   }
-  if (experiment.data.mask_prompt && setup.token_files.empty())
+  if (source.group.mask_prompt && !made)
     details += fmt::format(" ({} of them of prompts, which are not learned)", dataset.prompt_tokens());
   log_info("{}: {} tokens{}, {} samples of {}{}", what, dataset.size(), details, samples, setup.sequence,
            source.sampler->dropped_tokens()

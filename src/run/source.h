@@ -9,6 +9,7 @@
 #include "data/loader.h"
 #include "data/packed_tokens.h"
 #include "data/sampler.h"
+#include "run/data_groups.h"
 #include "run/session.h"
 #include "run/setup.h"
 
@@ -21,6 +22,7 @@ struct SampleCensus {
 };
 
 struct DataSource {
+  DataGroup group;
   std::unique_ptr<TokenDataset> dataset;
   std::unique_ptr<TokenSource> stream;   ///< what samples are cut from when it is not `dataset`
   std::unique_ptr<PackedTokens> packed;  ///< what they are cut from when data.packing is best_fit
@@ -36,13 +38,12 @@ struct DataSource {
 /// Fills the session's buffers with samples, one a row, each in the order that its ranks hold it.
 void fill_rows(SequenceLoader& loader, Session& session, std::span<const std::int64_t> samples);
 
-/// How the experiment reads files of its format.
-DatasetOptions dataset_options(const RunSetup& setup, const std::vector<std::filesystem::path>& files);
+/// How the experiment reads a group's files: those, or the tokens that were made of them.
+DatasetOptions dataset_options(const RunSetup& setup, const DataGroup& group);
 
 /// Opens the files; each rank of the world checks its part of the tokens, and counts samples there. Throws Error naming
-/// the file.
-DataSource open_source(Communicator& world, const RunSetup& setup, const std::vector<std::filesystem::path>& files,
-                       bool shuffle);
+/// the key and the file.
+DataSource open_source(Communicator& world, const RunSetup& setup, const DataGroup& group, bool shuffle);
 
 /// `source` with its documents packed whole, where data.packing is best_fit; else null. `source` must outlive it.
 std::unique_ptr<PackedTokens> pack_documents(const Experiment& experiment, const TokenSource& source);
@@ -53,7 +54,7 @@ std::unique_ptr<SequenceLoader> make_loader(const Experiment& experiment, const 
 
 /// Says what was opened in the log, `what` ("training data") first: sizes, what was guessed, what is left out. Warns of
 /// samples without a label. Collective.
-void report_source(Communicator& world, const RunSetup& setup, const char* what, const DataSource& source);
+void report_source(Communicator& world, const RunSetup& setup, const std::string& what, const DataSource& source);
 
 /// Where the parameters of the first step come from: model.weights, or the random initialisation of model.init_seed.
 ParameterSource first_parameters(const RunSetup& setup);

@@ -2,6 +2,7 @@
 
 #include <xxhash.h>
 
+#include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 
@@ -15,6 +16,7 @@
 #include "data/tokenize.h"
 #include "io/file.h"
 #include "run/agreement.h"
+#include "run/data_groups.h"
 #include "run/run_lock.h"
 
 namespace longhaul {
@@ -47,22 +49,23 @@ class Maker {
     lock_.emplace(folder_.string());
   }
 
-  fs::path make(const char* key, const std::vector<fs::path>& named) {
+  fs::path make(const DataGroup& group) {
     const Experiment& experiment = setup_.experiment;
+    const std::string& key = group.key;
     TokenizeOptions options;
     std::vector<std::string> names;
-    for (const auto& one : named) names.push_back(one.string());
-    options.files = expand_files(names, experiment.data.format);
-    options.kind = data_format(experiment.data.format).prompts ? TextKind::lines : TextKind::whole;
+    for (const auto& one : group.files) names.push_back(one.string());
+    options.files = expand_files(names, group.format);
+    options.kind = data_format(group.format).prompts ? TextKind::lines : TextKind::whole;
     options.format = "datatrove";
     options.threads = usable_cores();
     if (!experiment.data.eos_token)
       options.end_token = tokenizer_->eos();
     else if (*experiment.data.eos_token >= 0)
       options.end_token = static_cast<std::int32_t>(*experiment.data.eos_token);
-    options.mask_prompt = experiment.data.mask_prompt;
+    options.mask_prompt = group.mask_prompt;
     options.chat = chat_ ? &*chat_ : nullptr;
-    options.train_on = experiment.data.train_on;
+    options.train_on = group.train_on;
     std::string made_by = tokenize_options_key(*tokenizer_, options);
     for (const auto& file : options.files) made_by += ' ' + sampled_hash(file, 256);
     const std::string hash = fmt::format("{:016x}", XXH3_64bits(made_by.data(), made_by.size()));
@@ -75,7 +78,7 @@ class Maker {
       log_info("{}: tokens of {} are there already: {}", key, tokenizer_->file().string(), tokens.string());
     }
     const nlohmann::json counts = read_json(facts);
-    if (experiment.data.mask_prompt && counts.at("no_labels").get<std::int64_t>() == 0)
+    if (group.mask_prompt && counts.at("no_labels").get<std::int64_t>() == 0)
       fail(
           "{}: data.mask_prompt is true, but no line has a prompt, so it would mask nothing; give lines prompt and "
           "completion, or set data.mask_prompt to false",
@@ -84,7 +87,7 @@ class Maker {
   }
 
  private:
-  void write(const char* key, const TokenizeOptions& options, const fs::path& tokens, const fs::path& facts) {
+  void write(const std::string& key, const TokenizeOptions& options, const fs::path& tokens, const fs::path& facts) {
     log_info("{}: {} becomes tokens by {} ({}), on {} threads{}", key,
              options.files.size() == 1 ? options.files[0] : fmt::format("{} files", options.files.size()),
              tokenizer_->file().string(), tokenizer_->description(), options.threads,
@@ -135,38 +138,38 @@ class Maker {
 
 std::optional<fs::path> text_tokenizer(const RunSetup& setup) {
   const Experiment& experiment = setup.experiment;
-  if (!data_format(experiment.data.format).text || experiment.data.tokenizer == "bytes") return std::nullopt;
+  const std::vector<DataGroup> groups = data_groups(experiment);
+  const auto text =
+      std::find_if(groups.begin(), groups.end(), [](const DataGroup& group) { return data_format(group.format).text; });
+  if (text == groups.end() || experiment.data.tokenizer == "bytes") return std::nullopt;
   if (experiment.data.tokenizer != "auto") return experiment.data.tokenizer;
   const fs::path folder = setup.model.file.parent_path();
   if (const auto found = tokenizer_file_in(folder)) return found;
   const std::int64_t vocabulary = setup.model.spec.vocabulary;
   if (vocabulary >= 256 && vocabulary <= 512) return std::nullopt;
   fail(
-      "data.files: data.format is {} and data.tokenizer auto, but {} holds no tokenizer and the model's vocabulary is "
-      "{}: "
-      "byte values 0 to 255 would be {}. Name the model's tokenizer (data.tokenizer: FOLDER), or token files made with "
-      "it "
+      "{}: the format is {} and data.tokenizer auto, but {} holds no tokenizer and the model's vocabulary is {}: byte "
+      "values 0 to 255 would be {}. Name the model's tokenizer (data.tokenizer: FOLDER), or token files made with it "
       "(longhaul tokenize), or set data.tokenizer: bytes to train on bytes all the same",
-      experiment.data.format, folder.empty() ? "." : folder.string(), vocabulary,
+      text->key, text->format, folder.empty() ? "." : folder.string(), vocabulary,
       vocabulary < 256 ? "too many for it" : "taken for its first 256 words");
 }
 
 void tokenize_texts(Communicator& world, RunSetup& setup) {
-  if (setup.experiment.data.files.empty()) return;
+  if (training_groups(setup.experiment).empty()) return;
   std::optional<fs::path> file;
   phase(world, [&] { file = text_tokenizer(setup); });
   if (!file) return;
-  const auto& data = setup.experiment.data;
-  const std::pair<const char*, const std::vector<fs::path>*> groups[] = {
-      {"data.files", &data.files}, {"data.validation_files", &data.validation_files}};
+  std::vector<DataGroup> groups = data_groups(setup.experiment);
+  std::erase_if(groups, [](const DataGroup& group) { return !data_format(group.format).text; });
   // While rank 0 works the others hear from it, so that nobody takes it for lost.
   constexpr int working = 0, ended = 1;
   std::string failure;
+  std::vector<fs::path> made(groups.size());
   if (world.rank() == 0) {
     failure = failure_of([&] {
       Maker maker(setup, *file, [&] { broadcast(world, working); });
-      for (const auto& [key, files] : groups)
-        setup.token_files.push_back(files->empty() ? fs::path() : maker.make(key, *files));
+      for (std::size_t i = 0; i < groups.size(); ++i) made[i] = maker.make(groups[i]);
     });
     broadcast(world, ended);
   } else {
@@ -174,8 +177,8 @@ void tokenize_texts(Communicator& world, RunSetup& setup) {
     }
   }
   agree(world, failure);
-  setup.token_files.resize(std::size(groups));
-  for (fs::path& tokens : setup.token_files) tokens = broadcast_text(world, tokens.string());
+  for (std::size_t i = 0; i < groups.size(); ++i)
+    setup.token_files[groups[i].key] = broadcast_text(world, made[i].string());
 }
 
 }  // namespace longhaul

@@ -21,8 +21,8 @@ namespace longhaul {
 /// of bytes.
 std::optional<std::filesystem::path> text_tokenizer(const RunSetup& setup);
 
-/// Tokenizes data.files, and data.validation_files, where they are text and not read as bytes; dataset_options then
-/// names the tokens instead. Rank 0 does it, on all cores it may use, and keeps the others informed, who wait; a lock
+/// Tokenizes the files of every group that are text and not read as bytes; dataset_options then names the tokens
+/// instead. Rank 0 does it, on all cores it may use, and keeps the others informed, who wait; a lock
 /// in the folder keeps other runs out. Collective; throws as agree() does.
 void tokenize_texts(Communicator& world, RunSetup& setup);
 

@@ -81,7 +81,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     files &= std::filesystem::exists(file, ignored) || file.string().find_first_of("*?[") != std::string::npos;
   if (files) {
     tokenize_texts(world, setup);
-    source = std::make_unique<TokenDataset>(dataset_options(setup, experiment.data.files));
+    source = std::make_unique<TokenDataset>(dataset_options(setup, training_groups(experiment).front()));
   } else {
     if (experiment.data.packing)
       fail("data.packing is {}, but data.files do not exist, and random tokens have no documents; use none",

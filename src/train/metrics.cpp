@@ -57,6 +57,34 @@ std::string bytes_text(std::int64_t bytes) {
                                          : fmt::format("{:.2f}GiB", static_cast<double>(bytes) / (1 << 30));
 }
 
+nlohmann::ordered_json number_or_null(const std::optional<double>& value) {
+  return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr);
+}
+
+std::string text_of(const std::optional<double>& value, int digits) {
+  return value ? fmt::format("{:.{}f}", *value, digits) : std::string("none (no label)");
+}
+
+std::string key_of(const char* key, const ValidationResult& set) {
+  return set.name.empty() ? key : fmt::format("{}.{}", key, set.name);
+}
+
+void add_validation(nlohmann::ordered_json& json, const std::vector<ValidationResult>& validation) {
+  for (const ValidationResult& set : validation) {
+    json[key_of("validation_loss", set)] = number_or_null(set.loss);
+    nlohmann::ordered_json& buckets = json[key_of("validation_loss_by_position", set)] =
+        nlohmann::ordered_json::array();
+    for (const PositionLoss& one : set.by_position) buckets.push_back({one.first, one.sum / one.labels, one.labels});
+  }
+}
+
+std::string validation_text(const std::vector<ValidationResult>& validation) {
+  std::string text;
+  for (const ValidationResult& set : validation)
+    text += fmt::format("  {} {}", key_of("validation_loss", set), text_of(set.loss, 5));
+  return text;
+}
+
 }  // namespace
 
 MetricsReport::MetricsReport(const std::filesystem::path& file, std::int64_t resumed_step, std::int64_t steps,
@@ -84,11 +112,8 @@ MetricsReport::~MetricsReport() {
 void MetricsReport::report(const StepMetrics& metrics) {
   nlohmann::ordered_json json;
   json["step"] = metrics.step;
-  const auto number_or_null = [](const std::optional<double>& value) {
-    return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr);
-  };
   json["loss"] = number_or_null(metrics.loss);
-  if (metrics.validated) json["validation_loss"] = number_or_null(metrics.validation_loss);
+  add_validation(json, metrics.validation);
   json["grad_norm"] = number_or_null(metrics.grad_norm);
   json["lr"] = metrics.learning_rate;
   json["tokens_per_second"] = metrics.tokens_per_second;
@@ -100,24 +125,32 @@ void MetricsReport::report(const StepMetrics& metrics) {
   json["step_seconds"] = metrics.step_seconds;
   json["peak_memory_bytes"] = metrics.peak_memory_bytes;
   json["time"] = static_cast<double>(std::time(nullptr));
-  const std::string problem = lines_->append(json.dump());
+  write(json.dump());
+
+  if (metrics.step == first_step_ || metrics.step == steps_ || metrics.step % log_freq_ == 0 ||
+      !metrics.validation.empty())
+    say(fmt::format("step {:>6}/{}  loss {}  grad_norm {}  lr {:.3e}  tokens/s {:.0f}  mfu {:.1f}%  memory {}{}",
+                    metrics.step, steps_, text_of(metrics.loss, 5), text_of(metrics.grad_norm, 4),
+                    metrics.learning_rate, metrics.tokens_per_second, 100 * metrics.mfu,
+                    bytes_text(metrics.peak_memory_bytes), validation_text(metrics.validation)));
+  draw_bar(metrics.step);
+}
+
+void MetricsReport::report_start(const std::vector<ValidationResult>& validation) {
+  nlohmann::ordered_json json;
+  json["step"] = 0;
+  add_validation(json, validation);
+  json["time"] = static_cast<double>(std::time(nullptr));
+  write(json.dump());
+  say(fmt::format("step {:>6}/{}{}", 0, steps_, validation_text(validation)));
+}
+
+void MetricsReport::write(const std::string& line) {
+  const std::string problem = lines_->append(line);
   if (!problem.empty() && !waiting_)
     log_warn("{}; its lines wait in memory and are tried again at every step", problem);
   if (problem.empty() && waiting_) log_info("{} can be written again; no line is lost", file_.string());
   waiting_ = !problem.empty();
-
-  if (metrics.step == first_step_ || metrics.step == steps_ || metrics.step % log_freq_ == 0 || metrics.validated) {
-    const auto text = [](const std::optional<double>& value, int digits) {
-      return value ? fmt::format("{:.{}f}", *value, digits) : std::string("none (no label)");
-    };
-    std::string line =
-        fmt::format("step {:>6}/{}  loss {}  grad_norm {}  lr {:.3e}  tokens/s {:.0f}  mfu {:.1f}%  memory {}",
-                    metrics.step, steps_, text(metrics.loss, 5), text(metrics.grad_norm, 4), metrics.learning_rate,
-                    metrics.tokens_per_second, 100 * metrics.mfu, bytes_text(metrics.peak_memory_bytes));
-    if (metrics.validated) line += "  validation_loss " + text(metrics.validation_loss, 5);
-    say(line);
-  }
-  draw_bar(metrics.step);
 }
 
 void MetricsReport::finish() {

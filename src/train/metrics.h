@@ -6,6 +6,9 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
+
+#include "train/trainer_data.h"
 
 namespace longhaul {
 
@@ -13,10 +16,9 @@ class LineFile;
 
 struct StepMetrics {
   std::int64_t step = 0;
-  std::optional<double> loss;  ///< none: no token of the step was a label
-  bool validated = false;
-  std::optional<double> validation_loss;  ///< when validated; none: there was no label
-  std::optional<double> grad_norm;        ///< none without a label
+  std::optional<double> loss;                ///< none: no token of the step was a label
+  std::vector<ValidationResult> validation;  ///< of every set, when there was one after the step
+  std::optional<double> grad_norm;           ///< none without a label
   double learning_rate = 0;
   double tokens_per_second = 0;
   double mfu = 0;  ///< model FLOPs (of visible pairs) over the measured FMA peak of the cores that the ranks use, 0..1
@@ -40,12 +42,15 @@ class MetricsReport {
 
   /// A line that the disk refuses waits for the next step; nothing is lost and the run goes on.
   void report(const StepMetrics& metrics);
+  /// A line of step 0: the validation before the first step.
+  void report_start(const std::vector<ValidationResult>& validation);
   /// Writes the lines that wait. Throws SystemError when the disk still refuses.
   void finish();
   /// A line above the progress bar.
   void say(const std::string& line);
 
  private:
+  void write(const std::string& line);
   void draw_bar(std::int64_t step);
   void clear_bar();
   std::filesystem::path file_;

@@ -34,8 +34,8 @@
 #include "train/bad_steps.h"
 #include "train/metrics.h"
 #include "train/run_control.h"
-#include "train/run_data.h"
 #include "train/run_folder.h"
+#include "train/trainer_data.h"
 
 namespace longhaul {
 namespace {
@@ -214,6 +214,10 @@ class Trainer {
     const std::int64_t first_step = state_.step + 1;
     watchdog_->phase(nullptr);
     if (stops(control_.now())) return false;
+    if (first_step == 1 && experiment().validation.at_start && data_.validates()) {
+      const std::vector<ValidationResult> results = validate(0);
+      if (report_) report_->report_start(results);
+    }
     for (std::int64_t step = first_step; step <= steps(); ++step) {
       const auto begin = std::chrono::steady_clock::now();
       data_.training().sampler->take(state_.cursor, samples);
@@ -282,11 +286,7 @@ class Trainer {
       metrics.peak_memory_bytes = session_->executor().arena_bytes() + copy_bytes_;
       const std::int64_t freq = experiment().validation.freq;
       if (data_.validates() && (step == steps() || (freq > 0 && step % freq == 0))) {
-        watchdog_->phase("validation");
-        metrics.validated = true;
-        metrics.validation_loss = data_.validate(*session_);
-        if (!metrics.validation_loss) log_warn("step {}: no token of the validation is a label", step);
-        watchdog_->phase(nullptr);
+        metrics.validation = validate(step);
       }
       phase_if(step, [&] {
         if (lock_) lock_->require();
@@ -315,6 +315,16 @@ class Trainer {
     }
     finish_save();
     return true;
+  }
+
+  std::vector<ValidationResult> validate(std::int64_t step) {
+    watchdog_->phase("validation");
+    std::vector<ValidationResult> results = data_.validate(*session_);
+    for (const ValidationResult& set : results)
+      if (!set.loss)
+        log_warn("step {}: no token of the validation{} is a label", step, set.name.empty() ? "" : " set " + set.name);
+    watchdog_->phase(nullptr);
+    return results;
   }
 
   // What the model's own operations of a step come to: with packing, of the documents that its samples hold.
@@ -417,7 +427,7 @@ class Trainer {
   RunControl control_;
   BadSteps bad_steps_;
   std::string stop_reason_;
-  RunData data_;
+  TrainerData data_;
   CompiledModel model_;
   ParameterSource first_;
   std::unique_ptr<Checkpoint> checkpoint_;  // from which this run resumes, until it has

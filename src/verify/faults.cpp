@@ -48,7 +48,7 @@ void make_local(Op& op) {
 // ---- of the specification
 
 bool scales_logits(Graph& graph, const PassContext&) {
-  Op* loss = first_op(graph, [](const Op& op) { return op.is("cross_entropy"); });
+  Op* loss = first_op(graph, [](const Op& op) { return op.is("cross_entropy") || op.is("cross_entropy_tokens"); });
   if (loss) loss->attributes.set("logits_scale", 1.01 * loss->attributes.number("logits_scale", 1));
   return loss != nullptr;
 }
@@ -78,7 +78,7 @@ bool rounds_an_activation(Graph& graph, const PassContext& context) {
 }
 
 bool scales_logits_of_the_head(Graph& graph, const PassContext&) {
-  Op* head = first_op(graph, [](const Op& op) { return op.is("loss_head"); });
+  Op* head = first_op(graph, [](const Op& op) { return op.is("loss_head") || op.is("loss_head_tokens"); });
   if (head) head->attributes.set("logits_scale", 1.01 * head->attributes.number("logits_scale", 1));
   return head != nullptr;
 }

@@ -229,7 +229,7 @@ DataSource open_shrunk_source(const RunSetup& large, const RunSetup& small) {
     source.stream = std::make_unique<CountedTokens>(small.parallel.global_batch_size * small.sequence + 1,
                                                     small.sequence, vocabulary);
   } else {
-    auto all = std::make_unique<TokenDataset>(dataset_options(large, large.experiment.data.files));
+    auto all = std::make_unique<TokenDataset>(dataset_options(large, training_groups(large.experiment).front()));
     Sampler(all->size(), large.sequence, 0);  // refuses what training would
     source.stream = std::make_unique<SparseTokens>(std::move(all), stride_of(large, small), vocabulary);
   }

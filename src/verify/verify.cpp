@@ -227,7 +227,7 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
     fault = find_fault(options.fault);
     hooks = fault_hooks(fault);
     if (!options.force) refuse_unreasonable(setup);
-    source = open ? open() : open_source(world, setup, setup.experiment.data.files, true);
+    source = open ? open() : open_source(world, setup, training_groups(setup.experiment).front(), true);
     parameters = first_parameters(setup);
     model = compile_model(setup.request, hooks.compile);
   });

@@ -180,6 +180,49 @@ TEST_CASE("impossible combinations are refused") {
   CHECK_THROWS_WITH(check_experiment(changed), Contains("optimizer.betas"));
 }
 
+TEST_CASE("validation sets have names, files and what is theirs") {
+  const Experiment e =
+      yaml(minimal +
+           "validation:\n  sets:\n    books: books.jsonl\n    code: {files: [a.bin, \"b/*.bin\"], format: "
+           "llmc}\n    chats: {files: c, format: jsonl, mask_prompt: true, train_on: last}\n");
+  REQUIRE(e.validation.sets.size() == 3);
+  CHECK(e.validation.sets[0].name == "books");
+  CHECK(e.validation.sets[0].files == std::vector<std::filesystem::path>{"/somewhere/books.jsonl"});
+  CHECK(e.validation.sets[0].format == "");
+  CHECK(e.validation.sets[1].files.size() == 2);
+  CHECK(e.validation.sets[1].format == "llmc");
+  CHECK(e.validation.sets[2].mask_prompt == true);
+  CHECK(e.validation.sets[2].train_on == TrainOn::last);
+  CHECK(validates(e));
+  CHECK(yaml(to_yaml(e)) == e);
+  CHECK(parse_experiment(to_yaml(e), "/elsewhere/run.yaml") == e);
+  const std::string as_json = R"({"model": {"config": "m.json"}, "validation": {"sets": {"books": "books.jsonl", "code":
+    {"files": ["a.bin", "b/*.bin"], "format": "llmc"}, "chats": {"files": "c", "format": "jsonl", "mask_prompt": true,
+    "train_on": "last"}}}})";
+  CHECK(parse_experiment(as_json, "/somewhere/run.json").validation.sets.size() == 3);
+  const Experiment changed = yaml(
+      minimal + "validation: {sets: {books: b.jsonl}}\n",
+      {"validation.sets.books.format=jsonl", "validation.sets.more={files: m.txt}", "validation.sets.books.files=c"});
+  CHECK(changed.validation.sets[0].format == "jsonl");
+  CHECK(changed.validation.sets[0].files.at(0) == std::filesystem::current_path() / "c");
+  CHECK(changed.validation.sets[1].files.at(0) == std::filesystem::current_path() / "m.txt");
+  // Where they lie is no difference between ranks, what they are is.
+  for (const auto& [key, value] : values_without_paths(changed))
+    if (key == "validation.sets") CHECK_THAT(value, Contains("format: jsonl") && !Contains("m.txt"));
+
+  const auto refused = [](const std::string& sets) { return message(minimal + "validation: {sets: " + sets + "}\n"); };
+  CHECK_THAT(refused("[a]"), Contains("validation.sets must be a mapping of names"));
+  CHECK_THAT(refused("{\"a b\": c}"), Contains("letters, digits"));
+  CHECK_THAT(refused("{a: {file: c}}"), Contains("validation.sets.a has no 'file' (did you mean files?)"));
+  CHECK_THAT(refused("{a: {files: c, weight: 2}}"), Contains("validation.sets.a has no 'weight'"));
+  CHECK_THAT(refused("{a: {files: c, format: parquet}}"), Contains("validation.sets.a.format must be one of"));
+  CHECK_THAT(refused("{a: {format: llmc}}"), Contains("validation.sets.a names no files"));
+  CHECK_THAT(refused("{a: {files: c, format: llmc, mask_prompt: true}}"), Contains("no prompts"));
+  CHECK_THAT(refused("{a: {files: c, files: d}}"), Contains("stands twice"));
+  CHECK_THAT(refused("{a: c, a: d}"), Contains("stands twice"));
+  CHECK_THAT(refused("{a: 3}"), Contains("validation.sets.a.files"));
+}
+
 TEST_CASE("files that are no experiment are refused") {
   CHECK_THAT(message("- a\n"), Contains("mapping of sections"));
   CHECK_THAT(message("model: {config: a\xff.json}\n"), Contains("model.config") && Contains("not UTF-8"));

@@ -44,7 +44,7 @@ std::string with_reference(const std::string& text, const std::string& reference
 }
 
 json to_json(const YAML::Node& node) {
-  json result;
+  json result = node.IsMap() ? json::object() : node.IsSequence() ? json::array() : json();
   if (node.IsMap())
     for (const auto& entry : node) result[entry.first.Scalar()] = to_json(entry.second);
   else if (node.IsSequence())
@@ -128,6 +128,13 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
       R"("data": {"chat_format": "alpaca"})",
       R"("data": {"packing": "documents"})",
       R"("data": {"packing": {"mode": 0}})",
+      R"("validation": {"sets": {"a": "a.txt", "b": ["b", "c"], "c": {"files": "c", "format": "jsonl"}}})",
+      R"("validation": {"sets": {}, "at_start": true})",
+      R"("validation": {"sets": ["a.txt"]})",
+      R"("validation": {"sets": {"a b": "c"}})",
+      R"("validation": {"sets": {"a": {"files": "c", "weight": 1}}})",
+      R"("validation": {"sets": {"a": {"files": "c", "format": "csv"}}})",
+      R"("validation": {"sets": {"a": {"files": "c", "format": "jsonl", "mask_prompt": "yes"}}})",
       R"("checkpoint": {"resume": "off"})",
       R"("checkpoint": {"resume": false})",
       R"("job": {"name": 7})",
@@ -148,7 +155,7 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
     accepted += code_accepts;
     CHECK(schema_accepts(schema, json::parse(text)) == code_accepts);
   }
-  CHECK(accepted == 20);
+  CHECK(accepted == 22);
   CHECK_FALSE(schema_accepts(schema, json::parse(R"({"training": {}})")));  // model.config is missing
 }
 

@@ -78,6 +78,7 @@ std::vector<Case> table() {
        .operands = {{{2, 3, 5}}, {{2, 3}, {0, 4, -100, 2, -1, 2}}},
        .attributes = {{"logits_scale", 0.7}, {"soft_cap", 2.0}},
        .scale = 3},
+      {.op = "cross_entropy_tokens", .operands = {{{2, 3, 5}}, {{2, 3}, {0, 4, -100, 2, -1, 2}}}},
       attention(2, 2, 0),
       attention(4, 2, 0),
       attention(4, 1, 2),

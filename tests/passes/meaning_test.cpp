@@ -81,4 +81,19 @@ TEST_CASE("the specification adds up: accumulation over micro-batches, and evalu
   CHECK(valid > 0);
   CHECK(valid < 12);
   CHECK(only.at("loss").at(0) == Approx(evaluated.at("loss_sum").at(0) / 9).epsilon(1e-14));
+
+  // Each token's own loss changes nothing, and they sum up to the whole.
+  CompileRequest with_tokens = request;
+  with_tokens.options.meaning.evaluated_token_losses = with_tokens.options.meaning.trained_token_losses = true;
+  for (const ProgramKind kind : {ProgramKind::evaluate, ProgramKind::accumulate_only}) {
+    const auto tokens = interpreter.run(specification(with_tokens, kind), inputs);
+    for (const auto& [name, value] : run(kind, inputs)) CHECK(difference(tokens.at(name), value) == 0);
+    const HostTensor& losses = tokens.at("token_losses");
+    double total = 0;
+    for (std::int64_t i = 0; i < losses.type.count(); ++i) {
+      CHECK((losses.at(i) == 0) == (inputs.at("labels").at(i) < 0));
+      total += losses.at(i);
+    }
+    CHECK(total == Approx(evaluated.at("loss_sum").at(0)).epsilon(1e-14));
+  }
 }

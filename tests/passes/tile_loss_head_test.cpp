@@ -55,6 +55,20 @@ TEST_CASE("evaluate needs the loss only") {
   CHECK(op_names(graph) == Names{"loss_head_evaluate", "multiply"});
 }
 
+TEST_CASE("each token's own loss comes out of the same op") {
+  const std::string tokens =
+      "%4 : float64[2, 4, 13] @[-, -, -] \"logits\" = einsum \"bse,ve->bsv\"(%0, %1) forward by=model\n"
+      "%5 : float64[] @[], %12 : float64[2, 4] @[-, -] = cross_entropy_tokens(%4, %2) {soft_cap=5.0} forward by=loss\n"
+      "%6 : float64[] @[] = multiply(%5, %3) forward by=loss\n";
+  const Graph trained = tiled(tokens + backward + outputs + "output \"token_losses\" %12\n");
+  CHECK(op_names(trained) == Names{"constant", "multiply", "loss_head_tokens", "multiply"});
+  CHECK(print(trained, test::find(trained, "loss_head_tokens")) ==
+        "%5 : float64[] @[], %12 : float64[2, 4] @[-, -], %10 : float64[2, 4, 8] @[-, -, -], %11 : float64[13, 8] @[-, "
+        "-] = loss_head_tokens(%0, %1, %2, %8) {soft_cap=5.0} backward by=tile_loss_head");
+  const Graph evaluated = tiled(tokens + "output \"loss\" %6\noutput \"token_losses\" %12\n");
+  CHECK(op_names(evaluated) == Names{"loss_head_evaluate_tokens", "multiply"});
+}
+
 TEST_CASE("tile_loss_head does not fire") {
   const auto stays = [](const std::string& lines) {
     const Graph graph = tiled(lines);

@@ -52,6 +52,17 @@ TEST_CASE("a run folder is read as it stands while the run writes it") {
   CHECK(std::isnan(run.last("mfu")));
   CHECK(run.starts.empty());
 
+  // Sets by name, losses by context: the newest stay.
+  write_bytes(
+      folder / "metrics.jsonl",
+      "{\"step\": 0, \"validation_loss.books\": 6, \"validation_loss_by_position.books\": [[1, 6, 3]]}\n" +
+          line(1, 4,
+               R"(, "validation_loss.books": 5, "validation_loss_by_position.books": [[1, 5.5, 3], [2, 4.5, 6]])"));
+  const RunData sets = read_run(folder.path());
+  CHECK(sets.series.at("validation_loss.books").step == std::vector<std::int64_t>{0, 1});
+  CHECK(sets.by_position.at("books").step == 1);
+  CHECK(sets.by_position.at("books").first == std::vector<std::int64_t>{1, 2});
+  CHECK(sets.by_position.at("books").loss == std::vector<double>{5.5, 4.5});
   write_bytes(folder / "metrics.jsonl", line(1, 4) + "garbled\n" + line(2, 3));
   CHECK_THAT(message_of([&] { read_run(folder.path()); }), Contains("metrics.jsonl:2 is no line of metrics: garbled"));
   write_bytes(folder / "metrics.jsonl", "");
@@ -87,8 +98,11 @@ TEST_CASE("a report is one page with every run, decision and warning, and asks f
     std::filesystem::create_directories(place);
     std::string lines;
     for (int step = 1; step <= 30; ++step)
-      lines += line(step, 5.0 / step,
-                    step % 10 == 0 ? R"(, "validation_loss": 1.5, "grad_norm": 2)" : R"(, "grad_norm": 3)");
+      lines += line(
+          step, 5.0 / step,
+          step % 10 == 0
+              ? R"(, "validation_loss": 1.5, "validation_loss.books": 2.5, "grad_norm": 2, "validation_loss_by_position": [[1, 2.5, 9], [2, 1.5, 18], [4, 1.25, 36]])"
+              : R"(, "grad_norm": 3)");
     write_bytes(place + "/metrics.jsonl", lines + line(31, 7, R"(, "skipped": "it is an outlier")"));
     write_bytes(place + "/run.json", R"({"version": 1, "starts": [
       {"start": "S1", "end": "E1", "outcome": "stopped", "from_step": 0, "to_step": 12, "reason": "TERM", "commit": "abc",
@@ -115,6 +129,10 @@ TEST_CASE("a report is one page with every run, decision and warning, and asks f
   CHECK(data["runs"][1]["name"] == "b</script><i>");
   CHECK(data["runs"][0]["series"]["loss"]["value"].size() == 31);
   CHECK(data["runs"][0]["series"]["validation_loss"]["step"] == std::vector<int>{10, 20, 30});
+  CHECK(data["runs"][0]["series"]["validation_loss.books"]["value"].size() == 3);
+  CHECK(data["figures"][0]["keys"] == std::vector<std::string>{"loss", "validation_loss", "validation_loss.books"});
+  CHECK(data["figures"][1]["keys"] == std::vector<std::string>{"positions."});
+  CHECK(data["runs"][0]["series"]["positions."]["step"] == std::vector<int>{1, 2, 4});
   CHECK(data["runs"][0]["series"]["hours"]["value"].back() == Approx(62 / 3600.0));
   CHECK(data["runs"][0]["marks"].size() == 2);  // skipped, resumed
 
@@ -128,6 +146,6 @@ TEST_CASE("a report is one page with every run, decision and warning, and asks f
                               (folder / "report.html") + "' > '" + (folder / "drawn.html") + "' 2>/dev/null";
   REQUIRE(std::system(command.c_str()) == 0);
   const std::string drawn = read_bytes(folder / "drawn.html");
-  CHECK_THAT(drawn, Contains("data-drawn=\"5\""));  // loss, norm, rate, seconds, labels
-  CHECK(count_of(drawn, "<path") >= 5 * 2);
+  CHECK_THAT(drawn, Contains("data-drawn=\"6\""));  // loss, by context, norm, rate, seconds, labels
+  CHECK(count_of(drawn, "<path") >= 6 * 2);
 }

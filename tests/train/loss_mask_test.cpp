@@ -35,7 +35,7 @@ Verified verify_on(int ranks, const Experiment& experiment) {
     const RunSetup setup = prepare_run(experiment, world.size(), Hosts::one(world.size()));
     VerificationReport mine = verify_run(world, setup, {});
     // What verify has run on, once more.
-    const DataSource source = open_source(world, setup, setup.experiment.data.files, true);
+    const DataSource source = open_source(world, setup, training_groups(setup.experiment).front(), true);
     std::vector<std::int64_t> samples(static_cast<std::size_t>(setup.parallel.global_batch_size));
     DataCursor cursor;
     source.sampler->take(cursor, samples);
@@ -108,7 +108,7 @@ TEST_CASE("a loss mask per token under every strategy, with and without packing"
   std::int64_t labels = 0;
   run_threads(1, [&](Communicator& world) {
     const RunSetup setup = prepare_run(experiment, 1, Hosts::one(1));
-    const DataSource source = open_source(world, setup, setup.experiment.data.files, true);
+    const DataSource source = open_source(world, setup, training_groups(setup.experiment).front(), true);
     std::vector<std::int64_t> samples(1);
     DataCursor cursor;
     source.sampler->take(cursor, samples);

@@ -1,4 +1,4 @@
-// cross_entropy and its gradient, count_valid, loss_head.
+// cross_entropy and its gradient, count_valid, loss_head; those that also give each token's loss.
 #include <memory>
 
 #include "kernels/cpu/cross_entropy.h"
@@ -28,6 +28,10 @@ bool make_cross_entropy(const CpuProblem& problem, CpuKernel& kernel, std::strin
   if constexpr (gradient)
     return bind::run<fast>(kernel, loss, bind::operands(&Loss::logits, &Loss::labels, &Loss::scale),
                            bind::results(&Loss::dlogits), cpu::cross_entropy, cpu::reference::cross_entropy);
+  else if (problem.results.size() == 2)
+    return bind::run<fast>(kernel, loss, bind::operands(&Loss::logits, &Loss::labels),
+                           bind::results(&Loss::loss_sum, &Loss::losses), cpu::cross_entropy,
+                           cpu::reference::cross_entropy);
   else
     return bind::run<fast>(kernel, loss, bind::operands(&Loss::logits, &Loss::labels), bind::results(&Loss::loss_sum),
                            cpu::cross_entropy, cpu::reference::cross_entropy);
@@ -41,15 +45,16 @@ bool make_count_valid(const CpuProblem& problem, CpuKernel& kernel, std::string&
   return true;
 }
 
-template <bool fast>
+template <bool fast, bool tokens>
 bool make_loss_head(const CpuProblem& problem, CpuKernel& kernel, std::string& refusal) {
-  const bool gradients = problem.results.size() == 3;
+  constexpr std::size_t losses = tokens ? 2 : 1;  // results before the gradients
+  const bool gradients = problem.results.size() > losses;
   cpu::LossHeadProblem head{};
   head.type = problem.operands[0].dtype;
   head.rows = bind::rows(problem.operands[0]);
   head.d = bind::last(problem.operands[0]);
   head.v = problem.operands[1].shape[0];
-  head.dweight_type = gradients                     ? problem.results[2].dtype
+  head.dweight_type = gradients                     ? problem.results[losses + 1].dtype
                       : head.type == DType::float64 ? DType::float64
                                                     : DType::float32;
   head.gradients = gradients;
@@ -75,10 +80,11 @@ bool make_loss_head(const CpuProblem& problem, CpuKernel& kernel, std::string& r
     arguments.labels = static_cast<const std::int32_t*>(call.operands[2]);
     arguments.loss_sum = static_cast<double*>(call.results[0]);
     arguments.scratch = call.scratch;
+    if (tokens) arguments.losses = call.results[1];
     if (gradients) {
       arguments.scale = static_cast<const double*>(call.operands[3]);
-      arguments.dx = call.results[1];
-      arguments.dw = call.results[2];
+      arguments.dx = call.results[losses];
+      arguments.dw = call.results[losses + 1];
     }
     if constexpr (fast)
       plan->run(call.context.pool(), arguments);
@@ -88,15 +94,20 @@ bool make_loss_head(const CpuProblem& problem, CpuKernel& kernel, std::string& r
   return true;
 }
 
-const CpuKernels cross_entropy("cross_entropy", bind::fast_and_reference(make_cross_entropy<true, false>,
-                                                                         make_cross_entropy<false, false>));
+const auto cross_entropy_forms =
+    bind::fast_and_reference(make_cross_entropy<true, false>, make_cross_entropy<false, false>);
+const CpuKernels cross_entropy("cross_entropy", cross_entropy_forms);
+const CpuKernels cross_entropy_tokens("cross_entropy_tokens", cross_entropy_forms);
 const CpuKernels cross_entropy_gradient("cross_entropy_gradient",
                                         bind::fast_and_reference(make_cross_entropy<true, true>,
                                                                  make_cross_entropy<false, true>));
 const CpuKernels count_valid("count_valid", bind::only(make_count_valid));
-const CpuKernels loss_head("loss_head", bind::fast_and_reference(make_loss_head<true>, make_loss_head<false>));
-const CpuKernels loss_head_evaluate("loss_head_evaluate",
-                                    bind::fast_and_reference(make_loss_head<true>, make_loss_head<false>));
+const auto loss_head_forms = bind::fast_and_reference(make_loss_head<true, false>, make_loss_head<false, false>);
+const auto token_forms = bind::fast_and_reference(make_loss_head<true, true>, make_loss_head<false, true>);
+const CpuKernels loss_head("loss_head", loss_head_forms);
+const CpuKernels loss_head_evaluate("loss_head_evaluate", loss_head_forms);
+const CpuKernels loss_head_tokens("loss_head_tokens", token_forms);
+const CpuKernels loss_head_evaluate_tokens("loss_head_evaluate_tokens", token_forms);
 
 }  // namespace
 }  // namespace longhaul

@@ -14,7 +14,7 @@ std::size_t line(std::int64_t bytes) {
 struct LossHead {
   std::int64_t rows = 0, d = 0, v = 0, tile_rows = 0, stride = 0;
   cuda::Type type{};
-  bool gradients = false;
+  bool gradients = false, tokens = false;  // tokens: each one's loss is the second result
   float logits_scale = 1, soft_cap = 0;
   std::size_t product_workspace = 0;
 
@@ -23,7 +23,8 @@ struct LossHead {
   std::size_t gradient_bytes() const {
     return gradients && type == cuda::Type::bfloat16 ? line(tile_rows * stride * 2) : 0;
   }
-  std::size_t loss_bytes() const { return line(tile_rows * 4); }
+  std::size_t loss_bytes() const { return tokens ? 0 : line(tile_rows * 4); }
+  std::size_t first_gradient() const { return tokens ? 2 : 1; }  // among the results
   std::size_t scratch_bytes() const { return logits_bytes() + gradient_bytes() + loss_bytes() + product_workspace; }
 };
 
@@ -62,7 +63,7 @@ void run_tile(const LossHead& head, const DeviceCall& call, std::int64_t begin) 
   loss.logits = logits, loss.type = cuda::Type::float32;
   loss.label = static_cast<const std::int32_t*>(call.operands[2]) + begin;
   loss.logits_scale = head.logits_scale, loss.soft_cap = head.soft_cap;
-  loss.loss = reinterpret_cast<float*>(losses);
+  loss.loss = head.tokens ? static_cast<float*>(call.results[1]) + begin : reinterpret_cast<float*>(losses);
   if (head.gradients) {
     loss.gradient = gradient, loss.gradient_type = head.type;
     loss.gradient_scale = static_cast<const double*>(call.operands[3]);
@@ -76,18 +77,19 @@ void run_tile(const LossHead& head, const DeviceCall& call, std::int64_t begin) 
   product.m = rows, product.n = head.d, product.k = head.v;
   product.type = product.out_type = head.type;
   product.a = gradient, product.b = call.operands[1];
-  product.c = static_cast<char*>(call.results[1]) + begin * head.d * element;
+  product.c = static_cast<char*>(call.results[head.first_gradient()]) + begin * head.d * element;
   product.a_stride = head.stride, product.b_stride = head.d, product.c_stride = head.d;
   multiply(product);
   product = {};
   product.m = head.v, product.n = head.d, product.k = rows, product.a_transposed = 1;
   product.type = head.type, product.out_type = cuda::Type::float32;
   product.beta = begin > 0 ? 1.0f : 0.0f;
-  product.a = gradient, product.b = x, product.c = call.results[2];
+  product.a = gradient, product.b = x, product.c = call.results[head.first_gradient() + 1];
   product.a_stride = head.stride, product.b_stride = head.d, product.c_stride = head.d;
   multiply(product);
 }
 
+template <bool tokens>
 bool make_loss_head(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
   const auto &x = problem.operands[0], &weight = problem.operands[1];
   if (!bind::narrow(refusal, {&x, &weight})) return false;
@@ -96,8 +98,11 @@ bool make_loss_head(const DeviceProblem& problem, DeviceKernel& kernel, std::str
     return false;
   }
   LossHead head;
-  head.gradients = problem.results.size() == 3;
-  if (head.gradients && !bind::single(problem.results[2], "gradients of the weight", refusal)) return false;
+  head.tokens = tokens;
+  const std::size_t weight_gradient = head.first_gradient() + 1;
+  head.gradients = problem.results.size() > weight_gradient;
+  if (head.gradients && !bind::single(problem.results[weight_gradient], "gradients of the weight", refusal))
+    return false;
   head.rows = bind::rows(x), head.d = bind::last(x), head.v = weight.shape[0];
   head.type = bind::type_of(x.dtype);
   head.stride = (head.v + 31) / 32 * 32;
@@ -111,7 +116,8 @@ bool make_loss_head(const DeviceProblem& problem, DeviceKernel& kernel, std::str
       const cuda::ScalarConstant nothing{0, static_cast<double*>(call.results[0])};
       call.context.succeed(call.context.api().scalar_constant(&nothing, call.context.stream()));
       if (head.gradients)
-        call.context.succeed(call.context.api().fill(call.results[2], 0, static_cast<std::size_t>(head.v * head.d) * 4,
+        call.context.succeed(call.context.api().fill(call.results[head.first_gradient() + 1], 0,
+                                                     static_cast<std::size_t>(head.v * head.d) * 4,
                                                      call.context.stream()));
     }
     for (std::int64_t begin = 0; begin < head.rows; begin += head.tile_rows) run_tile(head, call, begin);
@@ -136,12 +142,13 @@ bool make_cross_entropy(const DeviceProblem& problem, DeviceKernel& kernel, std:
   if (gradient) loss.gradient_type = bind::type_of(problem.results[0].dtype);
   loss.logits_scale = static_cast<float>(problem.op.attributes.number("logits_scale", 1));
   loss.soft_cap = static_cast<float>(problem.op.attributes.number("soft_cap", 0));
-  kernel.scratch_bytes = line(loss.rows * 4);
-  kernel.run = [loss](const DeviceCall& call) {
+  const bool tokens = !gradient && problem.results.size() == 2;
+  kernel.scratch_bytes = tokens ? 0 : line(loss.rows * 4);
+  kernel.run = [loss, tokens](const DeviceCall& call) {
     cuda::LossRows one = loss;
     one.logits = call.operands[0];
     one.label = static_cast<const std::int32_t*>(call.operands[1]);
-    one.loss = static_cast<float*>(call.scratch);
+    one.loss = static_cast<float*>(tokens ? call.results[1] : call.scratch);
     if (gradient) {
       one.gradient = call.results[0];
       one.gradient_scale = static_cast<const double*>(call.operands[2]);
@@ -154,10 +161,13 @@ bool make_cross_entropy(const DeviceProblem& problem, DeviceKernel& kernel, std:
   return true;
 }
 
-const DeviceKernels loss_head("loss_head", {{"tiles", make_loss_head}});
-const DeviceKernels loss_head_evaluate("loss_head_evaluate", {{"tiles", make_loss_head}});
+const DeviceKernels loss_head("loss_head", {{"tiles", make_loss_head<false>}});
+const DeviceKernels loss_head_evaluate("loss_head_evaluate", {{"tiles", make_loss_head<false>}});
+const DeviceKernels loss_head_tokens("loss_head_tokens", {{"tiles", make_loss_head<true>}});
+const DeviceKernels loss_head_evaluate_tokens("loss_head_evaluate_tokens", {{"tiles", make_loss_head<true>}});
 const DeviceKernels count_valid("count_valid", bind::generic(make_count_valid));
 const DeviceKernels cross_entropy("cross_entropy", bind::generic(make_cross_entropy<false>));
+const DeviceKernels cross_entropy_tokens("cross_entropy_tokens", bind::generic(make_cross_entropy<false>));
 const DeviceKernels cross_entropy_gradient("cross_entropy_gradient", bind::generic(make_cross_entropy<true>));
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "train/run_data.h"
+#include "train/trainer_data.h"
 
 #include <algorithm>
 
@@ -8,47 +8,50 @@
 
 namespace longhaul {
 
-void RunData::open() {
-  const Experiment& experiment = setup_.experiment;
-  const auto open_files = [&](const char* key, const std::vector<std::filesystem::path>& files, bool shuffle) {
-    try {
-      return open_source(world_, setup_, files, shuffle);
-    } catch (const Error& error) {
-      fail("{}: {}", key, error.what());
-    }
-  };
-  training_ = open_files("data.files", experiment.data.files, true);
-  if (!experiment.data.validation_files.empty())
-    validation_ = open_files("data.validation_files", experiment.data.validation_files, false);
+void TrainerData::open() {
+  for (const DataGroup& group : training_groups(setup_.experiment))
+    training_ = open_source(world_, setup_, group, true);
+  for (const DataGroup& group : validation_groups(setup_.experiment))
+    validation_.push_back(open_source(world_, setup_, group, false));
 }
 
-void RunData::report() const {
+void TrainerData::report() const {
   report_source(world_, setup_, "training data", training_);
-  if (validates()) report_source(world_, setup_, "validation data", validation_);
+  for (const DataSource& set : validation_)
+    report_source(world_, setup_, set.group.name.empty() ? "validation data" : set.group.key, set);
 }
 
-std::optional<double> RunData::validate(Session& session) {
-  const std::int64_t available = validation_.sampler->samples(), rows = session.rows(),
-                     batch = rows * session.data_ranks(), steps = setup_.experiment.validation.steps;
+std::vector<ValidationResult> TrainerData::validate(Session& session) {
+  std::vector<ValidationResult> results;
+  for (const DataSource& set : validation_) results.push_back(validate(session, set));
+  return results;
+}
+
+ValidationResult TrainerData::validate(Session& session, const DataSource& set) const {
+  const std::int64_t available = set.sampler->samples(), rows = session.rows(), batch = rows * session.data_ranks(),
+                     steps = setup_.experiment.validation.steps;
   const std::int64_t wanted = std::min(available, steps > 0 ? steps * setup_.parallel.global_batch_size : available);
   double loss = 0, valid = 0;
+  PositionLosses positions(setup_.sequence);
   std::vector<std::int64_t> samples(static_cast<std::size_t>(rows));
   for (std::int64_t begin = 0; begin < wanted; begin += batch) {
     for (std::int64_t r = 0; r < rows; ++r)
       samples[static_cast<std::size_t>(r)] = std::min(begin + session.data_rank() * rows + r, wanted - 1);
-    fill_rows(*validation_.loader, session, samples);
+    fill_rows(*set.loader, session, samples);
     for (std::int64_t r = 0; r < rows; ++r)  // rows past the end repeat the last sample, and do not count
       if (begin + session.data_rank() * rows + r >= wanted)
         std::fill_n(session.micro_batch().labels.begin() + r * session.slots(), session.slots(), ignored_label);
     const auto [sum, count] = session.evaluate();
     loss += sum;
     valid += count;
+    positions.add(session);
   }
-  if (valid == 0) return std::nullopt;
-  return loss / valid;
+  ValidationResult result{set.group.name, std::nullopt, positions.of_all(world_)};
+  if (valid > 0) result.loss = loss / valid;
+  return result;
 }
 
-void RunData::go_on_from(DataCursor& cursor) {
+void TrainerData::go_on_from(DataCursor& cursor) {
   Sampler& sampler = *training_.sampler;
   if (!cursor.earlier.empty()) {
     const TokenSource& tokens =

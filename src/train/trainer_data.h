@@ -3,16 +3,24 @@
 #include <optional>
 
 #include "comm/communicator.h"
+#include "run/position_losses.h"
 #include "run/session.h"
 #include "run/setup.h"
 #include "run/source.h"
 
 namespace longhaul {
 
-class RunData {
+/// What a validation set gave.
+struct ValidationResult {
+  std::string name;                       ///< "": data.validation_files
+  std::optional<double> loss;             ///< mean over its labels; none: it has none
+  std::vector<PositionLoss> by_position;  ///< the same, by how much context they had
+};
+
+class TrainerData {
  public:
   /// Both must outlive this.
-  RunData(Communicator& world, const RunSetup& setup) : world_(world), setup_(setup) {}
+  TrainerData(Communicator& world, const RunSetup& setup) : world_(world), setup_(setup) {}
 
   /// Opens the files of both keys; part of a phase. Throws Error naming the key and the file.
   void open();
@@ -20,9 +28,9 @@ class RunData {
   void report() const;
 
   const DataSource& training() const { return training_; }
-  bool validates() const { return validation_.dataset != nullptr; }
-  /// The mean loss over the labels of validation.steps global batches; none without a label. Collective.
-  std::optional<double> validate(Session& session);
+  bool validates() const { return !validation_.empty(); }
+  /// Every set, over validation.steps global batches. Collective.
+  std::vector<ValidationResult> validate(Session& session);
 
   /// Makes the training data go on from a checkpoint's place: what is left of an epoch whose samples were cut or
   /// shuffled in another way, and the next epoch where nothing is left. Logs what follows.
@@ -31,7 +39,10 @@ class RunData {
  private:
   Communicator& world_;
   const RunSetup& setup_;
-  DataSource training_, validation_;
+  ValidationResult validate(Session& session, const DataSource& set) const;
+
+  DataSource training_;
+  std::vector<DataSource> validation_;
 };
 
 }  // namespace longhaul
