@@ -158,8 +158,11 @@ std::string read_text_file(const std::filesystem::path& file) {
     fail("{}: {} bytes is too large for a text file of settings (limit {})", file.string(), size, limit);
   std::ifstream stream(file, std::ios::binary);
   if (!stream) fail("{}: cannot be opened: {}", file.string(), std::generic_category().message(errno));
-  std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-  if (stream.bad()) fail("{}: cannot be read", file.string());
+  // By read(), which notes a failing disk in the stream; iterators let it out as an exception that names no file.
+  std::string text;
+  for (char piece[1 << 14]; stream.read(piece, sizeof piece) || stream.gcount() > 0;)
+    text.append(piece, static_cast<std::size_t>(stream.gcount()));
+  if (stream.bad()) fail("{}: cannot be read: {}", file.string(), std::generic_category().message(errno));
   if (const std::string kind = file_kind(std::string_view(text).substr(0, file_kind_bytes), TakenFor::weights);
       !kind.empty())
     fail("{}: not a text file of settings, it is {}", file.string(), kind);

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "io/file.h"
+#include "io/uninterrupted.h"
 
 namespace longhaul {
 namespace {
@@ -55,7 +56,7 @@ TokenWriter::~TokenWriter() {
 
 void TokenWriter::open(Part& part, const std::string& path, std::int64_t bytes) {
   part.path = path;
-  part.descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  part.descriptor = uninterrupted([&] { return ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666); });
   if (part.descriptor < 0) fail_system("create", path, -1, errno);
   struct stat status {};
   if (::fstat(part.descriptor, &status) != 0) fail_system("examine", path, -1, errno);

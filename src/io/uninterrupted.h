@@ -1,4 +1,4 @@
-// System calls that signals interrupt. Private to src/io.
+// System calls that signals interrupt. For files alone.
 #pragma once
 #include <cerrno>
 

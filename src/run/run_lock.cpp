@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/host.h"
 #include "io/file.h"
+#include "io/uninterrupted.h"
 
 namespace longhaul {
 namespace {
@@ -74,10 +75,16 @@ std::string time_text(std::chrono::system_clock::time_point time) {
   return text;
 }
 
-// None: no file, or an empty or torn one.
+// None: no file, or an empty or torn one. Throws Error when the system does not let it be read: whoever takes a lock
+// must not take that for nobody's.
 std::optional<Holder> read_holder(const std::string& path) {
-  std::ifstream file(path);
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  std::string text;
+  try {
+    text = read_text(path, 1 << 20);
+  } catch (const SystemError& error) {
+    if (error.code() == ENOENT) return std::nullopt;
+    throw;
+  }
   const auto json = nlohmann::json::parse(text, nullptr, false);
   if (!json.is_object()) return std::nullopt;
   try {
@@ -96,6 +103,15 @@ std::optional<Holder> read_holder(const std::string& path) {
   }
 }
 
+// The same for the lock's own run, which one that cannot be read does not end: none then.
+std::optional<Holder> read_holder_or_none(const std::string& path) noexcept {
+  try {
+    return read_holder(path);
+  } catch (const std::exception&) {
+    return std::nullopt;
+  }
+}
+
 double seconds_of(const timespec& time) {
   return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
 }
@@ -103,7 +119,8 @@ double seconds_of(const timespec& time) {
 // Seconds since the file was written, by the clock that stamps the file system's files: not this host's.
 double age_of(const std::string& path) {
   const std::string probe = fmt::format("{}.probe-{}-{}", path, host_name(), getpid());
-  const int descriptor = ::open(probe.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  const int descriptor =
+      uninterrupted([&] { return ::open(probe.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666); });
   if (descriptor < 0) return 0;
   struct stat now {
   }, then{};
@@ -177,7 +194,7 @@ RunLock::RunLock(const std::string& folder, const Times& times)
 
   bool settles = false;  // another host may be taking it at the same moment, and flock does not tell
   for (int attempt = 0;; ++attempt) {
-    const int descriptor = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    const int descriptor = uninterrupted([&] { return ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666); });
     if (descriptor < 0) fail_system("open the lock", path_, -1, errno);
     descriptor_.reset(descriptor);
     const Flock flock = try_flock(descriptor, times_);
@@ -235,7 +252,7 @@ RunLock::~RunLock() {
   }
   wake_.notify_all();
   if (beating_.joinable()) beating_.join();
-  const auto holder = read_holder(path_);
+  const auto holder = read_holder_or_none(path_);
   if (holder && holder->token == token_) ::unlink(path_.c_str());
 }
 
@@ -246,7 +263,7 @@ void RunLock::Descriptor::reset(int descriptor) {
 
 void RunLock::require() const {
   if (!lost_.load(std::memory_order_relaxed)) return;
-  const auto other = read_holder(path_);
+  const auto other = read_holder_or_none(path_);
   fail("the lock of the run folder, {}, is no longer this run's: {}. This run ends before it writes anything more",
        path_,
        other ? "it was taken over by " + other->text() + ", which heard nothing of this run for too long"
@@ -271,7 +288,8 @@ void RunLock::write(std::int64_t beat) {
 // A new file in place of a dead holder's whose flock cannot be had.
 void RunLock::replace() {
   const std::string fresh = path_ + ".new-" + token_;
-  const int descriptor = ::open(fresh.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  const int descriptor =
+      uninterrupted([&] { return ::open(fresh.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
   if (descriptor < 0) fail_system("create the lock", fresh, -1, errno);
   descriptor_.reset(descriptor);
   try_flock(descriptor, times_);
@@ -286,7 +304,7 @@ void RunLock::keep_beating() {
     // A failing file system is for the run's own writes to report; the lock is lost only when it is another's.
     std::error_code problem;
     const bool there = fs::exists(path_, problem);
-    const auto holder = read_holder(path_);
+    const auto holder = read_holder_or_none(path_);
     if ((!there && !problem) || (holder && holder->token != token_)) {
       lost_.store(true, std::memory_order_relaxed);
       return;

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "comm/exchange.h"
 #include "comm/launch.h"
+#include "io/file.h"
 
 namespace longhaul {
 namespace {
@@ -42,9 +43,12 @@ struct Written {
 };
 
 std::optional<Written> read_place(const std::string& file, int rank) {
-  std::ifstream stream(file);
-  if (!stream) return std::nullopt;
-  const auto json = nlohmann::json::parse(stream, nullptr, false);
+  nlohmann::json json;
+  try {
+    json = nlohmann::json::parse(read_text(file, 1 << 20), nullptr, false);
+  } catch (const Error&) {  // not there yet, or cannot be read: as good as nothing said
+    return std::nullopt;
+  }
   if (!json.is_object()) return std::nullopt;
   try {
     Written written{rank,          json.at("step"),  json.at("instruction"), json.at("program"),
