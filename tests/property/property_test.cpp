@@ -192,9 +192,10 @@ TEST_CASE("random experiments are verified, or refused with the reason", "[threa
          << found->smallest << found->problem << "\nreplay it: " << verify_command(found->smallest, file));
   }
   std::filesystem::remove_all(folder);
-  CHECK(endings[Ending::verified] >= 200);
-  CHECK(endings[Ending::refused] >= 10);
-  CHECK(endings[Ending::nothing_to_learn] <= 10);
+  const int all = endings[Ending::verified] + endings[Ending::refused] + endings[Ending::nothing_to_learn];
+  CHECK(endings[Ending::verified] >= all * 3 / 4);
+  CHECK(endings[Ending::refused] >= all / 26);
+  CHECK(endings[Ending::nothing_to_learn] <= all / 20);
   std::cout << endings[Ending::verified] << " verified, " << endings[Ending::refused] << " refused, "
             << endings[Ending::nothing_to_learn] << " without a label\n";
 }
