@@ -46,7 +46,7 @@ std::map<std::string, double> tensor_errors(const Tensors& tensors, const Tensor
 
 std::map<std::string, double> parameter_errors(const Tensors& parameters, const Tensors& reference,
                                                const Tensors& gradients) {
-  const double zero = tolerance::zero_gradient * root_mean_square(gradients);
+  const double zero = tolerance::small_gradient * root_mean_square(gradients);
   // Without the elements that count absolutely, the others' errors are as of any tensor.
   Tensors rest = parameters;
   std::map<std::string, double> absolute;
