@@ -34,9 +34,9 @@ std::function<int()> add_tokenize(CLI::App& app) {
   app.add_option("--tokenizer", arguments->tokenizer,
                  "a tokenizer.json, sentencepiece .model or .tiktoken file, or a folder that holds one")
       ->required();
-  app.add_option("--format", options.format, "megatron, datatrove or llmc")
+  app.add_option("--format", options.format, fmt::format("one of {}", fmt::join(TokenWriter::formats(), ", ")))
       ->required()
-      ->check(CLI::IsMember({"megatron", "datatrove", "llmc"}));
+      ->check(CLI::IsMember(TokenWriter::formats()));
   app.add_option("-o,--output", options.prefix, "what the names of the output begin with")->required();
   app.add_option("--threads", options.threads, "threads (default: all cores)")->check(CLI::Range(1, 4096));
   app.add_option("--eos", arguments->end_token,

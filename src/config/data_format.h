@@ -13,6 +13,7 @@ struct DataFormat {
   std::string_view documents;  ///< what a document is or needs, as "a line is one"; "": files do not say where they end
   bool text = false;           ///< holds text that is tokenized while it is read, so that an end token may be added
   bool prompts = false;        ///< says which tokens are of a prompt (`data.mask_prompt`)
+  bool headerless = false;     ///< nothing says how wide an id is (`data.token_bytes`)
 };
 
 /// All that are registered, by name.

@@ -87,6 +87,22 @@ void check_experiment(const Experiment& e) {
         "auto; give device.memory in GiB, or the budget in bytes",
         value_of(e, "activation_memory.budget"));
 
+  if (!e.data.sources.empty() && !e.data.files.empty())
+    fail(
+        "data.files and data.sources both say what is trained on; make the files a source, as data.sources: {{mine: "
+        "{{files: {}}}}}, or leave one out",
+        value_of(e, "data.files"));
+  if (e.data.token_bytes) {
+    bool used = data_format(e.data.format).headerless;
+    for (const auto* sets : {&e.data.sources, &e.validation.sets})
+      for (const DataSet& set : *sets) used |= !set.format.empty() && data_format(set.format).headerless;
+    if (!used)
+      fail("data.token_bytes is {}, but no data are of format {}, whose files do not say how wide an id is",
+           *e.data.token_bytes, name_data_formats(&DataFormat::headerless));
+    if (*e.data.token_bytes != 2 && *e.data.token_bytes != 4)
+      fail("data.token_bytes is {}; it must be 2, 4 or auto", *e.data.token_bytes);
+  }
+
   if (e.data.mask_prompt && !data_format(e.data.format).prompts)
     fail(
         "data.mask_prompt is true, but data.format is {}, which has no prompts; it is for {} (datatrove files say by "
@@ -140,7 +156,8 @@ void check_experiment(const Experiment& e) {
 }
 
 void require_data_files(const Experiment& e) {
-  if (e.data.files.empty()) fail("data.files is empty; name at least one file to train on, as data.files: [a.txt]");
+  if (e.data.files.empty() && e.data.sources.empty())
+    fail("data.files is empty; name at least one file to train on, as data.files: [a.txt], or data.sources");
 }
 
 bool validates(const Experiment& e) {

@@ -116,7 +116,10 @@ ordered_json key_schema(const Key& key) {
   ordered_json shape = ordered_json::object();
   if (type == "choice") {
     shape["enum"] = ordered_json::array();
-    for (std::string_view choice : key.choices) shape["enum"].push_back(choice);
+    for (std::string_view choice : key.choices) {
+      const bool number = choice.find_first_not_of("0123456789") == std::string_view::npos;
+      shape["enum"].push_back(number ? ordered_json::parse(choice) : ordered_json(choice));
+    }
     if (key.automatic) shape["enum"].push_back("auto");
     schema.update(shape);
     return schema;

@@ -344,7 +344,7 @@ struct Assigner {
   }
   void operator()(ChoiceAccess field) const {
     if (is_auto()) return field.set(experiment, -1);
-    if (value.kind == Value::Kind::text)
+    if (value.kind == Value::Kind::text || value.kind == Value::Kind::integer)
       for (std::size_t i = 0; i < key.choices.size(); ++i)
         if (key.choices[i] == value.text) return field.set(experiment, static_cast<int>(i));
     refuse();

@@ -54,6 +54,8 @@ constexpr Limits small_count_from(double minimum) {
   return {minimum, 1e9, false};
 }
 
+/// The rows of section data.
+std::vector<Key> data_keys();
 /// The rows from checkpoint on: how a run is kept, watched and placed.
 std::vector<Key> running_keys();
 

@@ -39,7 +39,8 @@ TokenDataset::TokenDataset(const DatasetOptions& options) : vocabulary_(options.
   for (const auto& path : files) {
     auto part = std::make_unique<Part>();
     part->begin = size_;
-    part->file = format.open(path, {vocabulary_, end_token, options.mask_prompt, &path == &files.back()});
+    part->file =
+        format.open(path, {vocabulary_, end_token, options.mask_prompt, &path == &files.back(), options.token_bytes});
     size_ = part->end();
     names_.push_back(path);
     prompt_tokens_ += part->file->prompt_tokens();

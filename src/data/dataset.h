@@ -37,8 +37,9 @@ struct DatasetOptions {
   std::vector<std::string> files;
   std::string format;
   std::int64_t vocabulary = 0;
-  std::optional<std::int64_t> eos_token;  // formats of text: ends a document; -1: there is none
-  bool mask_prompt = false;               // formats with prompts: their tokens are no labels (read_loss_mask)
+  std::optional<std::int64_t> eos_token;         // formats of text: ends a document; -1: there is none
+  bool mask_prompt = false;                      // formats with prompts: their tokens are no labels (read_loss_mask)
+  std::optional<std::int64_t> token_bytes = {};  // headerless formats: of an id, 2 or 4; none: by the vocabulary
 };
 
 class TokenDataset : public TokenSource {

@@ -25,6 +25,14 @@ const FormatReader& find_format(std::string_view name) {
   LONGHAUL_CHECK(false, "data format {} has no reader", name);
 }
 
+std::vector<std::string> written_formats(bool with_loss_mask) {
+  std::vector<std::string> names;
+  for (const DataFormat* format : data_formats())
+    if (const auto& writer = find_format(format->name).writer; writer && (writer->loss_mask || !with_loss_mask))
+      names.emplace_back(format->name);
+  return names;
+}
+
 std::vector<std::string> only_itself(const std::string& path) {
   return {path};
 }

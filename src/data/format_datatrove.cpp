@@ -1,6 +1,8 @@
 // datatrove: NAME.ds (any name), uint16 or uint32 tokens without a header; beside it, where present, NAME.ds.index (an
 // int64 a document, its end), NAME.ds.loss (a byte a token, 0: no label) and NAME.ds.metadata (the tokenizer with the
 // bytes of a token, and the number of tokens).
+#include <cerrno>
+#include <cstdio>
 #include <filesystem>
 
 #include "base/error.h"
@@ -124,6 +126,21 @@ class DatatroveFile : public StoredTokens {
   std::string width_source_, tokens_source_;
 };
 
+void rename_file(const std::string& from, const std::string& to) {
+  if (std::rename(from.c_str(), to.c_str()) != 0) fail_system("rename to " + to, from, -1, errno);
+}
+
+void finish(const WrittenTokens& written) {
+  rename_file(written.ends_file, written.output + ".index");
+  if (written.no_labels > 0) rename_file(written.loss_file, written.output + ".loss");
+  const auto count = static_cast<double>(written.tokens);
+  write_text_atomically(written.output + ".metadata",
+                        fmt::format("{}|{}\n{}\n{}", written.tokenizer, written.width, written.tokens,
+                                    count >= 1e9   ? fmt::format("{:.2f} GT", count / 1e9)
+                                    : count >= 1e6 ? fmt::format("{:.2f} MT", count / 1e6)
+                                                   : fmt::format("{:.2f} KT", count / 1e3)));
+}
+
 const FormatRegistration datatrove(
     {{.name = "datatrove", .meaning = "`.ds` with its `.index` and optional `.loss`", .documents = "by its .index"},
      {".ds", ".bin"},
@@ -132,7 +149,8 @@ const FormatRegistration datatrove(
      },
      [](const std::string& path, const FormatOptions& options) -> std::unique_ptr<TokenFile> {
        return std::make_unique<DatatroveFile>(path, options);
-     }});
+     },
+     FormatWriter{.ending = ".ds", .loss_mask = true, .finish = finish}});
 
 }  // namespace
 }  // namespace longhaul

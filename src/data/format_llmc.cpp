@@ -27,8 +27,8 @@ std::string advice_on_raw_tokens(const MappedFile& bytes) {
       return fmt::format(
           "; they may be the first of raw {} tokens without a header, as nanoGPT's prepare.py writes them: "
           "data.format: "
-          "datatrove reads such files",
-          width == 2 ? "uint16" : "uint32");
+          "raw with data.token_bytes: {} reads such files",
+          width == 2 ? "uint16" : "uint32", width);
   return "";
 }
 
@@ -62,12 +62,24 @@ class LlmcFile : public StoredTokens {
   }
 };
 
+void finish(const WrittenTokens& written) {
+  std::vector<std::int32_t> header(256);
+  header[0] = written.width == 2 ? 20240520 : 20240801;
+  header[1] = written.width == 2 ? 1 : 7;
+  header[2] = static_cast<std::int32_t>(written.tokens);
+  written.write_header(std::string(reinterpret_cast<const char*>(header.data()), 256 * 4));
+}
+
 const FormatRegistration llmc({{.name = "llmc", .meaning = "llm.c `.bin`", .documents = ""},
                                {".bin"},
                                only_itself,
                                [](const std::string& path, const FormatOptions&) -> std::unique_ptr<TokenFile> {
                                  return std::make_unique<LlmcFile>(path);
-                               }});
+                               },
+                               FormatWriter{.ending = ".bin",
+                                            .header_bytes = 256 * 4,
+                                            .most_tokens = std::numeric_limits<std::int32_t>::max(),
+                                            .finish = finish}});
 
 }  // namespace
 }  // namespace longhaul

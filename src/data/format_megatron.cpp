@@ -139,6 +139,39 @@ class MegatronFile : public StoredTokens {
   std::int64_t sequences_ = 0, documents_ = 0;
 };
 
+template <typename T>
+void append(std::string& bytes, T value) {
+  bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
+// Megatron's own tool leaves some room above the vocabulary: narrow_vocabulary.
+void finish(const WrittenTokens& written) {
+  constexpr std::size_t buffer_bytes = std::size_t{1} << 22;
+  const MappedFile ends(written.ends_file);
+  const auto end_of = [&](std::int64_t document) {
+    return document < 0 ? 0 : static_cast<std::int64_t>(load_number<std::uint64_t>(ends, document * 8, "an end"));
+  };
+  AtomicFile file(written.prefix + ".idx");
+  std::string bytes("MMIDIDX\0\0", 9);
+  append(bytes, std::uint64_t{1});
+  append(bytes, static_cast<std::uint8_t>(written.width == 2 ? 8 : 4));
+  append(bytes, static_cast<std::uint64_t>(written.documents));
+  append(bytes, static_cast<std::uint64_t>(written.documents + 1));
+  std::int64_t offset = 0;
+  const auto put = [&](bool force) {
+    if (!force && bytes.size() < buffer_bytes) return;
+    file.write_at(offset, bytes.data(), static_cast<std::int64_t>(bytes.size()));
+    offset += static_cast<std::int64_t>(bytes.size());
+    bytes.clear();
+  };
+  for (std::int64_t i = 0; i < written.documents; ++i, put(false))
+    append(bytes, static_cast<std::int32_t>(end_of(i) - end_of(i - 1)));
+  for (std::int64_t i = 0; i < written.documents; ++i, put(false)) append(bytes, end_of(i - 1) * written.width);
+  for (std::int64_t i = 0; i <= written.documents; ++i, put(false)) append(bytes, i);
+  put(true);
+  file.commit();
+}
+
 const FormatRegistration megatron(
     {{.name = "megatron", .meaning = "`.bin` with `.idx` beside it", .documents = "by its .idx"},
      {".bin"},
@@ -147,7 +180,8 @@ const FormatRegistration megatron(
      },
      [](const std::string& path, const FormatOptions&) -> std::unique_ptr<TokenFile> {
        return std::make_unique<MegatronFile>(path);
-     }});
+     },
+     FormatWriter{.ending = ".bin", .narrow_vocabulary = 65499, .finish = finish}});
 
 }  // namespace
 }  // namespace longhaul

@@ -3,8 +3,11 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace longhaul {
+
+struct FormatWriter;
 
 /// How far an output is.
 struct TokenCounts {
@@ -13,8 +16,8 @@ struct TokenCounts {
   bool operator==(const TokenCounts&) const = default;
 };
 
-/// Writes megatron (PREFIX.bin, PREFIX.idx), datatrove (PREFIX.ds with .index, .metadata and, where tokens are no
-/// labels, .loss) or llmc (PREFIX.bin). Until finish() everything lies under names that end in .partial.
+/// Writes any format that is registered with a FormatWriter (format.h). Until finish() everything lies under names that
+/// end in .partial.
 class TokenWriter {
  public:
   /// `vocabulary` decides how wide a token is; `tokenizer` is named in metadata. `from`: what partial files of an
@@ -33,7 +36,9 @@ class TokenWriter {
   void finish();
 
   const TokenCounts& counts() const { return counts_; }
-  /// The file that finish() makes first: PREFIX.bin or PREFIX.ds.
+  /// The formats that there are, by name.
+  static std::vector<std::string> formats();
+  /// The file with the tokens: PREFIX.bin or PREFIX.ds.
   static std::string output_file(const std::string& format, const std::string& prefix);
 
  private:
@@ -44,10 +49,9 @@ class TokenWriter {
   };
   void open(Part& part, const std::string& path, std::int64_t bytes);
   void write(Part& part);
-  void write_megatron_index();
-  void write_llmc_header();
 
   std::string format_, prefix_, tokenizer_;
+  const FormatWriter& traits_;
   int width_;
   TokenCounts counts_;
   Part tokens_, ends_, loss_;

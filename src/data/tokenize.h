@@ -20,7 +20,7 @@ struct TokenizeOptions {
   /// text_line.h says); .gz and .zst behind that for compressed ones.
   std::vector<std::string> files;
   TextKind kind = TextKind::by_name;
-  std::string format;  // megatron, datatrove, llmc
+  std::string format;  // one of TokenWriter::formats()
   std::string prefix;  // of the output's names
   int threads = 1;
   std::optional<std::int32_t> end_token;  // after every document

@@ -35,6 +35,8 @@ void add_names(const std::vector<RunData>& runs, const std::string& prefix, std:
 std::vector<Figure> figures(const std::vector<RunData>& runs) {
   std::vector<std::string> losses = {"loss", "validation_loss"}, positions;
   add_names(runs, "validation_loss.", losses);
+  std::vector<std::string> sources;
+  add_names(runs, "loss.", sources);
   std::set<std::string> sets;
   for (const RunData& run : runs)
     for (const auto& [set, curve] : run.by_position) sets.insert("positions." + set);
@@ -42,6 +44,7 @@ std::vector<Figure> figures(const std::vector<RunData>& runs) {
   return {{"Loss", "mean over a step's labels; dashed: validation", losses, false, true, false},
           {"Loss by context", "of the last validation, against the tokens before a label: from 1, 2, 4, ... on",
            positions, false, false, false, true},
+          {"Loss by source", "of data.sources", sources, false, true, false},
           {"Gradient norm", "before clipping", {"grad_norm"}, true, true, false},
           {"Learning rate", "", {"lr"}, false, false, true},
           {"Tokens per second", "all ranks", {"tokens_per_second"}, false, false, true},

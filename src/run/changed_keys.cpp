@@ -6,6 +6,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "config/schedule.h"
+#include "run/text_tokens.h"
+#include "tokenizer/tokenizer.h"
 
 namespace longhaul {
 
@@ -36,10 +38,47 @@ std::string list_of(const std::vector<ChangedKey>& keys) {
   return text;
 }
 
-void refuse_other_experiment(const Checkpoint& checkpoint, const Experiment& experiment) {
+namespace {
+
+// What data.tokenizer means for this model: the word bytes, or a file.
+std::string meant_tokenizer(const RunSetup& setup, const Experiment& experiment) {
+  RunSetup other;
+  other.model = setup.model;
+  other.experiment = experiment;
+  try {
+    const auto file = text_tokenizer(other);
+    return file ? load_tokenizer(*file)->file().string() : "bytes";
+  } catch (const Error&) {
+    return experiment.data.tokenizer.string();  // what cannot be found is as it is written
+  }
+}
+
+// Without data.tokenizer when it is written otherwise and means the same.
+std::vector<ChangedKey> meant_changes(const std::string& before, const RunSetup& setup) {
+  std::vector<ChangedKey> changed = changed_keys(before, setup.experiment);
+  std::erase_if(changed, [&](const ChangedKey& one) {
+    return one.key == "data.tokenizer" && meant_tokenizer(setup, parse_experiment(before, "/checkpoint.yaml")) ==
+                                              meant_tokenizer(setup, setup.experiment);
+  });
+  return changed;
+}
+
+// The sources as they are read, whatever their shares.
+std::vector<DataSet> without_shares(std::vector<DataSet> sources) {
+  for (DataSet& source : sources) {
+    source.weight = 1;
+    source.epochs.reset();
+  }
+  return sources;
+}
+
+}  // namespace
+
+void refuse_other_experiment(const Checkpoint& checkpoint, const RunSetup& setup) {
+  const Experiment& experiment = setup.experiment;
   std::vector<ChangedKey> changed;
   try {
-    changed = changed_keys(checkpoint_experiment(checkpoint), experiment);
+    changed = meant_changes(checkpoint_experiment(checkpoint), setup);
   } catch (const Error& error) {
     log_info("whether the finished run was of this experiment is not known: {}", error.what());
     return;
@@ -53,10 +92,11 @@ void refuse_other_experiment(const Checkpoint& checkpoint, const Experiment& exp
         experiment.job.folder.string(), list_of(changed), checkpoint.step());
 }
 
-std::string take_changes(TrainerState& state, const Experiment& experiment, std::int64_t samples) {
+std::string take_changes(TrainerState& state, const RunSetup& setup, std::int64_t samples) {
+  const Experiment& experiment = setup.experiment;
   std::vector<ChangedKey> changed, other;
   try {
-    changed = changed_keys(state.experiment, experiment);
+    changed = meant_changes(state.experiment, setup);
   } catch (const Error& error) {
     return fmt::format("which keys have changed since the checkpoint is not known, its experiment cannot be read: {}",
                        error.what());
@@ -77,25 +117,38 @@ std::string take_changes(TrainerState& state, const Experiment& experiment, std:
   std::string text = "the run goes on with other values than the checkpoint had: " + list_of(changed);
   const auto follows = [&](const std::string& what) { text += "; " + what; };
   const bool packed = before.data.packing == PackingMode::best_fit || experiment.data.packing == PackingMode::best_fit;
-  const bool other_data = has("data.files", "data.format", "data.tokenizer", "data.chat_format", "data.eos_token") ||
-                          (packed && has("data.packing", "training.seq_len"));
+  const bool same_sources = without_shares(before.data.sources) == without_shares(experiment.data.sources);
+  const bool other_data =
+      has("data.files", "data.format", "data.tokenizer", "data.chat_format", "data.eos_token", "data.token_bytes") ||
+      !same_sources || (packed && has("data.packing", "training.seq_len"));
   if (other_data) {
     // Nothing of them has been taken; the place says no more than how far the run is.
-    const std::int64_t tokens = state.cursor.position * before.training.seq_len;
-    state.cursor = {state.cursor.epoch, tokens / experiment.training.seq_len};
-    follows(
-        fmt::format("the data are others: they are read from sample {} of {} in epoch {} on, {} tokens behind their "
-                    "begin as in the old ones",
-                    std::min(state.cursor.position, samples), samples, state.cursor.epoch, tokens));
+    std::int64_t tokens = 0;
+    for (SourceCursor& one : state.sources) {
+      tokens = one.cursor.position * before.training.seq_len;
+      one.cursor = {one.cursor.epoch, tokens / experiment.training.seq_len};
+    }
+    if (experiment.data.sources.empty() && before.data.sources.empty())
+      follows(fmt::format(
+          "the data are others: they are read from sample {} of {} in epoch {} on, {} tokens behind their begin as in "
+          "the old ones",
+          std::min(state.sources[0].cursor.position, samples), samples, state.sources[0].cursor.epoch, tokens));
+    else
+      follows(
+          "the data are others: a source of a name that was there before is read from as many tokens behind its begin "
+          "on as it was, one of a new name from its begin");
   } else if (has("training.seq_len", "training.seed")) {
-    if (state.cursor.position > 0)
-      state.cursor.earlier.push_back({before.training.seq_len, state.data_seed, state.cursor.position});
-    state.cursor.position = 0;
+    for (SourceCursor& one : state.sources) {
+      if (one.cursor.position > 0)
+        one.cursor.earlier.push_back({before.training.seq_len, state.data_seed, one.cursor.position});
+      one.cursor.position = 0;
+    }
     follows(fmt::format(
         "the rest of epoch {} is cut{} from the tokens that were not taken yet: none is skipped, none comes "
         "again",
-        state.cursor.epoch, has("training.seed") ? " and shuffled anew" : ""));
+        state.sources[0].cursor.epoch, has("training.seed") ? " and shuffled anew" : ""));
   }
+  if (has("data.sources") && same_sources) follows("the sources have their new shares from here on");
   if (has("training.seed")) follows("the order of the data changes here");
   if (has("model.weights", "model.init_seed"))
     follows("parameters come from the checkpoint: model.weights and model.init_seed are not used");

@@ -5,6 +5,7 @@
 
 #include "config/experiment.h"
 #include "run/checkpointing.h"
+#include "run/setup.h"
 
 namespace longhaul {
 
@@ -23,13 +24,13 @@ bool decides_numbers(const std::string& key);
 
 /// A finished folder is no answer to who asks for another run: throws Error naming the keys that decide numbers and are
 /// not those of its last checkpoint (training.steps apart).
-void refuse_other_experiment(const Checkpoint& checkpoint, const Experiment& experiment);
+void refuse_other_experiment(const Checkpoint& checkpoint, const RunSetup& setup);
 
 /// What is other than when a checkpoint was written, and what follows from it; "" when nothing that decides numbers is.
-/// What does not is logged only. With another training.seq_len or training.seed the state's cursor becomes the begin of
+/// What does not is logged only. With another training.seq_len or training.seed the state's cursors become the begin of
 /// what is left of the epoch; with other data, the sample so many tokens behind their begin. `samples`: of the training
-/// data now.
-std::string take_changes(TrainerState& state, const Experiment& experiment, std::int64_t samples);
+/// data now, when they are no mixture.
+std::string take_changes(TrainerState& state, const RunSetup& setup, std::int64_t samples);
 
 /// "training.lr 0.1 (was 0.2), ..."
 std::string list_of(const std::vector<ChangedKey>& keys);

@@ -37,13 +37,23 @@ std::size_t bytes_of(const ShardEntry& entry) {
   return static_cast<std::size_t>(elements) * size_of(entry.dtype);
 }
 
+nlohmann::ordered_json cursor_json(const DataCursor& cursor) {
+  nlohmann::ordered_json json = {{"epoch", cursor.epoch}, {"position", cursor.position}};
+  for (const EarlierSamples& one : cursor.earlier)
+    json["earlier"].push_back(
+        {{"sequence_length", one.sequence_length}, {"seed", one.seed}, {"position", one.position}});
+  return json;
+}
+
 std::string state_text(const TrainerState& state) {
   nlohmann::ordered_json json;
   json["step"] = state.step;
-  json["cursor"] = {{"epoch", state.cursor.epoch}, {"position", state.cursor.position}};
-  for (const EarlierSamples& one : state.cursor.earlier)
-    json["cursor"]["earlier"].push_back(
-        {{"sequence_length", one.sequence_length}, {"seed", one.seed}, {"position", one.position}});
+  if (state.sources.size() == 1 && state.sources[0].name.empty())
+    json["cursor"] = cursor_json(state.sources[0].cursor);
+  else
+    for (const SourceCursor& one : state.sources)
+      json["sources"].push_back(
+          {{"name", one.name}, {"weight", one.weight}, {"taken", one.taken}, {"cursor", cursor_json(one.cursor)}});
   json["data_seed"] = state.data_seed;
   json["init_seed"] = state.init_seed;
   json["experiment"] = state.experiment;

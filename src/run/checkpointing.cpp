@@ -45,15 +45,26 @@ std::string checkpoint_experiment(const Checkpoint& checkpoint) {
   return json["experiment"];
 }
 
+namespace {
+
+DataCursor cursor_of(const nlohmann::json& json) {
+  DataCursor cursor{json.at("epoch"), json.at("position")};
+  for (const auto& one : json.value("earlier", nlohmann::json::array()))
+    cursor.earlier.push_back({one.at("sequence_length"), one.at("seed"), one.at("position")});
+  return cursor;
+}
+
+}  // namespace
+
 TrainerState trainer_state(const Checkpoint& checkpoint) {
   TrainerState state;
   const auto json = parse_json(checkpoint.state(), checkpoint.path() + ": the trainer's state");
   try {
     state.step = json.at("step");
-    state.cursor.epoch = json.at("cursor").at("epoch");
-    state.cursor.position = json.at("cursor").at("position");
-    for (const auto& one : json.at("cursor").value("earlier", nlohmann::json::array()))
-      state.cursor.earlier.push_back({one.at("sequence_length"), one.at("seed"), one.at("position")});
+    if (!json.contains("sources")) state.sources.push_back({.cursor = cursor_of(json.at("cursor"))});
+    for (const auto& one : json.value("sources", nlohmann::json::array()))
+      state.sources.push_back({one.at("name"), one.at("weight"), one.at("taken"), cursor_of(one.at("cursor"))});
+    if (state.sources.empty()) fail("{}: the trainer's state is garbled: it has no sources", checkpoint.path());
     state.data_seed = json.at("data_seed");
     state.init_seed = json.at("init_seed");
     state.experiment = json.at("experiment");

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "data/sampler.h"
+#include "data/mixture.h"
 #include "io/checkpoint.h"
 #include "model/spec.h"
 #include "run/session.h"
@@ -14,8 +14,8 @@ namespace longhaul {
 
 /// What a checkpoint holds besides tensors.
 struct TrainerState {
-  std::int64_t step = 0;  // finished steps
-  DataCursor cursor;
+  std::int64_t step = 0;              // finished steps
+  std::vector<SourceCursor> sources;  // the place in each; one without a name: data.files
   std::uint64_t data_seed = 0;
   std::uint64_t init_seed = 0;
   std::string experiment;                // resolved, as YAML, for people

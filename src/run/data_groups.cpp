@@ -6,7 +6,7 @@ namespace longhaul {
 namespace {
 
 DataGroup plain(const Experiment& experiment, const char* key, const std::vector<std::filesystem::path>& files) {
-  return {key, "", files, experiment.data.format, experiment.data.mask_prompt, experiment.data.train_on};
+  return {key, "", files, experiment.data.format, experiment.data.mask_prompt, experiment.data.train_on, 1, {}};
 }
 
 DataGroup named(const Experiment& experiment, const std::string& key, const DataSet& set) {
@@ -15,6 +15,8 @@ DataGroup named(const Experiment& experiment, const std::string& key, const Data
   group.name = set.name;
   if (!set.format.empty()) group.format = set.format;
   group.mask_prompt = set.mask_prompt.value_or(experiment.data.mask_prompt && data_format(group.format).prompts);
+  group.weight = set.weight;
+  group.epochs = set.epochs;
   group.train_on = set.train_on.value_or(experiment.data.train_on);
   return group;
 }
@@ -22,8 +24,10 @@ DataGroup named(const Experiment& experiment, const std::string& key, const Data
 }  // namespace
 
 std::vector<DataGroup> training_groups(const Experiment& experiment) {
-  if (experiment.data.files.empty()) return {};
-  return {plain(experiment, "data.files", experiment.data.files)};
+  std::vector<DataGroup> groups;
+  if (!experiment.data.files.empty()) groups.push_back(plain(experiment, "data.files", experiment.data.files));
+  for (const DataSet& set : experiment.data.sources) groups.push_back(named(experiment, "data.sources", set));
+  return groups;
 }
 
 std::vector<DataGroup> validation_groups(const Experiment& experiment) {

@@ -1,6 +1,7 @@
 // The files of an experiment, by the key that names them, each group with what holds for its files.
 #pragma once
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,9 +16,11 @@ struct DataGroup {
   std::string format;
   bool mask_prompt = false;
   TrainOn train_on{};
+  double weight = 1;             ///< of a source
+  std::optional<double> epochs;  ///< of a source: it may be read so often
 };
 
-/// What is trained on: data.files. Empty without any.
+/// What is trained on: data.files, or data.sources in their order. Empty without any.
 std::vector<DataGroup> training_groups(const Experiment& experiment);
 /// What is validated on: data.validation_files, then validation.sets in their order.
 std::vector<DataGroup> validation_groups(const Experiment& experiment);

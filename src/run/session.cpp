@@ -179,7 +179,8 @@ double Session::count(std::int64_t micro_batches, const std::function<void(std::
   return valid;
 }
 
-StepResult Session::accumulate(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill) {
+StepResult Session::accumulate(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill,
+                               const std::function<void(std::int64_t)>& after) {
   StepResult result;
   result.valid_tokens = count(micro_batches, fill);
   // A step without any valid token has loss 0 and gradients 0, not NaN.
@@ -188,6 +189,7 @@ StepResult Session::accumulate(std::int64_t micro_batches, const std::function<v
     if (micro_batches > 1) load(fill, i);  // one micro-batch is still in its buffers
     executor_->run(model_.index(accumulate_kind(i, micro_batches)));
     result.loss += executor_->scalar("loss");
+    if (after) after(i);
   }
   return result;
 }

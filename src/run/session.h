@@ -75,7 +75,9 @@ class Session {
   StepResult step(std::int64_t step, double learning_rate, std::int64_t micro_batches,
                   const std::function<void(std::int64_t)>& fill);
   /// Everything of a step but the update: gradients stay in their buffers.
-  StepResult accumulate(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill);
+  /// `after`, when given, is called with a micro-batch's number once its program has run, micro_batch() being still it.
+  StepResult accumulate(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill,
+                        const std::function<void(std::int64_t)>& after = nullptr);
   /// Fills micro_batch() with the i-th of a step and gives it to the target, as accumulate() does.
   void load(const std::function<void(std::int64_t)>& fill, std::int64_t i);
   /// Runs the update on the gradients that accumulate left.

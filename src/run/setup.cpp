@@ -228,6 +228,7 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
   CompileOptions& options = request.options;
   options.meaning = meaning_of(experiment, spec);
   options.meaning.evaluated_token_losses = true;
+  options.meaning.trained_token_losses = !experiment.data.sources.empty();
   options.precision = precision_of(experiment);
   options.schedule.bucket_size = experiment.parallelism.bucket_size;
   options.schedule.activations = experiment.activation_memory.mode;

@@ -1,16 +1,36 @@
 #include "run/source.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "comm/exchange.h"
 #include "config/data_format.h"
+#include "data/expand_files.h"
 #include "model/initialise.h"
 #include "model/parameters.h"
 #include "run/weights.h"
 
 namespace longhaul {
+
+void DataSource::take(std::vector<SourceCursor>& cursors, std::span<std::int64_t> out) const {
+  if (cursors.empty()) {
+    if (parts.empty()) cursors.push_back({group.name, group.weight});
+    for (const DataSource& part : parts) cursors.push_back({part.group.name, part.group.weight});
+  }
+  LONGHAUL_CHECK(cursors.size() == std::max<std::size_t>(1, parts.size()), "{} cursors of {} sources", cursors.size(),
+                 parts.size());
+  if (parts.empty()) {
+    cursors[0].taken += static_cast<std::int64_t>(out.size());
+    return sampler->take(cursors[0].cursor, out);
+  }
+  for (std::int64_t& sample : out) {
+    const std::size_t source = order->next(cursors);
+    parts[source].sampler->take(cursors[source].cursor, {&sample, 1});
+    sample += mixed->first_sample(source);
+  }
+}
 
 void DataSource::fill(Session& session, const std::vector<std::int64_t>& samples, std::int64_t micro_batch) const {
   const std::int64_t rows = session.rows();
@@ -46,6 +66,7 @@ DatasetOptions dataset_options(const RunSetup& setup, const DataGroup& group) {
   options.format = group.format;
   options.eos_token = setup.experiment.data.eos_token;
   options.mask_prompt = group.mask_prompt;
+  options.token_bytes = setup.experiment.data.token_bytes;
   return options;
 }
 
@@ -67,25 +88,63 @@ SampleCensus count_samples(SequenceLoader& loader, std::int64_t first, std::int6
 
 }  // namespace
 
-DataSource open_source(Communicator& world, const RunSetup& setup, const DataGroup& group, bool shuffle) {
+DataSource open_source(Communicator& world, const RunSetup& setup, const DataGroup& group, bool shuffle, bool check) {
   const Experiment& experiment = setup.experiment;
   DataSource source;
   source.group = group;
   try {
     source.dataset = std::make_unique<TokenDataset>(dataset_options(setup, group));
     const std::int64_t size = source.dataset->size();
-    source.dataset->validate(size * world.rank() / world.size(), size * (world.rank() + 1) / world.size());
+    if (check) source.dataset->validate(size * world.rank() / world.size(), size * (world.rank() + 1) / world.size());
     source.packed = pack_documents(experiment, *source.dataset);
-    const TokenSource& tokens = source.packed ? static_cast<const TokenSource&>(*source.packed) : *source.dataset;
-    source.sampler = std::make_unique<Sampler>(tokens.size(), setup.sequence,
+    source.sampler = std::make_unique<Sampler>(source.tokens().size(), setup.sequence,
                                                static_cast<std::uint64_t>(experiment.training.seed), shuffle);
-    source.loader = make_loader(experiment, tokens);
+    source.loader = make_loader(experiment, source.tokens());
   } catch (const Error& error) {
     fail("{}: {}", group.key, error.what());
   }
   const std::int64_t samples = source.sampler->samples();
-  source.census =
-      count_samples(*source.loader, samples * world.rank() / world.size(), samples * (world.rank() + 1) / world.size());
+  if (check)
+    source.census = count_samples(*source.loader, samples * world.rank() / world.size(),
+                                  samples * (world.rank() + 1) / world.size());
+  return source;
+}
+
+void mix(const RunSetup& setup, DataSource& source) {
+  std::vector<double> weights;
+  std::vector<const TokenSource*> tokens;
+  for (const DataSource& part : source.parts) {
+    weights.push_back(part.group.weight);
+    tokens.push_back(&part.tokens());
+  }
+  source.order.emplace(weights);
+  auto mixed = std::make_unique<MixedTokens>(std::move(tokens), setup.sequence);
+  source.mixed = mixed.get();
+  source.stream = std::move(mixed);
+  source.loader = make_loader(setup.experiment, *source.stream);
+}
+
+DataSource open_training(Communicator& world, const RunSetup& setup, bool check) {
+  const std::vector<DataGroup> groups = training_groups(setup.experiment);
+  LONGHAUL_CHECK(!groups.empty(), "nothing to train on");
+  if (groups.size() == 1 && groups[0].name.empty()) return open_source(world, setup, groups[0], true, check);
+  DataSource source;
+  for (const DataGroup& group : groups) source.parts.push_back(open_source(world, setup, group, true, check));
+  mix(setup, source);
+  const std::int64_t all = setup.experiment.training.steps * setup.parallel.global_batch_size;
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    if (!groups[i].epochs) continue;
+    const std::int64_t samples = source.parts[i].sampler->samples();
+    const double allowed = std::floor(*groups[i].epochs * static_cast<double>(samples) + 1e-9),
+                 needed = std::ceil(source.order->share(i) * static_cast<double>(all) - 1e-6);
+    if (needed > allowed)
+      fail(
+          "{}: epochs is {}, which allows {:.0f} samples of its {}, but its share of the run's {} samples, {:.4g} %, "
+          "is "
+          "{:.0f}: allow more epochs ({:.4g}), lower its weight, give it more data or train fewer steps",
+          groups[i].key, *groups[i].epochs, allowed, samples, all, 100 * source.order->share(i), needed,
+          std::ceil(1000 * needed / static_cast<double>(samples)) / 1000);
+  }
   return source;
 }
 
@@ -110,6 +169,10 @@ void report_source(Communicator& world, const RunSetup& setup, const std::string
            source.sampler->dropped_tokens()
                ? fmt::format("; the last {} tokens fill no sample and are left out", source.sampler->dropped_tokens())
                : "");
+  std::vector<std::string> names;
+  for (const auto& file : source.group.files) names.push_back(file.string());
+  if (const std::string other = misnamed_text(names, source.group.format); !other.empty())
+    log_warn("{}: {}, is read as {}: what stands in it is learned as it is written", what, other, source.group.format);
   for (const std::string& guess : dataset.guesses()) log_info("{}: {}", what, guess);
   if (const std::int64_t lone = dataset.lone_surrogates())
     log_warn("{}: {} halves of surrogate pairs in strings stand for no character and became U+FFFD", what, lone);

@@ -2,11 +2,13 @@
 #pragma once
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "comm/communicator.h"
 #include "data/dataset.h"
 #include "data/loader.h"
+#include "data/mixture.h"
 #include "data/packed_tokens.h"
 #include "data/sampler.h"
 #include "run/data_groups.h"
@@ -26,9 +28,25 @@ struct DataSource {
   std::unique_ptr<TokenDataset> dataset;
   std::unique_ptr<TokenSource> stream;   ///< what samples are cut from when it is not `dataset`
   std::unique_ptr<PackedTokens> packed;  ///< what they are cut from when data.packing is best_fit
+  std::unique_ptr<TokenSource> rest;     ///< what they are cut from when a resumed epoch is cut in another way
   std::unique_ptr<Sampler> sampler;
   std::unique_ptr<SequenceLoader> loader;
   SampleCensus census;  ///< of this rank's share of the samples
+  /// The sources of a mixture, each as above; the mixture itself has only `stream`, their tokens, and `loader`.
+  std::vector<DataSource> parts;
+  std::optional<MixtureOrder> order;   ///< of a mixture
+  const MixedTokens* mixed = nullptr;  ///< `stream` of a mixture
+
+  /// What samples are cut from.
+  const TokenSource& tokens() const {
+    return rest     ? *rest
+           : packed ? static_cast<const TokenSource&>(*packed)
+           : stream ? *stream
+                    : static_cast<const TokenSource&>(*dataset);
+  }
+  /// The next out.size() samples of the run, for `loader`; moves the cursors past them: one a source, made at the first
+  /// call when there are none.
+  void take(std::vector<SourceCursor>& cursors, std::span<std::int64_t> out) const;
 
   /// Fills the session's buffers with its rows of micro-batch `micro_batch` of a global batch of samples, in the order
   /// that its ranks hold them.
@@ -43,7 +61,16 @@ DatasetOptions dataset_options(const RunSetup& setup, const DataGroup& group);
 
 /// Opens the files; each rank of the world checks its part of the tokens, and counts samples there. Throws Error naming
 /// the key and the file.
-DataSource open_source(Communicator& world, const RunSetup& setup, const DataGroup& group, bool shuffle);
+/// `check` false: no token is looked at and nothing counted.
+DataSource open_source(Communicator& world, const RunSetup& setup, const DataGroup& group, bool shuffle,
+                       bool check = true);
+
+/// The same of everything that is trained on: data.files, or the mixture of data.sources. Throws Error for a source
+/// that ends before its share where `epochs` forbids to read it again.
+DataSource open_training(Communicator& world, const RunSetup& setup, bool check = true);
+
+/// Makes a mixture of its parts, or makes it again after their streams have changed.
+void mix(const RunSetup& setup, DataSource& source);
 
 /// `source` with its documents packed whole, where data.packing is best_fit; else null. `source` must outlive it.
 std::unique_ptr<PackedTokens> pack_documents(const Experiment& experiment, const TokenSource& source);

@@ -74,26 +74,26 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   session.set_parameters(first_parameters(setup));
 
   const std::int64_t batch = setup.parallel.global_batch_size, total = options.steps + options.warmup;
-  std::unique_ptr<TokenSource> source;
-  bool files = !experiment.data.files.empty();
+  DataSource source;
+  bool files = !training_groups(experiment).empty();
   std::error_code ignored;
-  for (const auto& file : experiment.data.files)
-    files &= std::filesystem::exists(file, ignored) || file.string().find_first_of("*?[") != std::string::npos;
+  for (const DataGroup& group : training_groups(experiment))
+    for (const auto& file : group.files)
+      files &= std::filesystem::exists(file, ignored) || file.string().find_first_of("*?[") != std::string::npos;
   if (files) {
     tokenize_texts(world, setup);
-    source = std::make_unique<TokenDataset>(dataset_options(setup, training_groups(experiment).front()));
+    source = open_training(world, setup, false);
   } else {
     if (experiment.data.packing)
       fail("data.packing is {}, but data.files do not exist, and random tokens have no documents; use none",
            value_of(experiment, "data.packing"));
     log_info("data.files do not exist: random tokens");
-    source = std::make_unique<RandomTokens>(batch * total * setup.sequence + 1, setup.model.spec.vocabulary);
+    source.stream = std::make_unique<RandomTokens>(batch * total * setup.sequence + 1, setup.model.spec.vocabulary);
+    source.sampler = std::make_unique<Sampler>(source.stream->size(), setup.sequence,
+                                               static_cast<std::uint64_t>(experiment.training.seed));
+    source.loader = make_loader(experiment, *source.stream);
   }
-  const auto packed = pack_documents(experiment, *source);
-  const TokenSource& stream = packed ? static_cast<const TokenSource&>(*packed) : *source;
-  const Sampler sampler(stream.size(), setup.sequence, static_cast<std::uint64_t>(experiment.training.seed));
-  const auto loader = make_loader(experiment, stream);
-  DataCursor cursor;
+  std::vector<SourceCursor> cursors;
   std::vector<std::int64_t> samples(static_cast<std::size_t>(batch));
 
   std::vector<double> seconds, losses, fractions, cores_seen;
@@ -109,12 +109,8 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   };
   for (std::int64_t step = 1; step <= total; ++step) {
     if (step == options.warmup + 1) session.executor().set_profiling(true);
-    sampler.take(cursor, samples);
-    const auto fill = [&](std::int64_t i) {
-      const std::int64_t rows = session.rows();
-      const auto begin = static_cast<std::size_t>(i * rows * session.data_ranks() + session.data_rank() * rows);
-      fill_rows(*loader, session, {samples.data() + begin, static_cast<std::size_t>(rows)});
-    };
+    source.take(cursors, samples);
+    const auto fill = [&](std::int64_t i) { source.fill(session, samples, i); };
     world.barrier();
     const double peak = setup.target->peak_flops(experiment.training.dtype) * world.size();
     world.barrier();

@@ -113,6 +113,10 @@ void MetricsReport::report(const StepMetrics& metrics) {
   nlohmann::ordered_json json;
   json["step"] = metrics.step;
   json["loss"] = number_or_null(metrics.loss);
+  for (const SourceLoss& source : metrics.sources) {
+    if (source.labels > 0) json["loss." + source.name] = source.sum / source.labels;
+    json["valid_tokens." + source.name] = source.labels;
+  }
   add_validation(json, metrics.validation);
   json["grad_norm"] = number_or_null(metrics.grad_norm);
   json["lr"] = metrics.learning_rate;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "run/source_losses.h"
 #include "train/trainer_data.h"
 
 namespace longhaul {
@@ -17,6 +18,7 @@ class LineFile;
 struct StepMetrics {
   std::int64_t step = 0;
   std::optional<double> loss;                ///< none: no token of the step was a label
+  std::vector<SourceLoss> sources;           ///< of data.sources, one each
   std::vector<ValidationResult> validation;  ///< of every set, when there was one after the step
   std::optional<double> grad_norm;           ///< none without a label
   double learning_rate = 0;

@@ -28,6 +28,7 @@
 #include "run/session.h"
 #include "run/setup.h"
 #include "run/source.h"
+#include "run/source_losses.h"
 #include "run/text_tokens.h"
 #include "run/watchdog.h"
 #include "run/weights.h"
@@ -138,7 +139,7 @@ class Trainer {
     if (!exported) return false;
     phase(world_, [&] {
       open_checkpoint();
-      refuse_other_experiment(*checkpoint_, experiment());
+      refuse_other_experiment(*checkpoint_, setup_);
     });
     log_info("this run is finished: step {} of {} is in {}; set training.steps higher to go on", resume_step_, steps(),
              folder_.string());
@@ -160,12 +161,12 @@ class Trainer {
         refuse_other_model(state_, setup_.model.spec, checkpoint_->path());
         bad_steps_.restore(state_.bad_steps);
       });
-      const std::string changes = take_changes(state_, experiment(), data_.training().sampler->samples());
+      const std::string changes = take_changes(state_, setup_, data_.samples());
       if (!changes.empty()) log_warn("{}", changes);
       if (!experiment().model.weights.empty())
         log_info("model.weights is not read: parameters come from checkpoint {}", checkpoint_->path());
       checkpoint_.reset();
-      data_.go_on_from(state_.cursor);
+      data_.go_on_from(state_.sources);
       state_.data_seed = static_cast<std::uint64_t>(experiment().training.seed);
       return;
     }
@@ -212,6 +213,7 @@ class Trainer {
     const FlopsPerToken flops = flops_per_token(setup_.model.spec, setup_.sequence);
     std::vector<std::int64_t> samples(static_cast<std::size_t>(batch));
     const std::int64_t first_step = state_.step + 1;
+    SourceLosses source_losses(data_.training());
     watchdog_->phase(nullptr);
     if (stops(control_.now())) return false;
     if (first_step == 1 && experiment().validation.at_start && data_.validates()) {
@@ -220,13 +222,16 @@ class Trainer {
     }
     for (std::int64_t step = first_step; step <= steps(); ++step) {
       const auto begin = std::chrono::steady_clock::now();
-      data_.training().sampler->take(state_.cursor, samples);
+      data_.training().take(state_.sources, samples);
       if (reports() && step == first_step)
         if (const std::string text = describe_imbalance(setup_, *data_.training().loader, samples); !text.empty())
           log_info("attention of step {}, {}", step, text);
       const auto fill = [&](std::int64_t i) { data_.training().fill(*session_, samples, i); };
       const double rate = learning_rate(experiment(), step);
-      StepResult result = session_->accumulate(micro_batches, fill);
+      source_losses.clear();
+      std::function<void(std::int64_t)> after;
+      if (source_losses.active()) after = [&](std::int64_t i) { source_losses.add(*session_, samples, i); };
+      StepResult result = session_->accumulate(micro_batches, fill, after);
       if (const std::int64_t twice = experiment().checkpoint.verify_steps; twice > 0 && step % twice == 0)
         compute_again(*session_, step, result, micro_batches, fill);
       std::string bad;
@@ -273,6 +278,7 @@ class Trainer {
         metrics.grad_norm = result.grad_norm;
       }
       metrics.learning_rate = rate;
+      if (source_losses.active()) metrics.sources = source_losses.of_all(world_);
       metrics.valid_tokens = result.valid_tokens;
       if (reports() && session_->placement().holders() > 1) {
         const auto imbalance =

@@ -9,14 +9,18 @@
 namespace longhaul {
 
 void TrainerData::open() {
-  for (const DataGroup& group : training_groups(setup_.experiment))
-    training_ = open_source(world_, setup_, group, true);
+  training_ = open_training(world_, setup_);
   for (const DataGroup& group : validation_groups(setup_.experiment))
     validation_.push_back(open_source(world_, setup_, group, false));
 }
 
 void TrainerData::report() const {
-  report_source(world_, setup_, "training data", training_);
+  if (training_.parts.empty()) report_source(world_, setup_, "training data", training_);
+  for (std::size_t i = 0; i < training_.parts.size(); ++i)
+    report_source(
+        world_, setup_,
+        fmt::format("{} ({:.4g} % of the samples)", training_.parts[i].group.key, 100 * training_.order->share(i)),
+        training_.parts[i]);
   for (const DataSource& set : validation_)
     report_source(world_, setup_, set.group.name.empty() ? "validation data" : set.group.key, set);
 }
@@ -51,26 +55,46 @@ ValidationResult TrainerData::validate(Session& session, const DataSource& set) 
   return result;
 }
 
-void TrainerData::go_on_from(DataCursor& cursor) {
-  Sampler& sampler = *training_.sampler;
+void TrainerData::go_on_from(std::vector<SourceCursor>& cursors) {
+  std::vector<DataSource*> sources;
+  if (training_.parts.empty()) sources.push_back(&training_);
+  for (DataSource& part : training_.parts) sources.push_back(&part);
+  std::vector<SourceCursor> now;
+  bool same = cursors.size() == sources.size();
+  for (DataSource* source : sources) {
+    const auto known = std::find_if(cursors.begin(), cursors.end(),
+                                    [&](const SourceCursor& one) { return one.name == source->group.name; });
+    same &= known != cursors.end() && known->weight == source->group.weight;
+    now.push_back(known != cursors.end() ? *known : SourceCursor{source->group.name});
+    now.back().weight = source->group.weight;
+    go_on(*source, now.back().cursor);
+  }
+  if (!same)
+    for (SourceCursor& one : now) one.taken = 0;
+  cursors = std::move(now);
+  if (!training_.parts.empty()) mix(setup_, training_);
+}
+
+void TrainerData::go_on(DataSource& source, DataCursor& cursor) const {
+  Sampler& sampler = *source.sampler;
+  const std::string what = source.group.name.empty() ? "" : source.group.key + ": ";
   if (!cursor.earlier.empty()) {
-    const TokenSource& tokens =
-        training_.packed ? static_cast<const TokenSource&>(*training_.packed) : *training_.dataset;
-    auto rest = std::make_unique<RestOfEpoch>(tokens, setup_.sequence, cursor.epoch, cursor.earlier);
+    auto rest = std::make_unique<RestOfEpoch>(source.tokens(), setup_.sequence, cursor.epoch, cursor.earlier);
     sampler.set_rest(cursor.epoch, rest->first_sample(), rest->samples());
     log_info(
-        "epoch {}: {} tokens of it are left, in {} samples of {} ({} tokens are in none); at {} joints what follows is "
+        "{}epoch {}: {} tokens of it are left, in {} samples of {} ({} tokens are in none); at {} joints what follows "
+        "is "
         "not "
         "the next token of the text, which was taken before, and is no label",
-        cursor.epoch, rest->tokens(), rest->samples(), setup_.sequence,
+        what, cursor.epoch, rest->tokens(), rest->samples(), setup_.sequence,
         rest->tokens() - rest->samples() * setup_.sequence, rest->joints());
-    training_.stream = std::move(rest);
-    training_.loader = make_loader(setup_.experiment, *training_.stream);
+    source.rest = std::move(rest);
+    source.loader = make_loader(setup_.experiment, source.tokens());
   }
   // Other data may have fewer samples than were taken.
   if (cursor.position < sampler.samples(cursor.epoch)) return;
-  log_warn("the checkpoint is at sample {} of epoch {}, which has {} now: the next epoch begins", cursor.position,
-           cursor.epoch, sampler.samples(cursor.epoch));
+  log_warn("{}the checkpoint is at sample {} of epoch {}, which has {} now: the next epoch begins", what,
+           cursor.position, cursor.epoch, sampler.samples(cursor.epoch));
   cursor = {cursor.epoch + 1, 0};
 }
 

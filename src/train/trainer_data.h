@@ -32,14 +32,19 @@ class TrainerData {
   /// Every set, over validation.steps global batches. Collective.
   std::vector<ValidationResult> validate(Session& session);
 
-  /// Makes the training data go on from a checkpoint's place: what is left of an epoch whose samples were cut or
-  /// shuffled in another way, and the next epoch where nothing is left. Logs what follows.
-  void go_on_from(DataCursor& cursor);
+  /// Samples of an epoch of the training data; 0 for a mixture.
+  std::int64_t samples() const { return training_.sampler ? training_.sampler->samples() : 0; }
+
+  /// Makes the training data go on from a checkpoint's places: what is left of an epoch whose samples were cut or
+  /// shuffled in another way, and the next epoch where nothing is left. Sources are known by their names; when they or
+  /// their weights are others, shares are counted from here on. Logs what follows.
+  void go_on_from(std::vector<SourceCursor>& cursors);
 
  private:
   Communicator& world_;
   const RunSetup& setup_;
   ValidationResult validate(Session& session, const DataSource& set) const;
+  void go_on(DataSource& source, DataCursor& cursor) const;
 
   DataSource training_;
   std::vector<DataSource> validation_;

@@ -211,7 +211,7 @@ RunSetup shrink_run(const RunSetup& large, int world, const Hosts& hosts) {
   if (!large.experiment.model.weights.empty())
     say("model.weights are not read; parameters are random, by model.init_seed");
   const std::int64_t stride = stride_of(large, small);
-  if (experiment.data.files.empty())
+  if (training_groups(experiment).empty())
     say("data.files is empty: tokens are made by a counter, with documents of many lengths");
   else
     say(fmt::format(
@@ -223,22 +223,32 @@ RunSetup shrink_run(const RunSetup& large, int world, const Hosts& hosts) {
 }
 
 DataSource open_shrunk_source(const RunSetup& large, const RunSetup& small) {
-  DataSource source;
   const std::int64_t vocabulary = small.model.spec.vocabulary;
-  if (large.experiment.data.files.empty()) {
-    source.stream = std::make_unique<CountedTokens>(small.parallel.global_batch_size * small.sequence + 1,
-                                                    small.sequence, vocabulary);
-  } else {
-    auto all = std::make_unique<TokenDataset>(dataset_options(large, training_groups(large.experiment).front()));
+  const auto finish = [&](DataSource& source) {
+    source.packed = pack_documents(small.experiment, *source.stream);
+    source.sampler = std::make_unique<Sampler>(source.tokens().size(), small.sequence,
+                                               static_cast<std::uint64_t>(small.experiment.training.seed));
+    source.loader = make_loader(small.experiment, source.tokens());
+  };
+  DataSource whole;
+  for (const DataGroup& group : training_groups(large.experiment)) {
+    DataSource source;
+    source.group = group;
+    auto all = std::make_unique<TokenDataset>(dataset_options(large, group));
     Sampler(all->size(), large.sequence, 0);  // refuses what training would
     source.stream = std::make_unique<SparseTokens>(std::move(all), stride_of(large, small), vocabulary);
+    finish(source);
+    if (group.name.empty()) return source;
+    whole.parts.push_back(std::move(source));
   }
-  source.packed = pack_documents(small.experiment, *source.stream);
-  const TokenSource& tokens = source.packed ? static_cast<const TokenSource&>(*source.packed) : *source.stream;
-  source.sampler = std::make_unique<Sampler>(tokens.size(), small.sequence,
-                                             static_cast<std::uint64_t>(small.experiment.training.seed));
-  source.loader = make_loader(small.experiment, tokens);
-  return source;
+  if (!whole.parts.empty()) {
+    mix(small, whole);
+    return whole;
+  }
+  whole.stream = std::make_unique<CountedTokens>(small.parallel.global_batch_size * small.sequence + 1, small.sequence,
+                                                 vocabulary);
+  finish(whole);
+  return whole;
 }
 
 }  // namespace longhaul

@@ -227,13 +227,13 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
     fault = find_fault(options.fault);
     hooks = fault_hooks(fault);
     if (!options.force) refuse_unreasonable(setup);
-    source = open ? open() : open_source(world, setup, training_groups(setup.experiment).front(), true);
+    source = open ? open() : open_training(world, setup);
     parameters = first_parameters(setup);
     model = compile_model(setup.request, hooks.compile);
   });
   if (!open) check_files(world, setup);
-  DataCursor cursor;
-  source.sampler->take(cursor, samples);
+  std::vector<SourceCursor> cursors;
+  source.take(cursors, samples);
 
   if (const std::string libraries = choose_libraries(world, setup, model, ""); !libraries.empty())
     log_info("{}", libraries);

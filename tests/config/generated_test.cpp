@@ -130,6 +130,10 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
       R"("data": {"packing": {"mode": 0}})",
       R"("validation": {"sets": {"a": "a.txt", "b": ["b", "c"], "c": {"files": "c", "format": "jsonl"}}})",
       R"("validation": {"sets": {}, "at_start": true})",
+      R"("data": {"sources": {"a": {"files": "c", "weight": 0.5, "epochs": 2}, "b": "c"}})",
+      R"("data": {"sources": {"a": {"files": "c", "weight": 0}}})",
+      R"("data": {"format": "raw", "token_bytes": 4})",
+      R"("data": {"format": "raw", "token_bytes": 3})",
       R"("validation": {"sets": ["a.txt"]})",
       R"("validation": {"sets": {"a b": "c"}})",
       R"("validation": {"sets": {"a": {"files": "c", "weight": 1}}})",
@@ -155,7 +159,7 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
     accepted += code_accepts;
     CHECK(schema_accepts(schema, json::parse(text)) == code_accepts);
   }
-  CHECK(accepted == 22);
+  CHECK(accepted == 24);
   CHECK_FALSE(schema_accepts(schema, json::parse(R"({"training": {}})")));  // model.config is missing
 }
 

@@ -88,7 +88,7 @@ TEST_CASE("tokens without a header given as llm.c's are called what they may be"
   for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::uint16_t>(i * 7 % 250);
   write_bytes(folder / "train.bin", bytes_of(tokens));
   CHECK_THAT(refusal({folder / "train.bin"}, "llmc"),
-             Contains("raw uint16 tokens without a header") && Contains("data.format: datatrove"));
+             Contains("raw uint16 tokens without a header") && Contains("data.format: raw with data.token_bytes: 2"));
   CHECK(TokenDataset({{folder / "train.bin"}, "datatrove", 256, {}}).size() == 300);
   const std::vector<std::uint32_t> wide(tokens.begin(), tokens.end());
   write_bytes(folder / "wide.bin", bytes_of(wide));

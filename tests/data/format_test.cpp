@@ -62,6 +62,6 @@ TEST_CASE("a registered format is read, found in folders and named wherever form
   CHECK_THAT(message_of([&] { parse_experiment(yaml + "shiftd}\n", folder / "x.yaml"); }), Contains("shifted"));
   CHECK_THAT(message_of([&] { parse_experiment(yaml + "llmc}\n", folder / "x.yaml"); }),
              Contains("it is for jsonl and shifted"));
-  CHECK_THAT(message_of([&] { find_format("none"); }), Contains("llmc, megatron, shifted, text"));
+  CHECK_THAT(message_of([&] { find_format("none"); }), Contains("llmc, megatron, npy, raw, shifted, text"));
   CHECK_THAT(experiment_schema(), Contains("shifted: a byte, then bytes"));
 }
