@@ -1,4 +1,4 @@
-// raw: ids and nothing else, little-endian, of data.token_bytes each, as nanoGPT's prepare.py and many scripts write
+// raw: ids and nothing else, little-endian, of data.token_bytes each, as nanoGPT and many scripts prepare
 // them. It says nothing of documents.
 #include "base/error.h"
 #include "data/format.h"

@@ -48,7 +48,9 @@ nlohmann::ordered_json cursor_json(const DataCursor& cursor) {
 std::string state_text(const TrainerState& state) {
   nlohmann::ordered_json json;
   json["step"] = state.step;
-  if (state.sources.size() == 1 && state.sources[0].name.empty())
+  if (state.sources.empty())
+    json["cursor"] = cursor_json({});
+  else if (state.sources.size() == 1 && state.sources[0].name.empty())
     json["cursor"] = cursor_json(state.sources[0].cursor);
   else
     for (const SourceCursor& one : state.sources)

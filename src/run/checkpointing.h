@@ -15,7 +15,7 @@ namespace longhaul {
 /// What a checkpoint holds besides tensors.
 struct TrainerState {
   std::int64_t step = 0;              // finished steps
-  std::vector<SourceCursor> sources;  // the place in each; one without a name: data.files
+  std::vector<SourceCursor> sources;  // the place in each; one without a name: data.files; none: at the beginning
   std::uint64_t data_seed = 0;
   std::uint64_t init_seed = 0;
   std::string experiment;                // resolved, as YAML, for people

@@ -45,6 +45,8 @@ const std::map<std::string, std::string> other_values = {
     {"data.eos_token", "3"},
     {"data.mask_prompt", "true"},
     {"data.packing", "{mode: documents}"},
+    {"data.sources", ""},  // beside data.files refused: a test of its own
+    {"data.token_bytes", "4"},
     {"training.seq_len", "8"},
     {"training.micro_batch_size", "1"},
     {"training.global_batch_size", "8"},
@@ -91,6 +93,8 @@ const std::map<std::string, std::string> other_values = {
     {"metrics.log_freq", "3"},
     {"validation.freq", "3"},
     {"validation.steps", "3"},
+    {"validation.at_start", "true"},
+    {"validation.sets", ""},  // as printed it has paths, as compared none: below
     {"distributed.timeout", "17"},
     {"distributed.different_cpus", "true"},
     {"device.type", "cuda"},
@@ -112,6 +116,7 @@ TEST_CASE("every key that is no path is compared, and a rank that has another va
     std::vector<std::string> overrides = {key + "=" + other}, common;
     if (key == "data.mask_prompt" || key == "data.chat_format" || key == "data.train_on")
       common = {"data.format=jsonl"};  // elsewhere they are refused
+    if (key == "data.token_bytes") common = {"data.format=raw"};
     overrides.insert(overrides.end(), common.begin(), common.end());
     const Experiment first_rank = small.load(common), changed = small.load(overrides);
     const std::string refused = outcome(
@@ -120,6 +125,21 @@ TEST_CASE("every key that is no path is compared, and a rank that has another va
                             Contains(key + " is " + value_of(changed, key) + " here, but " + value_of(base, key) +
                                      " on rank 0"));
   }
+}
+
+TEST_CASE("a source's weight and the names of validation sets are compared") {
+  const SmallExperiment small(small_llama());
+  const auto with = [&](const char* weight) {
+    return small.load(
+        {"data.files=[]", fmt::format("data.sources={{web: {{files: [text.txt], weight: {}}}}}", weight)});
+  };
+  const Experiment one = with("1"), other = with("2");
+  const std::string refused =
+      outcome([&](Communicator& world) { check_facts(world, given_facts(world.rank() == 1 ? other : one)); }, 3);
+  CHECK_THAT(refused, Contains("rank 1: on host " + host_name()) && Contains("data.sources"));
+  const Experiment none = small.load(), set = small.load({"validation.sets={books: {files: [text.txt]}}"});
+  CHECK_THAT(outcome([&](Communicator& world) { check_facts(world, given_facts(world.rank() == 1 ? set : none)); }, 3),
+             Contains("validation.sets is {\"books\": {}} here, but {} on rank 0"));
 }
 
 TEST_CASE("facts that only one side has, and the lowest rank that differs") {

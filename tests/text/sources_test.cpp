@@ -211,6 +211,6 @@ TEST_CASE("mixtures that cannot be are refused", "[threads]") {
              Contains("data.sources.code: epochs is 1") && Contains("24 samples of its 24") && Contains("29"));
   CHECK(refused(sources.load({"data.sources.code.epochs=0.25", "training.steps=8"})) == "accepted");
   CHECK_THAT(refused(sources.load({"data.sources.web.files=/nowhere.txt"})),
-             Contains("data.sources.web: /nowhere.txt: No such file"));
+             Contains("data.sources.web: cannot open /nowhere.txt: No such file"));
   CHECK_THAT(refused(sources.load({"data.packing={mode: documents}"})), Contains("data.sources.code:"));
 }
