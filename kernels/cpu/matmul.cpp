@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/cpu/matmul_libraries.h"
@@ -34,6 +35,28 @@ const std::vector<MatmulChoice>& matmul_choices() {
   return choices;
 }
 
+namespace {
+
+bool cuts_rows(const MatmulProblem& p) {
+  return p.batch == 1 && !p.transpose_a && p.m >= matmul_result_rows;
+}
+bool cuts_sum(const MatmulProblem& p) {
+  const DType summed = p.a == DType::float64 ? DType::float64 : DType::float32;
+  return p.batch == 1 && p.transpose_a && !p.transpose_b && p.c == summed && p.k >= matmul_summed_rows;
+}
+
+/// What the library is chosen by: a whole piece, however many there are.
+MatmulProblem typical_piece(MatmulProblem p) {
+  if (cuts_rows(p)) p.m = matmul_result_rows;
+  if (cuts_sum(p)) {
+    p.k = matmul_summed_rows;
+    p.accumulate = false;
+  }
+  return p;
+}
+
+}  // namespace
+
 Matmul::Matmul(const MatmulProblem& problem, int threads, const std::string& one, MatmulLibraries* libraries)
     : problem_(problem), threads_(threads) {
   const auto& p = problem;
@@ -44,16 +67,22 @@ Matmul::Matmul(const MatmulProblem& problem, int threads, const std::string& one
                  "matmul {}: b is {}", describe(p), name_of(p.b));
   LONGHAUL_CHECK(!p.with_bias || p.bias_type == p.c || p.bias_type == DType::float32, "matmul {}: bias is {}",
                  describe(p), name_of(p.bias_type));
-  const std::string only = one.empty() && libraries ? libraries->choose(problem, threads) : one;
+  const MatmulProblem typical = typical_piece(p);
+  const std::string only = one.empty() && libraries ? libraries->choose(typical, threads) : one;
   for (const MatmulChoice& choice : matmul_choices()) {
     if (!only.empty() && only != choice.name) continue;
     std::string reason;
-    backend_ = choice.make(problem, threads, reason);
-    if (backend_) {
-      backend_name_ = choice.name;
-      return;
+    if (!choice.make(typical, threads, reason)) {
+      refusals_.push_back(fmt::format("{}: {}", choice.name, reason));
+      continue;
     }
-    refusals_.push_back(fmt::format("{}: {}", choice.name, reason));
+    backend_name_ = choice.name;
+    const std::int64_t rows = cuts_rows(p) ? matmul_result_rows : std::max<std::int64_t>(1, p.m),
+                       sums = cuts_sum(p) ? matmul_summed_rows : p.k;
+    for (std::int64_t first = 0; first < p.k; first += sums)
+      for (std::int64_t row = 0; row == 0 || row < p.m; row += rows)
+        add_piece(row, std::min(rows, p.m - row), first, std::min(sums, p.k - first));
+    return;
   }
   std::string reasons;
   for (const std::string& refusal : refusals_) reasons += "\n  " + refusal;
@@ -64,10 +93,47 @@ Matmul::~Matmul() = default;
 Matmul::Matmul(Matmul&&) noexcept = default;
 Matmul& Matmul::operator=(Matmul&&) noexcept = default;
 
+void Matmul::add_piece(std::int64_t row, std::int64_t rows, std::int64_t first, std::int64_t summed) {
+  MatmulProblem piece = problem_;
+  piece.m = rows;
+  piece.k = summed;
+  if (first > 0) {
+    piece.accumulate = true;
+    piece.with_bias = false;
+  }
+  std::size_t at = 0;
+  const auto same = [&](const MatmulProblem& other) {
+    return other.m == piece.m && other.k == piece.k && other.accumulate == piece.accumulate &&
+           other.with_bias == piece.with_bias;
+  };
+  while (at < shapes_.size() && !same(shapes_[at])) ++at;
+  if (at == shapes_.size()) {
+    std::string reason;
+    for (const MatmulChoice& choice : matmul_choices())
+      if (backend_name_ == choice.name) backends_.push_back(choice.make(piece, threads_, reason));
+    LONGHAUL_CHECK(backends_.back(), "{} multiplies a large matrix and not a part of it: {}", backend_name_, reason);
+    shapes_.push_back(piece);
+  }
+  pieces_.push_back({row, first, at});
+}
+
+std::size_t Matmul::scratch_bytes() const {
+  std::size_t most = 0;
+  for (const auto& backend : backends_) most = std::max(most, backend->scratch_bytes());
+  return most;
+}
+
 void Matmul::run(ThreadPool& pool, const void* a, const void* b, const void* bias, void* c, void* scratch) {
   LONGHAUL_CHECK(pool.threads() == threads_, "a matmul planned for {} threads runs on {}", threads_, pool.threads());
-  if (problem_.m == 0 || problem_.n == 0 || problem_.batch == 0) return;
-  backend_->run(pool, a, b, problem_.with_bias ? bias : nullptr, c, scratch);
+  const MatmulProblem& p = problem_;
+  if (p.m == 0 || p.n == 0 || p.batch == 0) return;
+  const auto size = static_cast<std::int64_t>(size_of(p.a)), result_size = static_cast<std::int64_t>(size_of(p.c));
+  for (const Piece& piece : pieces_)
+    backends_[piece.backend]->run(
+        pool, static_cast<const char*>(a) + (piece.row * p.lda + (p.transpose_a ? piece.first * p.lda : 0)) * size,
+        static_cast<const char*>(b) + (p.transpose_b ? 0 : piece.first * p.ldb) * size,
+        shapes_[piece.backend].with_bias ? bias : nullptr, static_cast<char*>(c) + piece.row * p.ldc * result_size,
+        scratch);
 }
 
 namespace {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "base/row_block.h"
 
 namespace longhaul {
 class ThreadPool;
@@ -40,6 +41,17 @@ class MatmulBackend {
 
 class MatmulLibraries;
 
+/// How large products are cut, the same whatever library computes them and however many rows there are, so that tiles
+/// of rows that begin at multiples of both blocks give the bits of the whole product:
+///  - c's rows are computed so many at a time. A library that rounds c at the end needs room for these in float32, not
+///    for all of them;
+///  - a sum over rows (aT b with c in the type that a's products are summed in: the gradient of a weight) adds up so
+///  many
+///    at a time to c, in order.
+constexpr std::int64_t matmul_result_rows = 1024;
+constexpr std::int64_t matmul_summed_rows = row_block;
+static_assert(matmul_summed_rows % matmul_result_rows == 0);
+
 /// A product planned once and run often. Planning allocates and may compile code; running allocates nothing of ours. An
 /// object serves one caller at a time; different objects may run in different threads at once.
 class Matmul {
@@ -57,16 +69,26 @@ class Matmul {
   /// Why the back ends before the chosen one were passed over: "name: reason" each.
   const std::vector<std::string>& refusals() const { return refusals_; }
   /// Size of the scratch that run() needs (a multiple of 64; to be aligned to 64).
-  std::size_t scratch_bytes() const { return backend_->scratch_bytes(); }
+  std::size_t scratch_bytes() const;
   /// c does not overlap a or b. `bias` is ignored unless the problem has one.
   void run(ThreadPool& pool, const void* a, const void* b, const void* bias, void* c, void* scratch);
 
  private:
+  /// A part of the product: rows [row, row + m) of c, summed over [first, first + k); pieces of one shape share a back
+  /// end.
+  struct Piece {
+    std::int64_t row, first;
+    std::size_t backend;
+  };
+  void add_piece(std::int64_t row, std::int64_t rows, std::int64_t first, std::int64_t summed);
+
   MatmulProblem problem_;
   int threads_;
   std::string backend_name_;
   std::vector<std::string> refusals_;
-  std::unique_ptr<MatmulBackend> backend_;
+  std::vector<std::unique_ptr<MatmulBackend>> backends_;
+  std::vector<MatmulProblem> shapes_;  // of backends_
+  std::vector<Piece> pieces_;          // in order
 };
 
 /// Back ends, tried in this order. `make` returns null and sets `reason` when it refuses.

@@ -1,3 +1,4 @@
+#include <cstring>
 #include <thread>
 
 #include "base/error.h"
@@ -121,6 +122,64 @@ TEST_CASE("matrix products of every back end match plain loops in double") {
     }
   }
   CHECK(tried >= 240);
+}
+
+// Tiles of rows (passes/tile_mlp.cpp) rest on this.
+TEST_CASE("products over tiles of rows have the bits of the whole product, whatever library computes them") {
+  static ThreadPool one(1), two(2);
+  for (auto [type, out] : {std::pair{DType::float64, DType::float64},
+                           {DType::float32, DType::float32},
+                           {DType::bfloat16, DType::float32},
+                           {DType::bfloat16, DType::bfloat16}})
+    for (const MatmulChoice& choice : matmul_choices())
+      for (ThreadPool* pool : {&one, &two})
+        for (const bool sums : {false, true}) {  // over rows, or a row of c for a row of a
+          const std::int64_t rows = sums ? 2 * row_block + 500 : 2 * matmul_result_rows + 300;
+          if (sums && out == DType::bfloat16) continue;
+          for (const bool transpose_b : {false, true}) {
+            MatmulProblem p = sums ? plain(24, 16, rows, type) : plain(rows, 24, 16, type);
+            p.c = out;
+            if (sums) {
+              p.transpose_a = true;
+              p.lda = 24;
+            } else if (transpose_b) {
+              p.transpose_b = true;
+              p.ldb = 16;
+            }
+            std::string reason;
+            if (!choice.make(p, pool->threads(), reason)) continue;
+            INFO(choice.name << ": " << describe(p) << ", " << pool->threads() << " threads");
+            const Run run{.storage = type};
+            const Tensor a = run.random(p.m * p.k, 1), b = run.random(p.k * p.n, 2),
+                         before = run.random_typed(out, p.m * p.n, 3);
+            const auto multiply = [&](MatmulProblem part, std::int64_t row, Tensor& c) {
+              Matmul matmul(part, pool->threads(), choice.name);
+              Tensor room = scratch(matmul.scratch_bytes());
+              const auto size = static_cast<std::int64_t>(size_of(type));
+              matmul.run(
+                  *pool, static_cast<const char*>(a.data()) + row * p.lda * size,
+                  static_cast<const char*>(b.data()) + (sums ? row * p.ldb * size : 0), nullptr,
+                  static_cast<char*>(c.data()) + (sums ? 0 : row * p.ldc * static_cast<std::int64_t>(size_of(out))),
+                  room.data());
+            };
+            p.accumulate = transpose_b;  // of sums, which have no such b
+            Tensor whole(before);
+            multiply(p, 0, whole);
+            for (const std::int64_t tile :
+                 sums ? std::vector<std::int64_t>{row_block, 2 * row_block}
+                      : std::vector<std::int64_t>{matmul_result_rows, 2 * matmul_result_rows}) {
+              Tensor tiled(before);
+              for (std::int64_t row = 0; row < rows; row += tile) {
+                MatmulProblem part = p;
+                (sums ? part.k : part.m) = std::min(tile, rows - row);
+                if (sums) part.accumulate = p.accumulate || row > 0;
+                multiply(part, row, tiled);
+              }
+              INFO("tiles of " << tile);
+              CHECK(std::memcmp(tiled.data(), whole.data(), static_cast<std::size_t>(p.m * p.n) * size_of(out)) == 0);
+            }
+          }
+        }
 }
 
 TEST_CASE("the list of back ends is followed and refusals are told") {
