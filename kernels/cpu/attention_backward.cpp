@@ -17,14 +17,16 @@ struct Shared {
   float* negative_log_sum_exp;      // [batch][heads][padded queries], in units of log 2
   float* negative_delta;            // the same
   std::atomic<std::int32_t>* turn;  // [batch][heads][query blocks]: the key block whose part of dq comes next
-  float* dq;                        // [batch, queries, heads, head_dim]: of its own unless dq itself is float32
+  float* dq;  // [threads, queries, heads of a kv head, head_dim]: of the lanes in work unless dq itself is float32
 
-  Shared(Carver& carver, const AttentionProblem& p, const AttentionPlan& plan, DType dq_dtype) {
+  Shared(Carver& carver, const AttentionProblem& p, const AttentionPlan& plan, DType dq_dtype, int threads) {
     const std::int64_t heads = p.batch * p.heads;
     negative_log_sum_exp = carver.take<float>(heads * plan.padded_queries());
     negative_delta = carver.take<float>(heads * plan.padded_queries());
     turn = carver.take<std::atomic<std::int32_t>>(heads * plan.query_blocks());
-    dq = dq_dtype == DType::float32 ? nullptr : carver.take<float>(heads * p.queries * p.head_dim);
+    const std::int64_t together = std::min<std::int64_t>(threads, p.batch * p.kv_heads);
+    dq = dq_dtype == DType::float32 ? nullptr
+                                    : carver.take<float>(together * p.queries * (p.heads / p.kv_heads) * p.head_dim);
   }
 };
 
@@ -63,13 +65,25 @@ struct Backward {
   const Shared& shared;
   const TileWidths widths;
   const std::int64_t group;
+  const std::int64_t threads;
 
   std::atomic<std::int32_t>& turn(std::int64_t batch, std::int64_t head, int block) const {
     return shared.turn[(batch * p.heads + head) * plan.query_blocks() + block];
   }
-  float* dq() const { return shared.dq ? shared.dq : static_cast<float*>(a.dq); }
+  /// The float32 sums of dq: where a head's rows lie, and in what. Lanes work in sets of as many as there are threads.
+  HeadRows sum_rows() const {
+    return shared.dq ? HeadRows{p.queries, group, p.head_dim, sizeof(float)} : query_rows(p, DType::float32);
+  }
+  struct HeadSum {
+    float* array;
+    std::int64_t batch, head;
+  };
+  HeadSum sum_of(std::int64_t batch, std::int64_t head) const {
+    if (!shared.dq) return {static_cast<float*>(a.dq), batch, head};
+    return {shared.dq, (batch * p.kv_heads + head / group) % threads, head % group};
+  }
 
-  /// Row statistics of a query block of all heads, whose turn it is first, and dq set to zero.
+  /// Row statistics of a query block of all heads, whose turn it is first, and dq set to zero where sums are its own.
   void prepare(std::int64_t batch, int block) const {
     const AttentionPlan::Block queries = plan.query_block(block);
     const std::int32_t first = plan.next_visible(batch, block, 0);
@@ -87,9 +101,9 @@ struct Backward {
         shared.negative_log_sum_exp[at] = -log_sum_exp * 1.44269504f;
         shared.negative_delta[at] = -static_cast<const float*>(a.delta)[(batch * p.queries + query) * p.heads + head];
       }
-    const std::size_t rows = static_cast<std::size_t>(queries.rows * p.heads * p.head_dim);
-    if (shared.dq || !a.accumulate_dq)
-      std::fill_n(dq() + (batch * p.queries + queries.first) * p.heads * p.head_dim, rows, 0.f);
+    if (!shared.dq && !a.accumulate_dq)
+      std::fill_n(static_cast<float*>(a.dq) + (batch * p.queries + queries.first) * p.heads * p.head_dim,
+                  static_cast<std::size_t>(queries.rows * p.heads * p.head_dim), 0.f);
   }
 
   struct Tile {
@@ -161,7 +175,8 @@ struct Backward {
                          .dlogits = w.dlogits,
                          .dlogit_rows = w.dlogit_rows,
                          .prefetch = {}};
-    tile.prefetch[0] = query_rows(p, DType::float32).prefetch(dq(), batch, queries.first, head, queries.rows);
+    const HeadSum sum = sum_of(batch, head);
+    tile.prefetch[0] = sum_rows().prefetch(sum.array, sum.batch, queries.first, sum.head, queries.rows);
     if (next.head >= 0) {
       const AttentionPlan::Block after = plan.query_block(next.query_block);
       tile.prefetch[1] = in.prefetch(a.q, batch, after.first, next.head, after.rows);
@@ -178,14 +193,15 @@ struct Backward {
     for (std::int32_t now = next.load(std::memory_order_acquire); now != block;
          now = next.load(std::memory_order_acquire))
       next.wait(now, std::memory_order_acquire);
-    const HeadRows rows = query_rows(p, DType::float32);
+    const HeadRows rows = sum_rows();
+    const HeadSum sum = sum_of(batch, head);
     kernels.write_rows({.tile = w.dq,
                         .tile_stride = widths.padded_dim,
                         .rows = queries.rows,
                         .head_dim = widths.head_dim,
                         .factor = static_cast<float>(p.scale),
                         .row_factor = nullptr,
-                        .to = rows.at(dq(), batch, queries.first, head),
+                        .to = rows.at(sum.array, sum.batch, queries.first, sum.head),
                         .stride = rows.stride(),
                         .to_float32 = true,
                         .accumulate = true});
@@ -208,21 +224,26 @@ struct Backward {
                         .accumulate = a.accumulate_dkv});
   }
 
-  /// Rounds the float32 sums to dq's type.
-  void round_dq(std::int64_t batch, int block) const {
+  /// Sets the sums of a lane's query block to zero.
+  void clear_dq(std::int64_t lane, int block) const {
     const AttentionPlan::Block queries = plan.query_block(block);
-    const HeadRows from = query_rows(p, DType::float32), to = query_rows(p, a.dq_dtype);
-    for (int row = 0; row < queries.rows; ++row)
-      kernels.write_rows({.tile = static_cast<const float*>(from.at(shared.dq, batch, queries.first + row, 0)),
-                          .tile_stride = widths.head_dim,
-                          .rows = 1,
-                          .head_dim = static_cast<int>(p.heads * p.head_dim),
-                          .factor = 1,
-                          .row_factor = nullptr,
-                          .to = to.at(a.dq, batch, queries.first + row, 0),
-                          .stride = widths.head_dim,
-                          .to_float32 = false,
-                          .accumulate = false});
+    std::fill_n(shared.dq + (lane % threads * p.queries + queries.first) * group * p.head_dim,
+                static_cast<std::size_t>(queries.rows * group * p.head_dim), 0.f);
+  }
+  /// Rounds them to dq's type.
+  void round_dq(std::int64_t lane, int block) const {
+    const AttentionPlan::Block queries = plan.query_block(block);
+    const HeadRows from = sum_rows(), to = query_rows(p, a.dq_dtype);
+    kernels.write_rows({.tile = static_cast<const float*>(from.at(shared.dq, lane % threads, queries.first, 0)),
+                        .tile_stride = static_cast<int>(from.stride()),
+                        .rows = queries.rows,
+                        .head_dim = static_cast<int>(from.stride()),
+                        .factor = 1,
+                        .row_factor = nullptr,
+                        .to = to.at(a.dq, lane / p.kv_heads, queries.first, lane % p.kv_heads * group),
+                        .stride = to.stride(),
+                        .to_float32 = false,
+                        .accumulate = false});
   }
 };
 
@@ -233,7 +254,7 @@ std::size_t tiled_backward_scratch_bytes(const AttentionTileKernels& kernels, co
   Carver carver(nullptr);
   const int keys = keys_of_block(p.head_dim);
   const AttentionPlan plan(p, kernels, backward_query_block, keys, carver);
-  Shared(carver, p, plan, dq_dtype);
+  Shared(carver, p, plan, dq_dtype, threads);
   for (int thread = 0; thread < threads; ++thread) Workspace(carver, kernels, tile_widths(kernels, p.head_dim), keys);
   return carver.used();
 }
@@ -243,8 +264,9 @@ void tiled_backward(const AttentionTileKernels& kernels, const AttentionProblem&
   Carver carver(scratch);
   const int keys = keys_of_block(p.head_dim);
   const AttentionPlan plan(p, kernels, backward_query_block, keys, carver);
-  const Shared shared(carver, p, plan, a.dq_dtype);
-  const Backward backward{kernels, p, a, plan, shared, tile_widths(kernels, p.head_dim), p.heads / p.kv_heads};
+  const Shared shared(carver, p, plan, a.dq_dtype, pool.threads());
+  const Backward backward{kernels,       p, a, plan, shared, tile_widths(kernels, p.head_dim), p.heads / p.kv_heads,
+                          pool.threads()};
   Carver rest = carver;
   Workspace(rest, kernels, backward.widths, keys);
   const std::size_t workspace_bytes = rest.used() - carver.used();
@@ -255,16 +277,25 @@ void tiled_backward(const AttentionTileKernels& kernels, const AttentionProblem&
     backward.prepare(task / plan.query_blocks(), static_cast<int>(task % plan.query_blocks()));
   });
   const TaskOrder order{p.batch * p.kv_heads, plan.key_blocks(), pool.threads()};
-  pool.run(order.size(), [&](std::int64_t number, int thread) {
-    Carver own(workspaces + static_cast<std::size_t>(thread) * workspace_bytes);
-    const Workspace w(own, kernels, backward.widths, keys);
-    const TaskOrder::Task task = order[number];
-    backward.run_block(w, task.lane / p.kv_heads, task.lane % p.kv_heads, task.block);
-  });
-  if (shared.dq)
-    pool.run(query_tasks, [&](std::int64_t task, int) {
-      backward.round_dq(task / plan.query_blocks(), static_cast<int>(task % plan.query_blocks()));
+  // Without sums of their own all lanes are one set; else each set's are rounded before the next takes their place.
+  const std::int64_t set = shared.dq ? std::min<std::int64_t>(order.lanes, pool.threads()) : order.lanes;
+  for (std::int64_t first = 0; first < order.lanes; first += set) {
+    const std::int64_t lanes = std::min(set, order.lanes - first);
+    const auto on_sums = [&](void (Backward::*work)(std::int64_t, int) const) {
+      if (shared.dq)
+        pool.run(lanes * plan.query_blocks(), [&](std::int64_t task, int) {
+          (backward.*work)(first + task / plan.query_blocks(), static_cast<int>(task % plan.query_blocks()));
+        });
+    };
+    on_sums(&Backward::clear_dq);
+    pool.run(lanes * order.blocks, [&](std::int64_t number, int thread) {
+      Carver own(workspaces + static_cast<std::size_t>(thread) * workspace_bytes);
+      const Workspace w(own, kernels, backward.widths, keys);
+      const TaskOrder::Task task = order[first * order.blocks + number];
+      backward.run_block(w, task.lane / p.kv_heads, task.lane % p.kv_heads, task.block);
     });
+    on_sums(&Backward::round_dq);
+  }
 }
 
 }  // namespace longhaul::cpu
