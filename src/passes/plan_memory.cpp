@@ -85,18 +85,53 @@ struct Buffer {
   std::int32_t begin = 0, end = 0;
 };
 
+// Buffers that have a place, by offset; found by when they live.
+class Placed {
+ public:
+  explicit Placed(const std::vector<Buffer>& buffers) {
+    std::int32_t last = 0;
+    for (const Buffer& one : buffers) last = std::max(last, one.end);
+    spans_.resize(span_of(last) + 1);
+    all_.reserve(buffers.size());
+  }
+  void add(const Buffer& buffer) {
+    insert(all_, buffer);
+    for (std::size_t i = span_of(buffer.begin); i <= span_of(buffer.end); ++i) insert(spans_[i], buffer);
+  }
+  /// All that live at the same time as `buffer`, by offset; others may be among them, and some twice.
+  const std::vector<Buffer>& near(const Buffer& buffer) {
+    const std::size_t first = span_of(buffer.begin), last = span_of(buffer.end);
+    if (last - first >= few_spans) return all_;
+    if (first == last) return spans_[first];
+    found_.clear();
+    for (std::size_t i = first; i <= last; ++i) found_.insert(found_.end(), spans_[i].begin(), spans_[i].end());
+    std::sort(found_.begin(), found_.end(), lower);
+    return found_;
+  }
+
+ private:
+  static constexpr std::int32_t span = 128;  // instructions
+  static constexpr std::size_t few_spans = 2;
+  static std::size_t span_of(std::int32_t op) { return static_cast<std::size_t>(op / span); }
+  static bool lower(const Buffer& x, const Buffer& y) { return x.offset < y.offset; }
+  static void insert(std::vector<Buffer>& list, const Buffer& buffer) {
+    list.insert(std::upper_bound(list.begin(), list.end(), buffer, lower), buffer);
+  }
+  std::vector<Buffer> all_, found_;
+  std::vector<std::vector<Buffer>> spans_;  // those that live within so many instructions
+};
+
 // Offsets anew, buffers taken in `order`: each takes a gap that holds it between those that live at the same time, the
 // smallest or the lowest, or the lowest place above them. Returns how many bytes that takes.
 enum class Fit { smallest, lowest };
 std::int64_t place_in_order(std::vector<Buffer>& buffers, const std::vector<std::size_t>& order, Fit fit) {
-  std::vector<Buffer> placed;  // by offset
-  placed.reserve(buffers.size());
+  Placed placed(buffers);
   std::int64_t top = 0;
   for (const std::size_t i : order) {
     Buffer& buffer = buffers[i];
     std::int64_t end = 0, smallest = std::numeric_limits<std::int64_t>::max();
     buffer.offset = -1;
-    for (const Buffer& other : placed) {
+    for (const Buffer& other : placed.near(buffer)) {
       if (other.end < buffer.begin || buffer.end < other.begin) continue;
       if (const std::int64_t gap = other.offset - end; gap >= buffer.bytes && gap < smallest) {
         smallest = gap;
@@ -107,9 +142,7 @@ std::int64_t place_in_order(std::vector<Buffer>& buffers, const std::vector<std:
     }
     if (buffer.offset < 0) buffer.offset = end;
     top = std::max(top, buffer.offset + buffer.bytes);
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), buffer.offset,
-                                   [](std::int64_t offset, const Buffer& one) { return offset < one.offset; }),
-                  buffer);
+    placed.add(buffer);
   }
   return top;
 }
