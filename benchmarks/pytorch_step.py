@@ -176,6 +176,9 @@ def main():
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile (needs a C++ compiler)"
     )
+    parser.add_argument(
+        "--checkpointing", action="store_true", help="gradient checkpointing, of every layer"
+    )
     parser.add_argument("--allocator", choices=["default", "retain"], default="default",
                         help="retain: malloc keeps freed memory between steps")  # fmt: skip
     parser.add_argument("--steps", type=int, default=7)
@@ -215,6 +218,8 @@ def main():
     model = transformers.AutoModelForCausalLM.from_config(
         config, attn_implementation="sdpa", dtype=torch.float32
     ).train()
+    if options.checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
     if options.weights:
         load_weights(model, options.weights)
     if options.save_model:
@@ -236,6 +241,7 @@ def main():
                 seq=samples[0].shape[1],
                 dtype=options.dtype,
                 compile=options.compile,
+                checkpointing=options.checkpointing,
                 threads=torch.get_num_threads(),
                 attention=model.config._attn_implementation,
                 optimizer="AdamW fused",

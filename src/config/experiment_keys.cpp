@@ -272,8 +272,8 @@ std::vector<Key> make_keys() {
        "auto",
        "What the backward pass finds kept of the forward pass; results are the same bits. keep: all that it reads; "
        "recompute: what passes between layers, and attention's output and statistics; the rest of a layer is made "
-       "again "
-       "from them. auto: all but what costs no more than 2 % of its layer's time to make again, such as norms and "
+       "again from them, and MLPs work through their rows in tiles. auto: all but what costs no more than 2 % of its "
+       "layer's time to make again, such as norms and "
        "activations.",
        {},
        {"auto", "keep", "recompute"}},
@@ -283,7 +283,8 @@ std::vector<Key> make_keys() {
        "auto",
        "What a rank may take for activations: everything but parameters, gradients, optimizer state and data. Above 1: "
        "bytes; up to 1: that share of what device.memory leaves for it. Mode auto then makes as little again as fits, "
-       "cheapest first, the same value in early layers before late ones; what cannot fit is refused. auto: all that "
+       "cheapest first (MLPs in tiles before all), the same value in early layers before late ones; what cannot fit is "
+       "refused. auto: all that "
        "device.memory leaves, and no limit without it.",
        {1e-6, 1e18, false}},
   };

@@ -121,6 +121,7 @@ Rule layout_rule(const Graph& graph, const Op& op, const std::vector<Layout>& ha
         if (!contains(letters, letter)) layout.partial |= factors[letter].axes.set() & ~here;
     rule.results.push_back(std::move(layout));
   }
+  if (definition.onto >= 0) rule.operands[static_cast<std::size_t>(definition.onto)] = rule.results[0];
   return rule;
 }
 

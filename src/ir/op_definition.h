@@ -55,6 +55,8 @@ struct OpDefinition {
   bool recomputable = true;
   /// (result, operand) pairs that may share one buffer when the operand is used no more.
   std::vector<std::pair<int, int>> in_place = {};
+  /// An operand, laid out as the first result, that the result begins with: a partial sum where the result is one.
+  int onto = -1;
   /// Results that a run of low precision keeps in the dtype of its masters (master_dtype): statistics, tables, state.
   std::vector<int> master_results = {};
   /// (result, operand) pairs: partition brings the result to where the operand lives, for whoever comes next.

@@ -74,7 +74,8 @@ const OpRegistration attention_gradient({.name = "attention_gradient",
                                          .signature = "bshd,btgd,btgd,bs,bt,bs,bsh,bhs,bshd->bshd,btgd,btgd",
                                          .whole = "d",
                                          .only_marked = "ghst",
-                                         .flops = backward_flops});
+                                         .flops = backward_flops,
+                                         .recomputable = false});
 
 }  // namespace
 }  // namespace longhaul

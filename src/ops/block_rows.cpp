@@ -1,6 +1,7 @@
 // Rows of blocks: what ranks that hold blocks of a sequence (dimension 1, `blocks` equal blocks) give each other of
-// their keys when a window reaches only some, and the sum that brings gradients back. On a rank, which holds one block,
-// each is a plain copy or sum of rows; on one device the blocks are looped over.
+// their keys when a window reaches only some, the sum that brings gradients back, and rows that are worked through tile
+// by tile. On a rank, which holds one block, each is a plain copy or sum of rows; on one device the blocks are looped
+// over.
 #include "ir/builder.h"
 
 namespace longhaul {
@@ -55,6 +56,14 @@ const OpRegistration join(
 // x, y -> x with block (i − step) mod blocks of y added to rows [from, from + rows of y's block) of every block i.
 const OpRegistration add(
     {.name = "add_rows", .signature = "", .factors = added, .flops = added_flops, .in_place = {{0, 0}}});
+
+// x, y -> x with rows [from, from + rows of y's block) of every block replaced by block i of y.
+const OpRegistration put({.name = "put_rows",
+                          .signature = "",
+                          .result_types = types,
+                          .factors = added,
+                          .flops = no_flops,
+                          .in_place = {{0, 0}}});
 
 }  // namespace
 }  // namespace longhaul

@@ -37,5 +37,10 @@ const OpRegistration einsum({.name = "einsum", .signature = "", .gradient = grad
 const OpRegistration einsum_add(
     {.name = "einsum_add", .signature = "", .contracted_whole = true, .flops = flops, .in_place = {{0, 2}}});
 
+// The same onto an operand that is as much of a sum as the product: a weight's gradient so far, when rows are split
+// over ranks. Made by tile_mlp.
+const OpRegistration einsum_accumulate(
+    {.name = "einsum_accumulate", .signature = "", .flops = flops, .in_place = {{0, 2}}, .onto = 2});
+
 }  // namespace
 }  // namespace longhaul

@@ -9,6 +9,7 @@
 
 #include "base/choices.h"
 #include "base/dtype.h"
+#include "base/row_block.h"
 #include "ir/layout.h"
 #include "ir/mesh.h"
 
@@ -84,10 +85,19 @@ struct Schedule {
   /// before the mode.
   ActivationMode activations = ActivationMode::automatic;
   std::vector<int> recompute_steps = {};
+  /// Whether MLPs work through their rows in tiles (tile_mlp), which begin at multiples of so many rows of a rank:
+  /// there kernels begin new sums, so that tiles change no bit. Tests take fewer.
+  bool tile_mlp = false;
+  std::int64_t tile_rows = row_block;
   /// FLOPs that the machine does while it moves one byte of memory; decides what is cheap to make again. That of two
   /// CPU cores with bfloat16 products, from a step with norms and activations made again; accelerators have about 200.
   double flops_per_byte = 32;
 };
+
+/// Whether memory asks for tiles: `recompute` is for the least of it.
+constexpr bool tiles_mlp(const Schedule& schedule) {
+  return schedule.tile_mlp || schedule.activations == ActivationMode::recompute;
+}
 
 struct CompileOptions {
   Meaning meaning;

@@ -29,6 +29,7 @@ const std::vector<Pass>& pipeline() {
       {"expand_ring", passes::expand_ring, Stage::placed},
       {"fuse", passes::fuse, Stage::placed},
       {"keep_gathered", passes::keep_gathered, Stage::placed},
+      {"tile_mlp", passes::tile_mlp, Stage::placed},
       // schedule
       {"lower_reshards", passes::lower_reshards, Stage::lowered},
       {"place_casts", passes::place_casts, Stage::lowered},

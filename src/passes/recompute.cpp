@@ -1,12 +1,17 @@
 // recompute: what the backward pass reads of the forward pass is kept from one to the other, or made again, from what
 // is kept, by clones of the ops that made it, in the backward phase of its layer. Nothing but bytes and order changes:
 // a clone computes the same bits. The pass knows no op by name; its definition says what one costs, and which results
-// are too dear to make twice (OpDefinition::recomputable). Clones of collectives are issued by all ranks alike, since
-// all run one program; a parameter that is gathered for a clone serves the layer's backward pass as well (cse).
+// are too dear to make twice (OpDefinition::recomputable).
+// Where memory asks for tiles (tiles_mlp) it also asks for less around the dearest op of a layer's backward pass, when
+// most lives: what costs next to nothing and is made of what stays anyway is made once before that op and once after
+// it, and what the first layer reads is made again from the program's inputs. Clones of collectives are issued by all
+// ranks alike, since all run one program; a parameter that is gathered for a clone serves the layer's backward pass as
+// well (cse).
 #include "passes/recompute.h"
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <set>
 
 #include "base/error.h"
@@ -59,8 +64,26 @@ class Layer {
     }
   }
 
-  /// The next step; its value is no_value when none saves anything.
+  /// The next step; its value is no_value when none saves anything. What is too dear to be made twice comes last, and
+  /// only to a layer of which a budget may ask everything.
   RecomputeStep next() {
+    RecomputeStep step = cheapest(false);
+    if (step.value == no_value && schedule_.activations == ActivationMode::automatic) step = cheapest(true);
+    return step;
+  }
+
+  /// Whether an op of the layer's backward pass that reads this value is to read a clone.
+  bool is_made_again(ValueId value) const {
+    const std::int32_t op = maker_[at(value)];
+    if (op < 0 || graph_.ops[at(op)].phase != Phase::forward || graph_.ops[at(op)].layer != layer_) return false;
+    return now_.again.count(value) || (!is_saved(value) && !now_.kept.count(value));
+  }
+
+  double price = 0;
+  std::int64_t kept_bytes = 0;
+
+ private:
+  RecomputeStep cheapest(bool dear) {
     RecomputeStep best;
     State after;
     double ratio = 0;
@@ -69,7 +92,7 @@ class Layer {
       State state = now_;
       state.again.insert(value);
       Cost cost;
-      if (!makes(value, value, state, cost)) continue;
+      if (!makes(value, value, dear, state, cost)) continue;
       const std::int64_t gain = local_bytes(graph_, value) - cost.kept;
       if (gain <= 0) continue;
       const double per_byte = cost.price / static_cast<double>(gain);
@@ -84,17 +107,6 @@ class Layer {
     return best;
   }
 
-  /// Whether an op of the layer's backward pass that reads this value is to read a clone.
-  bool is_made_again(ValueId value) const {
-    const std::int32_t op = maker_[at(value)];
-    if (op < 0 || graph_.ops[at(op)].phase != Phase::forward || graph_.ops[at(op)].layer != layer_) return false;
-    return now_.again.count(value) || (!is_saved(value) && !now_.kept.count(value));
-  }
-
-  double price = 0;
-  std::int64_t kept_bytes = 0;
-
- private:
   struct State {
     std::set<ValueId> again;        // saved values that are no longer
     std::set<ValueId> kept;         // values that are saved now and were not
@@ -119,16 +131,16 @@ class Layer {
 
   // Adds what it takes to make `value` in the backward pass. False when that is impossible. `whole` is what all this is
   // for: an operand on the way that is much smaller is kept instead.
-  bool makes(ValueId value, ValueId whole, State& state, Cost& cost) const {
+  bool makes(ValueId value, ValueId whole, bool dear, State& state, Cost& cost) const {
     const Op& op = graph_.ops[at(maker_[at(value)])];
-    if (!op.definition->recomputable) return false;
+    if (!op.definition->recomputable && !dear) return false;
     if (!state.clones.insert(maker_[at(value)]).second) return true;
     if (!is_exchanged(op)) cost.price += price_of(graph_, op, schedule_);
     for (const ValueId operand : op.operands)
-      if (!finds(operand, whole, state, cost)) return false;
+      if (!finds(operand, whole, dear, state, cost)) return false;
     return true;
   }
-  bool finds(ValueId value, ValueId whole, State& state, Cost& cost) const {
+  bool finds(ValueId value, ValueId whole, bool dear, State& state, Cost& cost) const {
     const std::int32_t op = maker_[at(value)];
     if (op < 0 || state.kept.count(value)) return true;  // inputs stay
     const bool own = graph_.ops[at(op)].phase == Phase::forward && graph_.ops[at(op)].layer == layer_;
@@ -142,7 +154,7 @@ class Layer {
         return true;
       }
     }
-    return own && makes(value, whole, state, cost);
+    return own && makes(value, whole, dear, state, cost);
   }
 
   const Graph& graph_;
@@ -175,6 +187,25 @@ RecomputeMenu menu_of(Layer layer, std::int32_t number) {
   return menu;
 }
 
+// Values of no layer that only one layer's backward pass reads, made at next to no cost of inputs that are there
+// anyway.
+void add_made_of_inputs(const Graph& graph, const std::vector<std::int32_t>& maker, const Schedule& schedule,
+                        const std::vector<std::vector<std::int32_t>>& use, const std::vector<Layer>& layers,
+                        std::vector<char>& again) {
+  for (std::size_t v = 0; v < again.size(); ++v) {
+    if (maker[v] < 0) continue;
+    const Op& op = graph.ops[at(maker[v])];
+    if (op.phase != Phase::forward || op.layer >= 0 || op.definition->communication ||
+        !std::all_of(op.operands.begin(), op.operands.end(), [&](ValueId operand) { return maker[at(operand)] < 0; }))
+      continue;
+    std::set<std::int32_t> readers;
+    for (const std::int32_t user : use[v])
+      if (const Op& reader = graph.ops[at(user)]; reader.phase == Phase::backward) readers.insert(reader.layer);
+    if (readers.size() != 1 || *readers.begin() < 0) continue;
+    again[v] = price_of(graph, op, schedule) <= cheap_share * layers[at(*readers.begin())].price;
+  }
+}
+
 // By value: whether backward ops of the layer that made it read clones of it.
 std::vector<char> values_made_again(const Graph& graph, const std::vector<std::int32_t>& maker,
                                     const Schedule& schedule) {
@@ -189,6 +220,16 @@ std::vector<char> values_made_again(const Graph& graph, const std::vector<std::i
     if (maker[v] >= 0)
       if (const std::int32_t layer = graph.ops[at(maker[v])].layer; layer >= 0)
         again[v] = layers[at(layer)].is_made_again(static_cast<ValueId>(v));
+  if (tiles_mlp(schedule)) {
+    // Readers are those of the graph in which clones stand already: what a clone reads is read in backward.
+    auto reads = use;
+    for (std::size_t v = 0; v < again.size(); ++v)
+      if (again[v])
+        for (const ValueId operand : graph.ops[at(maker[v])].operands)
+          for (const std::int32_t user : use[v])
+            if (graph.ops[at(user)].phase == Phase::backward) reads[at(operand)].push_back(user);
+    add_made_of_inputs(graph, maker, schedule, reads, layers, again);
+  }
   return again;
 }
 
@@ -233,6 +274,11 @@ void recompute(Graph& graph, const PassContext& context) {
   if (!is_accumulate(context.kind)) return;
   std::vector<std::int32_t> maker = definitions(graph);
   std::vector<char> again = values_made_again(graph, maker, context.options.schedule);
+  std::map<std::int32_t, std::vector<ValueId>> light;  // by layer: cloned values that may be cloned once more
+  std::set<ValueId> twice;
+  std::map<std::int32_t, double> price;  // of layers
+  for (const Op& op : graph.ops) price[op.layer] += price_of(graph, op, context.options.schedule);
+  const Schedule& schedule = context.options.schedule;
   const std::vector<Op> original = graph.ops;
   std::vector<ValueId> clone(graph.values.size(), no_value);
   // What a backward op, or a clone for it, reads in place of a value: clones go before the first that needs them.
@@ -243,6 +289,11 @@ void recompute(Graph& graph, const PassContext& context) {
     op.phase = Phase::backward;
     // What a parameter's gather is for does not matter: it will be one with that of the layer's backward pass.
     if (!op.definition->communication || maker[at(op.operands[0])] >= 0) op.made_by = "recompute";
+    const bool of_what_stays = std::none_of(op.operands.begin(), op.operands.end(), [&](ValueId operand) {
+      return at(operand) < again.size() && again[at(operand)];
+    });
+    if (of_what_stays && !op.definition->communication && op.results.size() == 1) light[op.layer].push_back(value);
+    if (twice.count(value)) op.attributes.set("again", std::int64_t{1});  // no cse takes the two for one
     for (ValueId& operand : op.operands) operand = in_backward(operand);
     for (ValueId& result : op.results) {
       Value copy = graph[result];
@@ -256,7 +307,16 @@ void recompute(Graph& graph, const PassContext& context) {
   rewrite(graph, [&](Op& op) {
     if (op.phase == Phase::backward && op.layer >= 0)
       for (ValueId& operand : op.operands) operand = in_backward(operand);
+    const bool dearest = op.phase == Phase::backward && !op.definition->recomputable && tiles_mlp(schedule);
+    const std::int32_t layer = op.layer;
     graph.ops.push_back(std::move(op));
+    if (!dearest || layer < 0) return;
+    for (const ValueId value : light[layer])
+      if (price_of(graph, original[at(maker[at(value)])], schedule) <= cheap_share * price[layer]) {
+        clone[at(value)] = no_value;
+        twice.insert(value);
+      }
+    light[layer].clear();
   });
 }
 

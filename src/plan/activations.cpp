@@ -18,13 +18,13 @@ ActivationPlans::ActivationPlans(const std::vector<RecomputeMenu>& menus) : laye
 
 std::vector<int> ActivationPlans::steps(std::size_t plan) const {
   std::vector<int> counts(layers_, 0);
-  for (std::size_t i = 0; i < plan; ++i) ++counts[order_[i].layer];
+  for (std::size_t i = 0; i < taken(plan); ++i) ++counts[order_[i].layer];
   return counts;
 }
 
 double ActivationPlans::extra(std::size_t plan) const {
   double sum = 0;
-  for (std::size_t i = 0; i < plan; ++i) sum += order_[i].price;
+  for (std::size_t i = 0; i < taken(plan); ++i) sum += order_[i].price;
   return price_ > 0 ? sum / price_ : 0;
 }
 

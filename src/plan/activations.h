@@ -11,21 +11,26 @@
 
 namespace longhaul {
 
-/// All plans worth a look, in the order of the memory that they need: plan 0 keeps everything, each further one takes
-/// one step more of some layer's menu, the last makes all again that can be. The next step is the one that costs least
+/// All plans worth a look, in the order of the memory that they need: plan 0 keeps everything; plan 1 does too, but MLPs
+/// work through their rows in tiles where they can (passes/tile_mlp.cpp), as in all further ones; each of those takes one
+/// step more of some layer's menu, the last makes all again that can be. The next step is the one that costs least
 /// a byte; among equal ones that of the earliest layer, for the backward pass comes to it last, when least is kept and
 /// most room is left for what is made again.
 class ActivationPlans {
  public:
   explicit ActivationPlans(const std::vector<RecomputeMenu>& menus);
 
-  std::size_t count() const { return order_.size() + 1; }
+  std::size_t count() const { return order_.size() + 2; }
+  /// Whether MLPs have tiles under a plan.
+  static bool tiles(std::size_t plan) { return plan > 0; }
   /// How many steps of its menu each layer takes under a plan.
   std::vector<int> steps(std::size_t plan) const;
-  /// What a plan makes again, as a share of the price of all layers: it grows from plan to plan.
+  /// What a plan makes again, as a share of the price of all layers: it never falls from plan to plan.
   double extra(std::size_t plan) const;
 
  private:
+  static std::size_t taken(std::size_t plan) { return plan > 0 ? plan - 1 : 0; }
+
   struct Step {
     double worth;
     std::size_t layer;

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/host.h"
 #include "comm/exchange.h"
+#include "compile/activation_trials.h"
 #include "model/parameters.h"
 #include "model/rope.h"
 #include "plan/activations.h"
@@ -98,19 +99,21 @@ void resolve_activations(RunSetup& setup) {
   CompileRequest tried = request;
   tried.memory_limit = 0;
   tried.dump.clear();
-  const std::vector<RecomputeMenu> menus = activation_menus(tried);
+  const ActivationTrials trials(tried);
+  const std::vector<RecomputeMenu>& menus = trials.menus();
   const ActivationPlans plans(menus);
-  std::map<std::size_t, CompiledModel> compiled;
-  const auto compile = [&](std::size_t plan) -> const CompiledModel& {
-    const auto [found, added] = compiled.try_emplace(plan);
-    if (added) {
-      tried.options.schedule.recompute_steps = plans.steps(plan);
-      found->second = compile_model(tried);
-    }
+  std::map<std::size_t, std::int64_t> known;
+  const auto bytes_of = [&](std::size_t plan) {
+    const auto [found, added] = known.try_emplace(plan);
+    if (added) found->second = trials.arena_bytes(plans.steps(plan), ActivationPlans::tiles(plan));
     return found->second;
   };
+  const auto choose = [&](CompileRequest& one, std::size_t plan) {
+    one.options.schedule.recompute_steps = plans.steps(plan);
+    one.options.schedule.tile_mlp = ActivationPlans::tiles(plan);
+  };
   // Bytes of the arena; what is kept between programs does not depend on the plan.
-  const std::int64_t named = compile(0).named.bytes;
+  const std::int64_t named = trials.named_bytes();
   std::int64_t limit = request.memory_limit ? request.memory_limit : std::numeric_limits<std::int64_t>::max();
   std::string limited_by = "device.memory";
   if (budget) {
@@ -122,13 +125,13 @@ void resolve_activations(RunSetup& setup) {
       limited_by = "activation_memory.budget";
     }
   }
-  const auto bytes_of = [&](std::size_t plan) { return compile(plan).arena_bytes; };
   const auto chosen = first_plan_within(limit, plans.count(), bytes_of);
   if (!chosen) {
     std::size_t least = 0;
-    for (const auto& [plan, model] : compiled)
-      if (model.arena_bytes < compiled.at(least).arena_bytes) least = plan;
-    const CompiledModel& model = compiled.at(least);
+    for (const auto& [plan, bytes] : known)
+      if (bytes < known.at(least)) least = plan;
+    choose(tried, least);
+    const CompiledModel model = compile_model(tried);
     fail(
         "{} leaves a rank {} bytes for activations, beside {} kept between programs; with all made again that can be, "
         "this run needs {}: set activation_memory.budget to {} or more, device.memory to {:.6f} (GiB) or more, lower "
@@ -137,13 +140,14 @@ void resolve_activations(RunSetup& setup) {
         model.arena_bytes - named, std::ceil(static_cast<double>(model.arena_bytes) / (1 << 30) * 1e6) / 1e6,
         memory_table(model));
   }
-  request.options.schedule.recompute_steps = plans.steps(*chosen);
+  choose(request, *chosen);
   setup.decisions.push_back(
       fmt::format("activation_memory: {} bytes for activations, within the {} that {} leaves; keeping all takes {}. "
                   "Steps made again, "
-                  "of those there are: {}; {:.1f} % more work in the layers",
+                  "of those there are: {}; {:.1f} % more work in the layers{}",
                   bytes_of(*chosen) - named, limit - named, limited_by, bytes_of(0) - named,
-                  describe_steps(request.options.schedule.recompute_steps, menus), 100 * plans.extra(*chosen)));
+                  describe_steps(request.options.schedule.recompute_steps, menus), 100 * plans.extra(*chosen),
+                  ActivationPlans::tiles(*chosen) ? "; MLPs in tiles where they can" : ""));
 }
 
 // Before anything is planned in 64 bits: an upper bound of a rank's bytes, far beyond any machine. What is smaller is

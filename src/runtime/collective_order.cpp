@@ -53,6 +53,8 @@ std::vector<std::string> collective_order(const std::vector<const Program*>& pro
                                   name_of(graph[op.operands[0]].dtype), step.bytes_sent()));
       if (const auto by = op.attributes.integer("by")) lines.back() += fmt::format(", {} ranks on", by);
     }
+    // A rank with tiles of its own size issues the same collectives; its sums may round otherwise.
+    lines.push_back(fmt::format("{}: {} instructions in all", graph.name, graph.ops.size()));
   }
   return lines;
 }

@@ -207,6 +207,12 @@ bool loses_an_addend(Graph& graph, const PassContext&) {
   return true;
 }
 
+bool puts_a_tile_too_early(Graph& graph, const PassContext&) {
+  Op* put = first_op(graph, [](const Op& op) { return op.is("put_rows") && op.attributes.integer("from") > 0; });
+  if (put) put->attributes.set("from", put->attributes.integer("from") - 1);
+  return put != nullptr;
+}
+
 bool exchanges_kept_parameters(Graph& graph, const PassContext&) {
   std::vector<Binding*> kept;
   for (auto& input : graph.inputs)
@@ -367,6 +373,7 @@ const std::vector<Fault>& faults() {
       {"fuse", "fuse", "a fused product loses its addend", loses_an_addend},
       {"keep_gathered", "keep_gathered", "two parameters that were kept whole change places",
        exchanges_kept_parameters},
+      {"tile_mlp", "tile_mlp", "a tile's rows are put one row too early", puts_a_tile_too_early},
       {"lower_reshards", "lower_reshards", "a gradient's reduction takes this rank's own part only", drops_a_reduction},
       {"place_casts", "place_casts", "what an all-to-all moves is rounded on its way", rounds_what_moves},
       {"coalesce", "coalesce", "two tensors of one message change places", swaps_tensors_of_a_message},

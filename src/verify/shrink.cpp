@@ -197,6 +197,10 @@ RunSetup shrink_run(const RunSetup& large, int world, const Hosts& hosts) {
   model.spec = smaller_spec(large, training.seq_len);
 
   RunSetup small = prepare_run(experiment, model, world, hosts);
+  // As many tiles of rows, of fewer rows.
+  const double ratio = static_cast<double>(small.sequence) / static_cast<double>(large.sequence);
+  std::int64_t& tile_rows = small.request.options.schedule.tile_rows;
+  tile_rows = std::max<std::int64_t>(1, std::llround(static_cast<double>(tile_rows) * ratio));
   std::vector<std::string> decisions = large.decisions;
   const auto say = [&](const std::string& text) { decisions.push_back("shrunk: " + text); };
   const TransformerSpec &was = large.model.spec, &is = small.model.spec;

@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 #include <random>
 
+#include "compile/activation_trials.h"
 #include "plan/activations.h"
 #include "tests/passes/small_models.h"
 
@@ -18,17 +19,22 @@ RecomputeMenu menu(std::int32_t layer, std::vector<RecomputeStep> steps) {
 TEST_CASE("plans take the cheapest step next, and that of early layers first") {
   const ActivationPlans plans({menu(0, {{1, 10, 1, 0.1}, {2, 10, 8, 0.8}}), menu(1, {{3, 10, 1, 0.1}}),
                                menu(2, {{4, 10, 1, 0.1}, {5, 10, 3, 0.3}})});
-  REQUIRE(plans.count() == 6);
+  REQUIRE(plans.count() == 7);
   using Steps = std::vector<int>;
   CHECK(plans.steps(0) == Steps{0, 0, 0});
-  CHECK(plans.steps(1) == Steps{1, 0, 0});
-  CHECK(plans.steps(2) == Steps{1, 1, 0});
-  CHECK(plans.steps(3) == Steps{1, 1, 1});
-  CHECK(plans.steps(4) == Steps{1, 1, 2});
-  CHECK(plans.steps(5) == Steps{2, 1, 2});
+  CHECK_FALSE(ActivationPlans::tiles(0));
+  CHECK(plans.steps(1) == Steps{0, 0, 0});
+  CHECK(ActivationPlans::tiles(1));
+  CHECK(plans.steps(2) == Steps{1, 0, 0});
+  CHECK(plans.steps(3) == Steps{1, 1, 0});
+  CHECK(plans.steps(4) == Steps{1, 1, 1});
+  CHECK(plans.steps(5) == Steps{1, 1, 2});
+  CHECK(plans.steps(6) == Steps{2, 1, 2});
+  CHECK(ActivationPlans::tiles(6));
   CHECK(plans.extra(0) == 0);
-  CHECK(plans.extra(5) == Approx(14.0 / 300));
-  for (std::size_t i = 1; i < plans.count(); ++i) CHECK(plans.extra(i) > plans.extra(i - 1));
+  CHECK(plans.extra(1) == 0);
+  CHECK(plans.extra(6) == Approx(14.0 / 300));
+  for (std::size_t i = 2; i < plans.count(); ++i) CHECK(plans.extra(i) > plans.extra(i - 1));
 }
 
 TEST_CASE("the first plan that fits is found, and a larger limit never gives a later one") {
@@ -62,28 +68,36 @@ TEST_CASE("the first plan that fits is found, and a larger limit never gives a l
 
 TEST_CASE("for twenty budgets of real models bytes fit, and what is made again never grows with the budget") {
   for (const auto& spec : {test::llama_like(), test::gpt2_like(), test::qwen3_like(), test::llama_like(1)}) {
-    CompileRequest request = test::request(spec, test::mesh(1, 2), 3, DType::bfloat16);
-    request.sequence = 256;
+    CompileRequest request = test::request(spec, test::mesh(1, 2), 1, DType::bfloat16);
+    request.sequence = 768;
+    request.options.schedule.tile_rows = 32;
     request.kinds = {ProgramKind::count, ProgramKind::accumulate_only, ProgramKind::update};
-    const ActivationPlans plans(activation_menus(request));
+    ActivationTrials trials(request);
+    const ActivationPlans plans(trials.menus());
     REQUIRE(plans.count() > 8);
+    // What the trials say is what a whole compilation gives.
     std::map<std::size_t, std::int64_t> known;
     const auto bytes_of = [&](std::size_t plan) {
       const auto [found, added] = known.try_emplace(plan);
       if (added) {
+        found->second = trials.arena_bytes(plans.steps(plan), ActivationPlans::tiles(plan));
         request.options.schedule.recompute_steps = plans.steps(plan);
-        found->second = compile_model(request).arena_bytes;
+        request.options.schedule.tile_mlp = ActivationPlans::tiles(plan);
+        CHECK(compile_model(request).arena_bytes == found->second);
       }
       return found->second;
     };
     const std::int64_t most = bytes_of(0), least = bytes_of(plans.count() - 1);
     CHECK(least < most);
     double extra = 1e9;
+    std::int64_t before = 0;
     for (int i = 0; i < 20; ++i) {
       const std::int64_t limit = least + (most - least) * i / 19;
       const auto plan = first_plan_within(limit, plans.count(), bytes_of);
       REQUIRE(plan);
       CHECK(bytes_of(*plan) <= limit);
+      CHECK(bytes_of(*plan) >= before);  // more memory is for more that is kept
+      before = bytes_of(*plan);
       CHECK(plans.extra(*plan) <= extra);
       extra = plans.extra(*plan);
     }

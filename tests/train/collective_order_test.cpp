@@ -59,7 +59,7 @@ TEST_CASE("every rank of every strategy and stage issues the same collectives in
     for (const auto& program : model.programs)
       for (const TrafficRow& row : predicted_traffic("", *program, 0))
         collectives += static_cast<std::size_t>(row.calls);
-    CHECK(first.size() == collectives + model.programs.size());
+    CHECK(first.size() == collectives + 2 * model.programs.size());
     for (int rank = 1; rank < cell.world(); ++rank) CHECK(collective_order(model.all(), rank) == first);
   }
 }
@@ -85,6 +85,17 @@ TEST_CASE("a rank that was compiled otherwise is refused, with the first collect
   other.micro_batches = 2;
   CHECK_THAT(refusal(cell, other), Catch::Contains("here:   accumulate_first on the mesh") &&
                                        Catch::Contains("rank 0: accumulate_only on the mesh"));
+}
+
+TEST_CASE("a rank with another count of tiles is refused", "[threads]") {
+  Cell cell{.spec = small_llama(), .sequence_ranks = 2, .zero_stage = 1, .rows = 1, .sequence = 32};
+  cell.activations = ActivationMode::recompute;
+  cell.tile_rows = 4;
+  Cell other = cell;
+  other.tile_rows = 8;
+  CHECK(refusal(cell, cell) == "");
+  CHECK_THAT(refusal(cell, other), Catch::Contains("here:   accumulate_only: ") &&
+                                       Catch::Contains(" instructions in all") && Catch::Contains("same build"));
 }
 
 TEST_CASE("two collectives in another order on one rank are refused", "[threads]") {

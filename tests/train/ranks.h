@@ -26,6 +26,7 @@ struct Cell {
   std::map<std::string, std::string> window_axes = {};  // see CompileOptions
   ActivationMode activations = ActivationMode::automatic;
   std::vector<int> recompute_steps = {};
+  std::int64_t tile_rows = row_block;                        // of MLPs, under ActivationMode::recompute
   std::unique_ptr<Target> (*device)(int threads) = nullptr;  // what the ranks compute on; null: the CPU
 
   std::unique_ptr<Target> target() const {
@@ -76,6 +77,7 @@ inline CompileRequest request_for(const Cell& cell) {
   request.options.schedule.keep_gathered = cell.gathered;
   request.options.schedule.activations = cell.activations;
   request.options.schedule.recompute_steps = cell.recompute_steps;
+  request.options.schedule.tile_rows = cell.tile_rows;
   request.batch = cell.rows;
   request.sequence = cell.padded();
   request.options.placement.token_order = cell.order;

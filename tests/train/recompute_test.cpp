@@ -33,8 +33,19 @@ void check_same_bits(Cell cell) {
     cell.activations = mode;
     check(cell);
   }
+  cell.activations = ActivationMode::automatic;
   cell.recompute_steps = {2, 0, 5};  // each layer another
   check(cell);
+  cell.recompute_steps = {99, 99, 99};  // attention too
+  check(cell);
+}
+
+bool has_tiles(const Cell& cell) {
+  const CompiledModel model = compile_model(request_for(cell));
+  for (const Program* program : model.all())
+    for (const Op& op : program->graph.ops)
+      if (op.is("put_rows")) return true;
+  return false;
 }
 
 }  // namespace
@@ -83,6 +94,77 @@ TEST_CASE("what is made again changes no bit of a step", "[threads]") {
         .gathered = KeepGathered::step},
         Cell{.spec = unlike, .sequence_ranks = 4, .zero_stage = 1, .dtype = wide, .threads = 2}})
     check_same_bits(cell);
+}
+
+TEST_CASE("tiles of an MLP change no bit of a step", "[threads]") {
+  TransformerSpec spec = small_llama();
+  spec.layers[0].layer.attention.window = 33;  // long sequences, little attention
+  spec.max_positions = 32768;
+  using enum Masking;
+  for (const Cell& cell :
+       {Cell{.spec = spec, .zero_stage = 0, .rows = 1, .sequence = 2 * row_block + 100, .dtype = DType::bfloat16},
+        Cell{
+            .spec = spec, .zero_stage = 1, .rows = 1, .sequence = 3 * row_block, .dtype = DType::float64, .threads = 2},
+        Cell{.spec = spec,
+        .sequence_ranks = 2,
+        .zero_stage = 3,
+        .micro_batches = 2,
+        .rows = 1,
+        .sequence = 4 * row_block + 2000,
+        .masking = packed,
+        .dtype = DType::bfloat16},
+        Cell{.spec = spec,
+        .data = 2,
+        .zero_stage = 2,
+        .micro_batches = 3,
+        .rows = 2,
+        .sequence = 2 * row_block + 1,
+        .masking = uneven,
+        .dtype = DType::float32}}) {
+    Cell tiled = cell;
+    tiled.activations = ActivationMode::recompute;
+    CHECK(has_tiles(tiled));
+    check_same_bits(cell);
+  }
+}
+
+TEST_CASE("tiles of any number of rows are the specification's step", "[threads]") {
+  TransformerSpec unlike = small_llama();
+  LayerSpec both = small_layer(8, 2, 8, 16), parallel = small_layer(4, 1, 8, 24);
+  both.norm_placement = NormPlacement::both;
+  both.residual_multiplier = 0.5;
+  parallel.branches = Branches::parallel_shared_norm;
+  unlike.layers = {{1, both}, {1, parallel}};
+  using enum Masking;
+  for (Cell cell : {Cell{.spec = small_llama(), .zero_stage = 0, .rows = 1},
+                    Cell{.spec = small_llama(),
+                    .data = 2,
+                    .sequence_ranks = 2,
+                    .zero_stage = 3,
+                    .micro_batches = 3,
+                    .rows = 2,
+                    .sequence = 21,
+                    .masking = packed},
+                    Cell{.spec = small_qwen3(),
+                    .sequence_ranks = 2,
+                    .zero_stage = 1,
+                    .micro_batches = 2,
+                    .rows = 1,
+                    .sequence = 48,
+                    .masking = uneven,
+                    .ring = 2,
+                    .order = TokenOrder::zigzag},
+                    Cell{.spec = unlike, .zero_stage = 2, .rows = 1, .sequence = 24, .gather = 2},
+                    Cell{.spec = small_gpt2(), .zero_stage = 0, .rows = 1}}) {
+    cell.activations = ActivationMode::recompute;
+    cell.tile_rows = 3;
+    std::string problem;
+    INFO(cell.text());
+    CHECK(has_tiles(cell));
+    const Outcome tiled = run_ranks(cell, problem);
+    CHECK(problem == "");
+    CHECK(difference(tiled, run_reference(cell), 1e-10) == "");
+  }
 }
 
 TEST_CASE("a budget is kept to the byte, and refused with the least that would do") {

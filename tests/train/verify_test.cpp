@@ -21,12 +21,13 @@ namespace {
 
 VerificationReport verify_on(int ranks, const Experiment& experiment, const std::string& fault = "",
                              VerificationOptions options = {}, const std::vector<MeshAxis>& axes = {},
-                             TokenOrder order = TokenOrder::contiguous) {
+                             TokenOrder order = TokenOrder::contiguous, std::int64_t tile_rows = row_block) {
   VerificationReport report;
   options.fault = fault;
   run_threads(ranks, [&](Communicator& world) {
     RunSetup setup = prepare_run(experiment, world.size(), Hosts::one(world.size()));
     setup.request.options.placement.token_order = order;
+    setup.request.options.schedule.tile_rows = tile_rows;
     if (!axes.empty()) setup.request.mesh = Mesh(axes);
     VerificationReport mine = verify_run(world, setup, options);
     if (world.rank() == 0) report = std::move(mine);
@@ -288,6 +289,7 @@ TEST_CASE("every planted fault is refused, and --locate names its place", "[thre
       {"expand_ring", {"parallelism.data=2", "parallelism.sequence={ring: 2}"}},
       {"expand_window", {"parallelism.data=2", "parallelism.sequence={ring: 2}"}},
       {"recompute", {"activation_memory.mode=recompute"}},
+      {"tile_mlp", {"activation_memory.mode=recompute", "training.micro_batch_size=1"}},
       {"keep_gathered",
        {"parallelism.zero_stage=3", "parallelism.keep_gathered=step", "training.global_batch_size=12"}},
       {"groups_apart", {"parallelism.zero_stage=2", "parallelism.shard_group=2"}},
@@ -302,14 +304,17 @@ TEST_CASE("every planted fault is refused, and --locate names its place", "[thre
     const auto more = keys.find(name);
     const std::vector<std::string> own = more == keys.end() ? two_by_two : with(two_by_two, more->second);
     const Experiment experiment = (name == "expand_window" ? window : small).load(own);
-    const VerificationReport report = verify_on(4, experiment, name, {.locate = true});
+    const auto verified = [&](const std::string& planted, const VerificationOptions& options) {
+      return verify_on(4, experiment, planted, options, {}, TokenOrder::contiguous, name == "tile_mlp" ? 2 : row_block);
+    };
+    const VerificationReport report = verified(name, {.locate = true});
     INFO(report.text());
     CHECK(report.differs);
     const auto known = expected.find(name);
     const std::string place = known == expected.end() ? "pass " + name + " " : known->second;
     REQUIRE(report.location.size() == 1);
     CHECK(report.location[0].find(place) != std::string::npos);
-    CHECK_FALSE(verify_on(4, experiment).differs);
+    CHECK_FALSE(verified("", {}).differs);
   }
 }
 

@@ -1,4 +1,4 @@
-// take_rows, join_rows, add_rows. A rank holds one block; on one device a tensor holds them all.
+// take_rows, join_rows, add_rows, put_rows. A rank holds one block; on one device a tensor holds them all.
 #include "kernels/cpu/block_rows.h"
 
 #include "kernels/cpu/copy_blocks.h"
@@ -65,6 +65,19 @@ bool make_join(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   return true;
 }
 
+bool make_put(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
+  const auto &x = problem.results[0], &part = problem.operands[1];
+  const std::int64_t blocks = blocks_of(problem), from = problem.op.attributes.integer("from");
+  const Place place{x.shape[0], part.shape[1], x.shape[1], row_bytes(x)};
+  kernel.run = [=](const CpuCall& call) {
+    const std::int64_t held = place.rows_in_target / blocks, put = place.rows_in_source / blocks;
+    for (std::int64_t i = 0; i < blocks; ++i)
+      copy_rows(call.context.pool(), place, call.operands[1], i * put, call.results[0], i * held + from, put);
+  };
+  bind::copy_first(kernel, {{0, 0, x.bytes()}});
+  return true;
+}
+
 bool make_add(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   const auto &x = problem.results[0], &part = problem.operands[1];
   const std::int64_t blocks = blocks_of(problem);
@@ -87,6 +100,7 @@ bool make_add(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
 const CpuKernels take("take_rows", bind::only(make_take));
 const CpuKernels join("join_rows", bind::only(make_join));
 const CpuKernels add("add_rows", bind::only(make_add));
+const CpuKernels put("put_rows", bind::only(make_put));
 
 }  // namespace
 }  // namespace longhaul

@@ -1,4 +1,4 @@
-// einsum and einsum_add: as one matrix product where the letters allow it, else plain loops.
+// einsum, einsum_add and einsum_accumulate: as one matrix product where the letters allow it, else plain loops.
 #include <memory>
 
 #include "kernels/cpu/einsum.h"
@@ -103,6 +103,7 @@ bool make_reference(const CpuProblem& problem, CpuKernel& kernel, std::string& r
 
 const CpuKernels einsum("einsum", {{"matmul", make_matmul}, {"reference", make_reference}});
 const CpuKernels einsum_add("einsum_add", {{"matmul", make_matmul}, {"reference", make_reference}});
+const CpuKernels einsum_accumulate("einsum_accumulate", {{"matmul", make_matmul}, {"reference", make_reference}});
 
 }  // namespace
 }  // namespace longhaul

@@ -42,6 +42,7 @@ bool make_matmul(const DeviceProblem& problem, DeviceKernel& kernel, std::string
 
 const DeviceKernels einsum("einsum", {{"library", make_matmul}});
 const DeviceKernels einsum_add("einsum_add", {{"library", make_matmul}});
+const DeviceKernels einsum_accumulate("einsum_accumulate", {{"library", make_matmul}});
 
 }  // namespace
 }  // namespace longhaul

@@ -1,4 +1,4 @@
-// expand_heads, reduce_heads, take_rows, join_rows, add_rows. A rank holds one block of what the rows are of.
+// expand_heads, reduce_heads, take_rows, join_rows, add_rows, put_rows. A rank holds one block of what the rows are of.
 #include <algorithm>
 
 #include "runtime/device/bind.h"
@@ -69,6 +69,18 @@ bool make_join(const DeviceProblem& problem, DeviceKernel& kernel, std::string&)
   return true;
 }
 
+bool make_put(const DeviceProblem& problem, DeviceKernel& kernel, std::string&) {
+  const auto &x = problem.results[0], &part = problem.operands[1];
+  const cuda::CopyEntry rows = rows_entry(part, 0, x, problem.op.attributes.integer("from"), part.shape[1]);
+  kernel.run = [rows](const DeviceCall& call) {
+    cuda::CopyEntry one = rows;
+    placed(one, call.operands[1], call.results[0]);
+    call.context.succeed(call.context.api().copy_table(&one, 1, call.context.stream()));
+  };
+  bind::copy_first(kernel, {{0, 0, x.bytes()}});
+  return true;
+}
+
 bool make_add(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
   const auto &x = problem.results[0], &part = problem.operands[1];
   if (!bind::narrow(refusal, {&x, &part})) return false;
@@ -90,6 +102,7 @@ const DeviceKernels reduce("reduce_heads", bind::generic(make_heads<false>));
 const DeviceKernels take("take_rows", bind::generic(make_take));
 const DeviceKernels join("join_rows", bind::generic(make_join));
 const DeviceKernels add("add_rows", bind::generic(make_add));
+const DeviceKernels put("put_rows", bind::generic(make_put));
 
 }  // namespace
 }  // namespace longhaul
