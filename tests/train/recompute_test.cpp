@@ -2,6 +2,7 @@
 // arena is as planned, and a budget is kept to the byte or refused with the least that would do.
 #include <catch2/catch.hpp>
 
+#include "base/environment.h"
 #include "plan/activations.h"
 #include "ranks.h"
 #include "run/setup.h"
@@ -219,6 +220,36 @@ TEST_CASE("a budget is kept to the byte, and refused with the least that would d
   CHECK_THROWS_WITH(prepared({memory(least / 2)}), Catch::Contains("device.memory leaves a rank"));
   CHECK_THROWS_WITH(prepared({"activation_memory.budget=0.5"}), Catch::Contains("device.memory is auto"));
   CHECK_THROWS_WITH(prepared({"activation_memory.mode=keep", budget(most)}), Catch::Contains("only mode auto"));
+}
+
+TEST_CASE("long sequences fit the bytes that docs/long-context.md states") {
+  const std::string folder = environment("LONGHAUL_SOURCE") + "/benchmarks/";
+  const auto activations = [&](std::vector<std::string> keys, int ranks, std::int64_t tokens) {
+    keys.push_back("training.dtype=bfloat16");
+    keys.push_back(fmt::format("training.seq_len={}", tokens));
+    const RunSetup setup = prepare_run(load_experiment(folder + "strategies.yaml", keys), ranks, Hosts::one(ranks));
+    const CompiledModel model = compile_model(setup.request);
+    return model.arena_bytes - model.named.bytes;
+  };
+  const auto a_token = [&](const std::string& plan) {
+    constexpr std::int64_t few = 8 * row_block, many = 16 * row_block;
+    const auto of = [&](std::int64_t tokens) {
+      return activations({plan == "budget" ? fmt::format("activation_memory.budget={}", 12400 * tokens)
+                                           : "activation_memory.mode=" + plan},
+                         1, tokens);
+    };
+    return static_cast<double>(of(many) - of(few)) / (many - few);
+  };
+  CHECK(a_token("keep") > 60000);
+  CHECK(a_token("recompute") < 13000);
+  CHECK(a_token("budget") < 12000);
+  const auto on_two = [&](double gib, std::int64_t tokens) {
+    return activations({"model.config=" + folder + "long_model.json", "parallelism.sequence=2",
+                        fmt::format("activation_memory.budget={:.0f}", gib * (1 << 30))},
+                       2, tokens);
+  };
+  CHECK(static_cast<double>(on_two(0.45, 131072)) <= 0.45 * (1 << 30));
+  CHECK(static_cast<double>(on_two(3.6, 1048576)) <= 3.6 * (1 << 30));
 }
 
 }  // namespace longhaul
