@@ -1,4 +1,5 @@
-// How many rows products over rows add up at a time: tiles of rows that begin at multiples of it change no bit of a sum.
+// How many rows products over rows add up at a time: tiles of rows that begin at multiples of it change no bit of a
+// sum.
 #pragma once
 #include <cstdint>
 

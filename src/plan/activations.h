@@ -11,11 +11,11 @@
 
 namespace longhaul {
 
-/// All plans worth a look, in the order of the memory that they need: plan 0 keeps everything; plan 1 does too, but MLPs
-/// work through their rows in tiles where they can (passes/tile_mlp.cpp), as in all further ones; each of those takes one
-/// step more of some layer's menu, the last makes all again that can be. The next step is the one that costs least
-/// a byte; among equal ones that of the earliest layer, for the backward pass comes to it last, when least is kept and
-/// most room is left for what is made again.
+/// All plans worth a look, in the order of the memory that they need: plan 0 keeps everything; plan 1 does too, but
+/// MLPs work through their rows in tiles where they can (passes/tile_mlp.cpp), as in all further ones; each of those
+/// takes one step more of some layer's menu, the last makes all again that can be. The next step is the one that costs
+/// least a byte; among equal ones that of the earliest layer, for the backward pass comes to it last, when least is
+/// kept and most room is left for what is made again.
 class ActivationPlans {
  public:
   explicit ActivationPlans(const std::vector<RecomputeMenu>& menus);
