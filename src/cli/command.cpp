@@ -13,6 +13,7 @@ const std::vector<Command>& commands() {
       {"verify", "hold the ranks' programs against the specification on one rank: loss and every gradient", add_verify},
       {"inspect", "what a model file became: spec, parameters, FLOPs per token, bytes of state", add_inspect},
       {"export", "a run's checkpoint as a model folder that Hugging Face transformers loads", add_export},
+      {"eval", "losses of a model by validation set, source and context", add_eval},
       {"generate", "let a model go on with a text", add_generate},
       {"report", "curves, decisions and warnings of runs as one page", add_report},
       {"compile", "compile an experiment without running it: decisions, memory, traffic", add_compile},

@@ -38,6 +38,7 @@ std::function<int()> add_bench_kernels(CLI::App& bench);  // a subcommand of ben
 std::function<int()> add_verify(CLI::App& app);
 std::function<int()> add_inspect(CLI::App& app);
 std::function<int()> add_export(CLI::App& app);
+std::function<int()> add_eval(CLI::App& app);
 std::function<int()> add_generate(CLI::App& app);
 std::function<int()> add_report(CLI::App& app);
 std::function<int()> add_compile(CLI::App& app);

@@ -215,11 +215,11 @@ void check_files(Communicator& world, const RunSetup& setup) {
   check_facts(world, facts);
 }
 
-RunSetup prepare_agreed_run(Communicator& world, const Experiment& experiment) {
+RunSetup prepare_agreed_run(Communicator& world, const Experiment& experiment, Purpose purpose) {
   check_facts(world, given_facts(experiment));
   const Hosts hosts = find_hosts(world);
   RunSetup setup;
-  phase(world, [&] { setup = prepare_run(experiment, world.size(), hosts); });
+  phase(world, [&] { setup = prepare_run(experiment, world.size(), hosts, purpose); });
   const Facts machine = machine_facts(setup);
   if (experiment.distributed.different_cpus)
     log_machines(world, machine);

@@ -47,6 +47,6 @@ void check_files(Communicator& world, const RunSetup& setup);
 
 /// prepare_run on all ranks, after check_facts of what they were given and followed by that of what became of it.
 /// Different machines are refused, or logged where distributed.different_cpus allows them. Collective.
-RunSetup prepare_agreed_run(Communicator& world, const Experiment& experiment);
+RunSetup prepare_agreed_run(Communicator& world, const Experiment& experiment, Purpose purpose = Purpose::train);
 
 }  // namespace longhaul

@@ -201,15 +201,17 @@ std::vector<AttentionLayer> attention_layers(const TransformerSpec& spec) {
   return layers;
 }
 
-RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts) {
-  return prepare_run(experiment, load_model(experiment.model.config), world, hosts);
+RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts, Purpose purpose) {
+  return prepare_run(experiment, load_model(experiment.model.config), world, hosts, purpose);
 }
 
-RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int world, const Hosts& hosts) {
+RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int world, const Hosts& hosts,
+                     Purpose purpose) {
   RunSetup setup;
   setup.experiment = experiment;
   setup.target = make_target(experiment, hosts.ranks_here);
   setup.hosts = hosts;
+  setup.tokens_folder = experiment.job.folder / "tokens";
   setup.model = model;
   const TransformerSpec& spec = setup.model.spec;
   setup.decisions = setup.model.notes;
@@ -223,7 +225,8 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
   setup.sequence = experiment.training.seq_len;
   request.sequence = padded_sequence(setup.parallel, setup.sequence);
   refuse_impossible_sizes(spec, static_cast<double>(request.batch), static_cast<double>(request.sequence));
-  request.kinds = step_kinds(setup.parallel.accumulation_steps, validates(experiment));
+  request.kinds = purpose == Purpose::evaluate ? std::vector{ProgramKind::evaluate}
+                                               : step_kinds(setup.parallel.accumulation_steps, validates(experiment));
   request.scratch = [target = setup.target](const Graph& graph, const Op& op) {
     return target->scratch_bytes(graph, op);
   };
@@ -258,7 +261,7 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
         fmt::format("sequences of {} tokens are padded to {} with ignored tokens, so that they divide over {} ranks",
                     setup.sequence, request.sequence, setup.parallel.sequence()));
   resolve_memory(setup, hosts);
-  resolve_activations(setup);
+  if (purpose == Purpose::train) resolve_activations(setup);
   if (setup.target->options().reference_only)
     setup.decisions.push_back("LONGHAUL_KERNELS=reference: every op runs the plain-loop reference kernel");
   return setup;

@@ -2,6 +2,8 @@
 // numbers: by src/plan for the keys of parallelism, and here where it takes the host or a compiled run. Two come later:
 // matrix libraries (libraries.h) and the end-of-document token (data/dataset.h).
 #pragma once
+#include <cstdint>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
@@ -30,6 +32,10 @@ struct Hosts {
   static Hosts target(int ranks_here);
 };
 
+/// What a run is prepared for: training compiles the programs of a step, evaluation only that of a batch's loss, and so
+/// needs no memory for gradients and moments.
+enum class Purpose : std::uint8_t { train, evaluate };
+
 struct RunSetup {
   Experiment experiment;
   LoadedModel model;
@@ -38,7 +44,8 @@ struct RunSetup {
   std::shared_ptr<Target> target;  ///< of this rank
   CompileRequest request;
   std::int64_t sequence = 1;  ///< as the experiment says; request.sequence is padded so that it divides over its ranks
-  /// Tokens that were made of the text of files, by the key that names those (run/text_tokens.h).
+  std::filesystem::path tokens_folder;  ///< where text becomes token files (run/text_tokens.h)
+  /// Tokens that were made of the text of files, by the key that names those.
   std::map<std::string, std::filesystem::path> token_files;
   std::vector<std::string> decisions;  ///< what `auto` became, padding, and whatever else a user should know: log them
 };
@@ -53,8 +60,9 @@ std::vector<AttentionLayer> attention_layers(const TransformerSpec& spec);
 /// Throws Error for what cannot be done: a device or key value without an implementation, heads that do not divide, a
 /// sequence longer than a learned position table, a budget for activations that nothing fits. Compiles the run once
 /// when keep_gathered auto depends on its memory, and several times when activation_memory does.
-RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts);
+RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts, Purpose purpose = Purpose::train);
 /// The same of a model that has been read.
-RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int world, const Hosts& hosts);
+RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int world, const Hosts& hosts,
+                     Purpose purpose = Purpose::train);
 
 }  // namespace longhaul

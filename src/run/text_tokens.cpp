@@ -43,7 +43,7 @@ class Maker {
       : setup_(setup),
         tokenizer_(load_tokenizer(file)),
         chat_(chat_format(setup.experiment, tokenizer_->file())),
-        folder_(setup.experiment.job.folder / "tokens"),
+        folder_(setup.tokens_folder),
         alive_(std::move(alive)) {
     make_folders(folder_.string());
     lock_.emplace(folder_.string());
@@ -156,7 +156,7 @@ std::optional<fs::path> text_tokenizer(const RunSetup& setup) {
 }
 
 void tokenize_texts(Communicator& world, RunSetup& setup) {
-  if (training_groups(setup.experiment).empty()) return;
+  if (data_groups(setup.experiment).empty()) return;
   std::optional<fs::path> file;
   phase(world, [&] { file = text_tokenizer(setup); });
   if (!file) return;

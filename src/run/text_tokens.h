@@ -3,6 +3,8 @@
 //   <job.folder>/tokens/<key>.ds, .ds.index, .ds.loss, .ds.metadata   the tokens, as data.format datatrove
 //   <job.folder>/tokens/<key>.json                                    what made them, and how many there are
 //
+// (`longhaul eval` has another folder: RunSetup::tokens_folder.)
+//
 // The key is a hash of everything that decides them: the tokenizer, how chats are written and what of them is learned,
 // the end token, and every file's size and sampled contents (sampled_hash). What is there already is used again, by a
 // resumed run as by another experiment in the folder.

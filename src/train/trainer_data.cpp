@@ -27,32 +27,8 @@ void TrainerData::report() const {
 
 std::vector<ValidationResult> TrainerData::validate(Session& session) {
   std::vector<ValidationResult> results;
-  for (const DataSource& set : validation_) results.push_back(validate(session, set));
+  for (const DataSource& set : validation_) results.push_back(evaluate_source(session, setup_, set));
   return results;
-}
-
-ValidationResult TrainerData::validate(Session& session, const DataSource& set) const {
-  const std::int64_t available = set.sampler->samples(), rows = session.rows(), batch = rows * session.data_ranks(),
-                     steps = setup_.experiment.validation.steps;
-  const std::int64_t wanted = std::min(available, steps > 0 ? steps * setup_.parallel.global_batch_size : available);
-  double loss = 0, valid = 0;
-  PositionLosses positions(setup_.sequence);
-  std::vector<std::int64_t> samples(static_cast<std::size_t>(rows));
-  for (std::int64_t begin = 0; begin < wanted; begin += batch) {
-    for (std::int64_t r = 0; r < rows; ++r)
-      samples[static_cast<std::size_t>(r)] = std::min(begin + session.data_rank() * rows + r, wanted - 1);
-    fill_rows(*set.loader, session, samples);
-    for (std::int64_t r = 0; r < rows; ++r)  // rows past the end repeat the last sample, and do not count
-      if (begin + session.data_rank() * rows + r >= wanted)
-        std::fill_n(session.micro_batch().labels.begin() + r * session.slots(), session.slots(), ignored_label);
-    const auto [sum, count] = session.evaluate();
-    loss += sum;
-    valid += count;
-    positions.add(session);
-  }
-  ValidationResult result{set.group.name, std::nullopt, positions.of_all(world_)};
-  if (valid > 0) result.loss = loss / valid;
-  return result;
 }
 
 void TrainerData::go_on_from(std::vector<SourceCursor>& cursors) {

@@ -1,21 +1,14 @@
 // What a run reads: its training and validation data, and the place in them that it goes on from.
 #pragma once
-#include <optional>
+#include <vector>
 
 #include "comm/communicator.h"
-#include "run/position_losses.h"
+#include "run/evaluation.h"
 #include "run/session.h"
 #include "run/setup.h"
 #include "run/source.h"
 
 namespace longhaul {
-
-/// What a validation set gave.
-struct ValidationResult {
-  std::string name;                       ///< "": data.validation_files
-  std::optional<double> loss;             ///< mean over its labels; none: it has none
-  std::vector<PositionLoss> by_position;  ///< the same, by how much context they had
-};
 
 class TrainerData {
  public:
@@ -43,7 +36,6 @@ class TrainerData {
  private:
   Communicator& world_;
   const RunSetup& setup_;
-  ValidationResult validate(Session& session, const DataSource& set) const;
   void go_on(DataSource& source, DataCursor& cursor) const;
 
   DataSource training_;
