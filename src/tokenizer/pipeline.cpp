@@ -18,12 +18,13 @@ class PipelineEncoder : public Encoder {
  private:
   // Text between added tokens. `at_start`: it begins where the whole text does.
   void stretch(std::string_view text, bool at_start, bool special, std::vector<std::int32_t>& ids);
-  void pieces(std::string_view text, bool at_start, std::vector<std::int32_t>& ids);
+  // `first_bytes`: of `text`, what the text's first character became (Pieces::reset).
+  void pieces(std::string_view text, std::size_t first_bytes, std::vector<std::int32_t>& ids);
 
   const Pipeline& pipeline_;
   std::unique_ptr<PieceEncoder> model_;
   Pieces pieces_;
-  std::string escaped_text_, normalized_;
+  std::string escaped_text_, normalized_, first_;
   bool escaped_ = false;
   std::vector<AddedTokens::Part> outer_, inner_;
 };
@@ -106,19 +107,27 @@ void PipelineEncoder::encode(std::string_view text, const EncodeOptions& options
 
 void PipelineEncoder::stretch(std::string_view text, bool at_start, bool special, std::vector<std::int32_t>& ids) {
   const auto& normalizer = pipeline_.parts_.normalizer;
-  if (normalizer && normalizer->normalize(text, normalized_)) text = normalized_;
+  std::size_t first_bytes = at_start ? 1 : 0;
+  const std::string_view given = text;
+  if (normalizer && normalizer->normalize(text, normalized_)) {
+    text = normalized_;
+    if (at_start && !given.empty()) {
+      const auto length = static_cast<std::size_t>(utf8_length(static_cast<unsigned char>(given[0])));
+      if (normalizer->normalize(given.substr(0, length), first_)) first_bytes = std::max<std::size_t>(1, first_.size());
+    }
+  }
   inner_.clear();
   pipeline_.in_normalized_.split(text, special, inner_);
   for (const auto& part : inner_) {
     if (part.id >= 0)
       ids.push_back(part.id);
     else
-      pieces(part.text, at_start && part.text.data() == text.data(), ids);
+      pieces(part.text, part.text.data() == text.data() ? first_bytes : 0, ids);
   }
 }
 
-void PipelineEncoder::pieces(std::string_view text, bool at_start, std::vector<std::int32_t>& ids) {
-  pieces_.reset(text, at_start);
+void PipelineEncoder::pieces(std::string_view text, std::size_t first_bytes, std::vector<std::int32_t>& ids) {
+  pieces_.reset(text, first_bytes);
   pieces_.escaped = escaped_;
   if (pipeline_.parts_.pre_tokenizer) pipeline_.parts_.pre_tokenizer->split(pieces_);
   for (const auto& piece : pieces_.parts) model_->encode(piece, pieces_.escaped, ids);

@@ -11,10 +11,12 @@
 
 namespace longhaul {
 
-void Pieces::reset(std::string_view text, bool start) {
+void Pieces::reset(std::string_view text, std::size_t first_bytes) {
   parts.clear();
   if (!text.empty()) parts.push_back(text);
-  at_start = start;
+  text_ = text;
+  first_bytes_ = std::min(first_bytes, text.size());
+  at_start = first_bytes > 0;
   block_ = used_ = 0;
 }
 
@@ -51,7 +53,7 @@ void replace_pieces(Pieces& pieces, Each&& each) {
   const auto add = [&](std::string_view piece) {
     if (!piece.empty()) pieces.spare.push_back(piece);
   };
-  for (std::size_t i = 0; i < pieces.parts.size(); ++i) each(pieces.parts[i], i == 0 && pieces.at_start, add);
+  for (std::size_t i = 0; i < pieces.parts.size(); ++i) each(pieces.parts[i], pieces.first(pieces.parts[i], i), add);
   std::swap(pieces.parts, pieces.spare);
 }
 

@@ -12,17 +12,25 @@ namespace longhaul {
 /// again.
 class Pieces {
  public:
-  /// Begins anew with one piece; `at_start`: it begins where the whole text does. `text` must outlive the use.
-  void reset(std::string_view text, bool at_start);
+  /// Begins anew with one piece; `first_bytes`: so much of it is what the normalizer made of the whole text's first
+  /// character, 0 when it does not begin where the text does. `text` must outlive the use.
+  void reset(std::string_view text, std::size_t first_bytes);
+  /// Whether a piece, the i-th, begins where the whole text does: as offsets into the text before normalizers have it,
+  /// so that several may, when the first character became several.
+  bool first(std::string_view piece, std::size_t i) const {
+    return (i == 0 && at_start) || (piece.data() >= text_.data() && piece.data() < text_.data() + first_bytes_);
+  }
 
   std::vector<std::string_view> parts;
-  bool at_start = false;  // the first piece begins where the whole text does
+  bool at_start = false;  // the first piece does, wherever its bytes lie
   bool escaped = false;   // the text holds escaped bytes (unicode.h)
   /// Room of `size` bytes that lasts until the next reset.
   char* room(std::size_t size);
   std::vector<std::string_view> spare;  // of a stage that makes more pieces
 
  private:
+  std::string_view text_;
+  std::size_t first_bytes_ = 0;
   std::vector<std::unique_ptr<char[]>> blocks_;
   std::size_t block_ = 0, used_ = 0;
   std::vector<std::size_t> sizes_;

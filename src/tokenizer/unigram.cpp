@@ -1,6 +1,7 @@
 // Unigram: of all ways to cut a piece into tokens, the one whose scores sum to most.
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 #include "tokenizer/bpe.h"
 #include "tokenizer/json_fields.h"
@@ -15,6 +16,7 @@ using namespace json_fields;
 
 struct Unigram {
   Trie trie;
+  std::optional<Trie> escaped;  // for text with escaped bytes (unicode.h), where it must be another
   std::vector<double> scores;
   double unknown_score = 0;
   std::int32_t unknown = -1;
@@ -39,7 +41,7 @@ class UnigramEncoder : public PieceEncoder {
       }
     }
     const std::size_t before = ids.size();
-    best_path(piece);
+    best_path(piece, escaped && model_.escaped ? *model_.escaped : model_.trie);
     for (std::size_t i = path_.size(); i-- > 0;) {
       if (path_[i].id != model_.unknown) {
         ids.push_back(path_[i].id);
@@ -67,7 +69,7 @@ class UnigramEncoder : public PieceEncoder {
   };
 
   // Fills path_, last token first.
-  void best_path(std::string_view piece) {
+  void best_path(std::string_view piece, const Trie& trie) {
     nodes_.assign(piece.size() + 1, {});
     const auto reach = [&](std::size_t begin, std::size_t end, double score, std::int32_t id) {
       Node& node = nodes_[end];
@@ -77,7 +79,7 @@ class UnigramEncoder : public PieceEncoder {
       const double so_far = nodes_[begin].score;
       const auto character = static_cast<std::size_t>(utf8_length(static_cast<unsigned char>(piece[begin])));
       bool single = false;
-      model_.trie.prefixes(piece.substr(begin), [&](std::size_t length, std::int32_t id) {
+      trie.prefixes(piece.substr(begin), [&](std::size_t length, std::int32_t id) {
         reach(begin, begin + length, model_.scores[static_cast<std::size_t>(id)] + so_far, id);
         single = single || length == character;
       });
@@ -94,13 +96,13 @@ class UnigramEncoder : public PieceEncoder {
   }
 
   void unknown(std::string_view part, bool escaped, std::vector<std::int32_t>& ids) {
-    if (const auto found = ids_.find(std::string(part)); found != ids_.end()) return ids.push_back(found->second);
-    if (!model_.byte_fallback) return ids.push_back(model_.unknown);
     std::string bytes;
     if (escaped)
       unescape(part, bytes);
     else
       bytes = part;
+    if (const auto found = ids_.find(bytes); found != ids_.end()) return ids.push_back(found->second);
+    if (!model_.byte_fallback) return ids.push_back(model_.unknown);
     for (char byte : bytes) ids.push_back(model_.fallback[static_cast<unsigned char>(byte)]);
   }
 
@@ -126,9 +128,18 @@ class UnigramModel : public Model {
       model_.scores.push_back(entry[1].get<double>());
       lowest = std::min(lowest, model_.scores.back());
     }
-    for (const auto& [token, id] : ids_)
-      if (!token.empty()) model_.trie.add(token, id);
+    Trie escaped;
+    bool differs = false;
+    for (const auto& [token, id] : ids_) {
+      if (token.empty()) continue;
+      model_.trie.add(token, id);
+      const std::string other = escape_invalid_utf8(token);
+      differs = differs || other != token;
+      escaped.add(other, id);
+    }
     model_.trie.finish();
+    escaped.finish();
+    if (differs) model_.escaped = std::move(escaped);
     model_.unknown_score = lowest - 10;
     if (!member(object, "unk_id").is_null()) {
       const std::int64_t id = number(object, "unk_id", where);

@@ -1,5 +1,10 @@
 """Small tokenizers in the styles of published ones: the same normalizer, pre-tokenizer, decoder, post-processor and flags as
-their tokenizer.json files, trained on a little text. Used by make_tokenizers.py and compare.py."""
+their tokenizer.json files, trained on a little text; sentencepiece models and tiktoken ranks likewise. Used by
+make_tokenizers.py and compare.py."""
+import io
+import os
+
+import sentencepiece
 from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers)
 
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -261,3 +266,126 @@ STYLES = {f.__name__: f for f in (gpt2, llama3, qwen2, mistral_nemo, smollm, gra
                                   bloom, llama2, mistral, gemma, phi3, unigram_bytes)}
 MAPPED_STYLES = {"t5": t5, "albert": albert}  # with a character map of sentencepiece
 BYTE_LEVEL = "gpt2 llama3 mistral_nemo smollm granite olmo2 phi4 o200k deepseek bloom".split()  # no normalizer but that
+BYTE_FALLBACK = "llama2 mistral gemma phi3 unigram_bytes".split()
+
+
+def byte_alphabet():
+    printable = [b for b in range(256) if 33 <= b <= 126 or 161 <= b <= 172 or 174 <= b <= 255]
+    others = [b for b in range(256) if b not in printable]
+    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
+
+
+STAND_IN = "\uf8ff"  # private use: neither letter nor digit nor space
+
+
+def with_stand_ins(data):
+    """Text in which each byte that belongs to no character is a stand-in; and those bytes."""
+    text, lost = "", []
+    for part in data.decode("utf-8", "surrogateescape"):
+        if 0xDC80 <= ord(part) < 0xDD00:
+            text, lost = text + STAND_IN, lost + [ord(part) - 0xDC00]
+        else:
+            text += part
+    return text, lost
+
+
+def encode_broken(tokenizer, name, data):
+    """What a tokenizer that keeps bytes gives for them: split as if each broken byte were a private character, then the
+    model on the bytes themselves; with byte fallback, the three bytes of that character become the one it stands for."""
+    text, lost = with_stand_ins(data)
+    assert STAND_IN not in data.decode("utf-8", "ignore")
+    if name in BYTE_FALLBACK:
+        byte = [tokenizer.token_to_id(f"<0x{value:02X}>") for value in range(256)]
+        marker = [byte[value] for value in STAND_IN.encode()]
+        ids, lost, given = [], iter(lost), tokenizer.encode(text, add_special_tokens=False).ids
+        at = 0
+        while at < len(given):
+            stands = given[at:at + 3] == marker
+            ids.append(byte[next(lost)] if stands else given[at])
+            at += 3 if stands else 1
+        assert next(lost, None) is None
+        return ids
+    alphabet = byte_alphabet()
+    if tokenizer.normalizer:
+        text = tokenizer.normalizer.normalize_str(text)
+    marker = "".join(alphabet[b] for b in STAND_IN.encode())
+    ids, lost = [], iter(lost)
+    for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text):
+        parts = piece.split(marker)
+        piece = parts[0] + "".join(alphabet[next(lost)] + part for part in parts[1:])
+        ids += [token.id for token in tokenizer.model.tokenize(piece)]
+    return ids
+
+
+def train_sentencepiece(corpus, **options):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(line for text in corpus for line in text.split("\n")),
+                                             model_writer=model, minloglevel=2, num_threads=1, **options)
+    return model.getvalue()
+
+
+def character_map(corpus):
+    """A small character map: full-width forms, ligatures, spaces; sentencepiece compiles it."""
+    rules = {chr(c): chr(c - 0xfee0) for c in range(0xff01, 0xff5f)}
+    rules |= {"\u3000": " ", "\u00a0": " ", "\u2003": " ", "\ufb01": "fi", "\u2167": "VIII", "\u00bd": "1/2", "e\u0301": "\u00e9",
+              "\u2126": "\u03a9", "\u304b\u3099": "\u304c", "\u200b": "", "\t": " ", "\n": " ", "\u2026": "...", "\u212b": "\u00c5"}
+    with open("/tmp/longhaul-rules.tsv", "w") as stream:
+        for source, target in rules.items():
+            stream.write(" ".join(f"{ord(c):X}" for c in source) + "\t" + " ".join(f"{ord(c):X}" for c in target) + "\n")
+    model = train_sentencepiece(corpus, vocab_size=500, normalization_rule_tsv="/tmp/longhaul-rules.tsv", model_type="bpe")
+    os.remove("/tmp/longhaul-rules.tsv")
+    return model_charsmap(model)
+
+
+def model_charsmap(model):
+    """normalizer_spec (field 3), precompiled_charsmap (field 2) of the serialized model."""
+    def fields(data):
+        at = 0
+
+        def varint():
+            nonlocal at
+            value = shift = 0
+            while True:
+                byte = data[at]
+                at += 1
+                value |= (byte & 127) << shift
+                shift += 7
+                if byte < 128:
+                    return value
+        while at < len(data):
+            key = varint()
+            if key & 7 == 2:
+                length = varint()
+                yield key >> 3, data[at:at + length]
+                at += length
+            elif key & 7 == 0:
+                yield key >> 3, varint()
+            elif key & 7 == 5:
+                at += 4
+            else:
+                at += 8
+    specification = next(value for field, value in fields(model) if field == 3)
+    return next(value for field, value in fields(specification) if field == 2)
+
+
+SENTENCEPIECE = {
+    "spm_llama": dict(model_type="bpe", byte_fallback=True, normalization_rule_name="identity", vocab_size=900,
+                      split_digits=True, remove_extra_whitespaces=False, add_dummy_prefix=True,
+                      allow_whitespace_only_pieces=True, character_coverage=0.98, user_defined_symbols=["<think>"]),
+    "spm_unigram": dict(model_type="unigram", normalization_rule_name="identity", vocab_size=500, hard_vocab_limit=False,
+                        character_coverage=0.99),
+}
+
+
+TIKTOKEN = {"tik_cl100k": ("cl100k_base", CL100K), "tik_o200k": ("o200k_base", O200K),
+            "tik_kimi": (KIMI, KIMI), "tik_r50k": (R50K, R50K)}  # in the file beside it, for the library
+
+
+def tiktoken_ranks(corpus, size):
+    trained = gpt2(corpus, size)
+    back = {character: byte for byte, character in byte_alphabet().items()}
+    # The ranks of tiktoken are ids: bytes first, then merges in order.
+    vocabulary = sorted(trained.get_vocab().items(), key=lambda item: item[1])
+    tokens = [bytes(back[c] for c in token) for token, _ in vocabulary if token != "<|endoftext|>"]
+    tokens.sort(key=lambda token: len(token) > 1)
+    return {token: rank for rank, token in enumerate(tokens)}
