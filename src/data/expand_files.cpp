@@ -97,9 +97,9 @@ std::vector<std::string> expand_files(const std::vector<std::string>& names, con
   return files;
 }
 
-std::string misnamed_text(const std::vector<std::string>& names, const std::string& format_name) {
+std::optional<MisnamedText> misnamed_text(const std::vector<std::string>& names, const std::string& format_name) {
   const FormatReader& own = find_format(format_name);
-  if (!own.text) return "";
+  if (!own.text) return std::nullopt;
   const auto ends_as = [](const FormatReader& format, std::string name) {
     for (const char* compressed : {".gz", ".zst"})
       if (name.ends_with(compressed)) name.resize(name.size() - std::string(compressed).size());
@@ -109,8 +109,8 @@ std::string misnamed_text(const std::vector<std::string>& names, const std::stri
   for (const auto& file : expand_files(names, format_name))
     for (const DataFormat* other : data_formats())
       if (other->text && other->name != own.name && !ends_as(own, file) && ends_as(find_format(other->name), file))
-        return fmt::format("{}, of data.format {} by its name", file, other->name);
-  return "";
+        return MisnamedText{file, std::string(other->name)};
+  return std::nullopt;
 }
 
 std::vector<std::string> files_of_data(const std::string& file, const std::string& format) {

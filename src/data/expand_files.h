@@ -1,5 +1,6 @@
 // Names of data files as users write them: for what reads them, and what compares them between ranks.
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,9 +14,12 @@ namespace longhaul {
 /// holds instead, and for a file that is meant twice.
 std::vector<std::string> expand_files(const std::vector<std::string>& names, const std::string& format);
 
+struct MisnamedText {
+  std::string file, format;
+};
 /// Of files of text that are read as `format`, one whose ending is that of another format of text and not its own, and
-/// what that is: "a.jsonl, of data.format jsonl by its name"; "": there is none.
-std::string misnamed_text(const std::vector<std::string>& names, const std::string& format);
+/// that other format; nothing when there is none.
+std::optional<MisnamedText> misnamed_text(const std::vector<std::string>& names, const std::string& format);
 
 /// Every existing file that reading `file` as one of `format` opens. Throws Error for an unknown format.
 std::vector<std::string> files_of_data(const std::string& file, const std::string& format);

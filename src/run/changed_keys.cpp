@@ -53,13 +53,29 @@ std::string meant_tokenizer(const RunSetup& setup, const Experiment& experiment)
   }
 }
 
-// Without data.tokenizer when it is written otherwise and means the same.
-std::vector<ChangedKey> meant_changes(const std::string& before, const RunSetup& setup) {
+// With data.tokenizer where text is read otherwise now, whatever the key says; without it where it is read alike.
+// `text`: how it was read then; checkpoints of earlier versions do not say.
+std::vector<ChangedKey> meant_changes(const std::string& before, const TextReading& text, const RunSetup& setup) {
   std::vector<ChangedKey> changed = changed_keys(before, setup.experiment);
-  std::erase_if(changed, [&](const ChangedKey& one) {
-    return one.key == "data.tokenizer" && meant_tokenizer(setup, parse_experiment(before, "/checkpoint.yaml")) ==
-                                              meant_tokenizer(setup, setup.experiment);
+  const Experiment then = parse_experiment(before, "/checkpoint.yaml");
+  const std::string key = "data.tokenizer";
+  if (text.key.empty()) {
+    std::erase_if(changed, [&](const ChangedKey& one) {
+      return one.key == key && meant_tokenizer(setup, then) == meant_tokenizer(setup, setup.experiment);
+    });
+    return changed;
+  }
+  const TextReading now = setup.text.key.empty() ? text_reading(setup) : setup.text;
+  if (now.key.empty()) return changed;  // no text any more: data.format or data.files say so
+  std::erase_if(changed, [&](const ChangedKey& one) { return one.key == key; });
+  if (now.key == text.key) return changed;
+  const bool told = std::any_of(changed.begin(), changed.end(), [](const ChangedKey& one) {
+    return one.key == "data.chat_format" || one.key == "data.eos_token";
   });
+  if (now.tokenizer != text.tokenizer)
+    changed.push_back({key, text.tokenizer, now.tokenizer});
+  else if (!told)
+    changed.push_back({key, text.tokenizer + " with other contents, chat template or end token", now.tokenizer});
   return changed;
 }
 
@@ -78,7 +94,7 @@ void refuse_other_experiment(const Checkpoint& checkpoint, const RunSetup& setup
   const Experiment& experiment = setup.experiment;
   std::vector<ChangedKey> changed;
   try {
-    changed = meant_changes(checkpoint_experiment(checkpoint), setup);
+    changed = meant_changes(checkpoint_experiment(checkpoint), checkpoint_text(checkpoint), setup);
   } catch (const Error& error) {
     log_info("whether the finished run was of this experiment is not known: {}", error.what());
     return;
@@ -96,7 +112,7 @@ std::string take_changes(TrainerState& state, const RunSetup& setup, std::int64_
   const Experiment& experiment = setup.experiment;
   std::vector<ChangedKey> changed, other;
   try {
-    changed = meant_changes(state.experiment, setup);
+    changed = meant_changes(state.experiment, state.text, setup);
   } catch (const Error& error) {
     return fmt::format("which keys have changed since the checkpoint is not known, its experiment cannot be read: {}",
                        error.what());

@@ -63,6 +63,7 @@ std::string state_text(const TrainerState& state) {
   json["libraries"] = state.libraries;
   if (!state.bad_steps.empty()) json["bad_steps"] = state.bad_steps;
   if (state.steps_without_label > 0) json["steps_without_label"] = state.steps_without_label;
+  if (!state.text.key.empty()) json["text"] = {{"tokenizer", state.text.tokenizer}, {"key", state.text.key}};
   return json.dump();
 }
 

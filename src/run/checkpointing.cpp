@@ -47,6 +47,11 @@ std::string checkpoint_experiment(const Checkpoint& checkpoint) {
 
 namespace {
 
+TextReading text_of(const nlohmann::json& json) {
+  if (!json.contains("text")) return {};
+  return {json["text"].value("tokenizer", ""), json["text"].value("key", "")};
+}
+
 DataCursor cursor_of(const nlohmann::json& json) {
   DataCursor cursor{json.at("epoch"), json.at("position")};
   for (const auto& one : json.value("earlier", nlohmann::json::array()))
@@ -55,6 +60,10 @@ DataCursor cursor_of(const nlohmann::json& json) {
 }
 
 }  // namespace
+
+TextReading checkpoint_text(const Checkpoint& checkpoint) {
+  return text_of(nlohmann::json::parse(checkpoint.state(), nullptr, false));
+}
 
 TrainerState trainer_state(const Checkpoint& checkpoint) {
   TrainerState state;
@@ -72,6 +81,7 @@ TrainerState trainer_state(const Checkpoint& checkpoint) {
     state.libraries = json.at("libraries");
     state.bad_steps = json.value("bad_steps", "");
     state.steps_without_label = json.value("steps_without_label", std::int64_t{0});
+    state.text = text_of(json);
   } catch (const nlohmann::json::exception& error) {
     fail("{}: the trainer's state is garbled: {}", checkpoint.path(), error.what());
   }

@@ -9,6 +9,7 @@
 #include "io/checkpoint.h"
 #include "model/spec.h"
 #include "run/session.h"
+#include "run/setup.h"
 
 namespace longhaul {
 
@@ -23,6 +24,7 @@ struct TrainerState {
   std::string libraries;                 // of matrix products (choices_text)
   std::string bad_steps;                 // BadSteps::state; empty in most runs
   std::int64_t steps_without_label = 0;  // finished, but nothing was updated in them
+  TextReading text;                      // what made tokens of text, when it did
 };
 
 /// What a checkpoint holds of a session's state: masters and moments.
@@ -33,6 +35,9 @@ std::string checkpoint_libraries(const Checkpoint& checkpoint);
 
 /// TrainerState::experiment of a checkpoint. Throws Error when its state is garbled.
 std::string checkpoint_experiment(const Checkpoint& checkpoint);
+
+/// TrainerState::text of a checkpoint.
+TextReading checkpoint_text(const Checkpoint& checkpoint);
 
 /// Throws Error when the checkpoint's state is garbled.
 TrainerState trainer_state(const Checkpoint& checkpoint);

@@ -36,6 +36,13 @@ struct Hosts {
 /// needs no memory for gradients and moments.
 enum class Purpose : std::uint8_t { train, evaluate };
 
+/// What text becomes tokens by, kept by checkpoints: with another the same files are other tokens.
+struct TextReading {
+  std::string tokenizer;  ///< "bytes", or its file
+  std::string key;        ///< "bytes", or a hash of the tokenizer's contents, chat template and end token; "": no text
+  bool operator==(const TextReading&) const = default;
+};
+
 struct RunSetup {
   Experiment experiment;
   LoadedModel model;
@@ -47,6 +54,7 @@ struct RunSetup {
   std::filesystem::path tokens_folder;  ///< where text becomes token files (run/text_tokens.h)
   /// Tokens that were made of the text of files, by the key that names those.
   std::map<std::string, std::filesystem::path> token_files;
+  TextReading text;                    ///< how text is read that is trained on; filled with them
   std::vector<std::string> decisions;  ///< what `auto` became, padding, and whatever else a user should know: log them
 };
 

@@ -171,8 +171,11 @@ void report_source(Communicator& world, const RunSetup& setup, const std::string
                : "");
   std::vector<std::string> names;
   for (const auto& file : source.group.files) names.push_back(file.string());
-  if (const std::string other = misnamed_text(names, source.group.format); !other.empty())
-    log_warn("{}: {}, is read as {}: what stands in it is learned as it is written", what, other, source.group.format);
+  if (const auto other = misnamed_text(names, source.group.format))
+    log_warn(
+        "{}: {}, of data.format {} by its name, is read as {}: what stands in it is learned as it is written; if that "
+        "is not meant, set data.format: {}",
+        what, other->file, other->format, source.group.format, other->format);
   for (const std::string& guess : dataset.guesses()) log_info("{}: {}", what, guess);
   if (const std::int64_t lone = dataset.lone_surrogates())
     log_warn("{}: {} halves of surrogate pairs in strings stand for no character and became U+FFFD", what, lone);

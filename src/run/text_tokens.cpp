@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -25,15 +26,26 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-std::optional<ChatFormat> chat_format(const Experiment& experiment, const fs::path& tokenizer) {
+std::optional<ChatFormat> chat_format(const Experiment& experiment, const fs::path& tokenizer, bool tell) {
   if (experiment.data.chat_format != ChatFormatName::automatic)
     return ChatFormat::named(ChatFormat::names()[static_cast<std::size_t>(experiment.data.chat_format) - 1]);
   try {
     return ChatFormat::of_folder(tokenizer.parent_path());
   } catch (const Error& error) {
-    log_warn("{}; data with chats will be refused (data.chat_format names a format)", error.what());
+    if (tell) log_warn("{}; data with chats will be refused (data.chat_format names a format)", error.what());
     return std::nullopt;
   }
+}
+
+// The token after every document.
+std::optional<std::int32_t> end_token(const Experiment& experiment, const Tokenizer& tokenizer) {
+  if (!experiment.data.eos_token) return tokenizer.eos();
+  if (*experiment.data.eos_token < 0) return std::nullopt;
+  return static_cast<std::int32_t>(*experiment.data.eos_token);
+}
+
+bool is_text(const DataGroup& group) {
+  return data_format(group.format).text;
 }
 
 /// One group of files, tokenized by this rank unless it was before. Returns the file of tokens.
@@ -42,7 +54,7 @@ class Maker {
   Maker(const RunSetup& setup, const fs::path& file, std::function<void()> alive)
       : setup_(setup),
         tokenizer_(load_tokenizer(file)),
-        chat_(chat_format(setup.experiment, tokenizer_->file())),
+        chat_(chat_format(setup.experiment, tokenizer_->file(), true)),
         folder_(setup.tokens_folder),
         alive_(std::move(alive)) {
     make_folders(folder_.string());
@@ -59,10 +71,7 @@ class Maker {
     options.kind = data_format(group.format).prompts ? TextKind::lines : TextKind::whole;
     options.format = "datatrove";
     options.threads = usable_cores();
-    if (!experiment.data.eos_token)
-      options.end_token = tokenizer_->eos();
-    else if (*experiment.data.eos_token >= 0)
-      options.end_token = static_cast<std::int32_t>(*experiment.data.eos_token);
+    options.end_token = end_token(experiment, *tokenizer_);
     options.mask_prompt = group.mask_prompt;
     options.chat = chat_ ? &*chat_ : nullptr;
     options.train_on = group.train_on;
@@ -139,8 +148,7 @@ class Maker {
 std::optional<fs::path> text_tokenizer(const RunSetup& setup) {
   const Experiment& experiment = setup.experiment;
   const std::vector<DataGroup> groups = data_groups(experiment);
-  const auto text =
-      std::find_if(groups.begin(), groups.end(), [](const DataGroup& group) { return data_format(group.format).text; });
+  const auto text = std::find_if(groups.begin(), groups.end(), is_text);
   if (text == groups.end() || experiment.data.tokenizer == "bytes") return std::nullopt;
   if (experiment.data.tokenizer != "auto") return experiment.data.tokenizer;
   const fs::path folder = setup.model.file.parent_path();
@@ -155,13 +163,33 @@ std::optional<fs::path> text_tokenizer(const RunSetup& setup) {
       vocabulary < 256 ? "too many for it" : "taken for its first 256 words");
 }
 
+TextReading text_reading(const RunSetup& setup) {
+  const Experiment& experiment = setup.experiment;
+  const std::vector<DataGroup> groups = training_groups(experiment);
+  if (std::none_of(groups.begin(), groups.end(), is_text)) return {};
+  const auto file = text_tokenizer(setup);
+  if (!file) return {"bytes", "bytes"};
+  const auto tokenizer = load_tokenizer(*file);
+  const bool chats = std::any_of(groups.begin(), groups.end(), [](const DataGroup& group) {
+    return is_text(group) && data_format(group.format).prompts;
+  });
+  const auto format = chats ? chat_format(experiment, tokenizer->file(), false) : std::nullopt;
+  const std::string made_by = fmt::format("{} {} {}", tokenizer->fingerprint(), format ? format->fingerprint() : 0,
+                                          end_token(experiment, *tokenizer).value_or(-1));
+  return {tokenizer->file().string(), fmt::format("{:016x}", XXH3_64bits(made_by.data(), made_by.size()))};
+}
+
 void tokenize_texts(Communicator& world, RunSetup& setup) {
   if (data_groups(setup.experiment).empty()) return;
   std::optional<fs::path> file;
-  phase(world, [&] { file = text_tokenizer(setup); });
+  phase(world, [&] {
+    file = text_tokenizer(setup);
+    if (world.rank() == 0) setup.text = text_reading(setup);
+  });
+  setup.text = {broadcast_text(world, setup.text.tokenizer), broadcast_text(world, setup.text.key)};
   if (!file) return;
   std::vector<DataGroup> groups = data_groups(setup.experiment);
-  std::erase_if(groups, [](const DataGroup& group) { return !data_format(group.format).text; });
+  std::erase_if(groups, std::not_fn(is_text));
   // While rank 0 works the others hear from it, so that nobody takes it for lost.
   constexpr int working = 0, ended = 1;
   std::string failure;

@@ -23,9 +23,12 @@ namespace longhaul {
 /// of bytes.
 std::optional<std::filesystem::path> text_tokenizer(const RunSetup& setup);
 
+/// How the text that is trained on is read. Throws Error as text_tokenizer and load_tokenizer do.
+TextReading text_reading(const RunSetup& setup);
+
 /// Tokenizes the files of every group that are text and not read as bytes; dataset_options then names the tokens
-/// instead. Rank 0 does it, on all cores it may use, and keeps the others informed, who wait; a lock
-/// in the folder keeps other runs out. Collective; throws as agree() does.
+/// instead; and fills setup.text. Rank 0 does it, on all cores it may use, and keeps the others informed, who wait; a
+/// lock in the folder keeps other runs out. Collective; throws as agree() does.
 void tokenize_texts(Communicator& world, RunSetup& setup);
 
 }  // namespace longhaul

@@ -203,6 +203,7 @@ class Trainer {
                                                 experiment().metrics.log_freq);
     });
     state_.experiment = to_yaml(experiment());
+    state_.text = setup_.text;
     state_.model = spec_text(setup_.model.spec);
     state_.libraries = setup_.target->libraries();
   }

@@ -161,6 +161,113 @@ TEST_CASE("ranks that hold packed chats compute what the specification does", "[
     }
 }
 
+TEST_CASE("a tokenizer that is another one than before is told by a run that goes on, and refused by a finished one",
+          "[threads]") {
+  const Chats chats;
+  const fs::path model = fs::path(chats.folder / "model");
+  const auto swap_tokenizer = [&](const std::string& style) {
+    fs::copy_file(fs::path(environment("LONGHAUL_TEST_DATA")) / "golden/tokenizers" / style / "tokenizer.json",
+                  model / "tokenizer.json", fs::copy_options::overwrite_existing);
+  };
+  const auto log_of = [](const Experiment& experiment) {
+    std::ifstream log(experiment.job.folder / "log.txt");
+    return std::string(std::istreambuf_iterator<char>(log), {});
+  };
+  const std::string told = ", data.tokenizer /";  // behind training.steps
+  const std::vector<std::string> keys = {"data.chat_format=chatml", "job.folder=" + (chats.folder / "run")};
+  Experiment run = chats.load(keys);
+  REQUIRE(losses(run, 1).size() == 2);
+  CHECK(refused(run).empty());  // finished, and of the same
+
+  // No key has changed, but the file beside the model.
+  swap_tokenizer("gpt2");
+  CHECK_THAT(refused(run), Contains("a finished run of another experiment: data.tokenizer") &&
+                               Contains("with other contents, chat template or end token"));
+  run.training.steps = 3;
+  CHECK_FALSE(Contains(told).match(log_of(run)));
+  REQUIRE(losses(run, 2).size() == 3);
+  CHECK_THAT(log_of(run), Contains(told) && Contains("with other contents") && Contains("the data are others"));
+
+  // Another file with the same contents is the same; so is the same file elsewhere.
+  fs::create_directories(fs::path(chats.folder / "copy"));
+  fs::copy(model, fs::path(chats.folder / "copy"), fs::copy_options::recursive);
+  run = chats.load({keys[0], keys[1], "data.tokenizer=" + (chats.folder / "copy"), "training.steps=3"});
+  CHECK(refused(run).empty());
+  run.training.steps = 4;
+  const std::size_t before = log_of(run).size();
+  REQUIRE(losses(run, 1).size() == 4);
+  CHECK_FALSE(Contains(told).match(log_of(run).substr(before)));
+
+  // The template decides the tokens of chats too.
+  std::ofstream(model / "chat_template.jinja") << "{% for m in messages %}<start_of_turn>{{ m.role if m.role == 'user' "
+                                                  "else 'model' }}\n{{ m.content }}<end_of_turn>\n{{ '' }}{% endfor %}";
+  swap_tokenizer("qwen2");
+  run = chats.load({"job.folder=" + (chats.folder / "template"), "data.chat_format=auto"});
+  REQUIRE(losses(run, 1).size() == 2);
+  std::ofstream(model / "chat_template.jinja") << chatml;
+  CHECK_THAT(refused(run), Contains("data.tokenizer") && Contains("chat template"));
+}
+
+TEST_CASE("bytes for text that a tokenizer read before are told, and refused by a finished run", "[threads]") {
+  const Chats chats;
+  const fs::path model = fs::path(chats.folder / "model");
+  TransformerSpec spec = small_llama();
+  spec.vocabulary = 400;
+  spec.max_positions = 128;
+  std::ofstream(model / "model.json") << spec_text(spec);
+  fs::copy_file(fs::path(environment("LONGHAUL_TEST_DATA")) / "golden/tokenizers/albert/tokenizer.json",
+                model / "tokenizer.json", fs::copy_options::overwrite_existing);
+  std::ofstream text(chats.folder / "text.txt");
+  for (int i = 0; i < 200; ++i) text << "line " << i << " of some text\n";
+  text.close();
+  const std::vector<std::string> keys = {"data.files=" + (chats.folder / "text.txt"), "data.format=text",
+                                         "data.packing=none"};
+  for (const std::string tokenizer : {"bytes", "auto"}) {
+    INFO(tokenizer);
+    std::vector<std::string> all = keys;
+    all.push_back("job.folder=" + (chats.folder / ("run-" + tokenizer)));
+    Experiment run = chats.load(all);
+    REQUIRE(losses(run, 1).size() == 2);
+    // By the key; or `auto`, which finds a tokenizer no more.
+    all.push_back("data.tokenizer=" + tokenizer);
+    if (tokenizer == "auto") fs::remove(model / "tokenizer.json");
+    run = chats.load(all);
+    CHECK_THAT(refused(run), Contains("a finished run of another experiment: data.tokenizer bytes (was ") &&
+                                 Contains("tokenizer.json"));
+    run.training.steps = 3;
+    REQUIRE(losses(run, 2).size() == 3);
+    std::ifstream log(run.job.folder / "log.txt");
+    CHECK_THAT(std::string(std::istreambuf_iterator<char>(log), {}), Contains("data.tokenizer bytes (was "));
+  }
+}
+
+TEST_CASE("text of JSON lines that is read as plain text is told", "[threads]") {
+  const Chats chats;
+  std::ofstream text(chats.folder / "text.txt");
+  for (int i = 0; i < 200; ++i) text << "line " << i << " of some text\n";
+  text.close();
+  const auto log_of = [&](const std::string& name, std::vector<std::string> keys) {
+    keys.push_back("job.folder=" + (chats.folder / name));
+    keys.push_back("training.steps=1");
+    const Experiment run = chats.load(keys);
+    CHECK(losses(run, 1).size() == 1);
+    std::ifstream log(run.job.folder / "log.txt");
+    return std::string(std::istreambuf_iterator<char>(log), {});
+  };
+  const std::string lines = chats.folder / "chats.jsonl", plain = chats.folder / "text.txt";
+  const std::string told = "chats.jsonl, of data.format jsonl by its name, is read as text";
+  CHECK_THAT(log_of("a", {"data.files=" + lines, "data.format=text", "data.packing=none"}),
+             Contains("W training data: ") && Contains(told) && Contains("data.format: jsonl"));
+  CHECK_THAT(
+      log_of("b", {"data.files=" + plain, "data.format=text", "data.packing=none", "data.validation_files=" + lines}),
+      Contains("W validation data") && Contains(told));
+  CHECK_THAT(log_of("c", {"data.files=" + lines, "data.format=text", "data.packing=none", "data.tokenizer=bytes"}),
+             Contains(told));
+  CHECK_FALSE(Contains("by its name").match(log_of("d", {})));
+  CHECK_FALSE(
+      Contains("by its name").match(log_of("e", {"data.files=" + plain, "data.format=text", "data.packing=none"})));
+}
+
 TEST_CASE("text is refused where its tokens would not be the model's", "[threads]") {
   const Chats chats;
   fs::remove(chats.folder / "model/tokenizer.json");
