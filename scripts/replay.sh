@@ -54,6 +54,9 @@ differences=$place/differences
 rm -rf "$differences"
 mkdir -p "$differences" "$work/experiments"
 head -c 20000 README.md >"$work/text.txt"
+# Documents of many lengths, some longer than a sample.
+awk 'BEGIN { for (i = 0; i < 300; ++i) { line = ""; for (j = i * 7 % 41; j >= 0; --j) line = line " " i + j; print "{\"text\": \"" line "\"}" } }' \
+  >"$work/lines.jsonl"
 
 # experiment NAME RANKS SEQUENCE MODEL [KEY=VALUE...]: one file; its first line says for how many ranks.
 experiment() {
@@ -62,16 +65,17 @@ experiment() {
   [[ $name =~ $only ]] || return 0
   {
     printf '# %s\n' "$ranks"
-    printf 'model: {config: %s}\ndata: {files: [%s]}\n' "$root/$model" "$work/text.txt"
-    printf 'training: {seq_len: %s, threads: 1' "$sequence"
+    printf 'model: {config: %s}\ndata: {files: [%s], format: jsonl' "$root/$model" "$work/lines.jsonl"
     local pair
+    for pair in "$@"; do [[ $pair == data.* ]] && printf ', %s' "${pair#data.}"; done
+    printf '}\ntraining: {seq_len: %s, threads: 1' "$sequence"
     for pair in "$@"; do [[ $pair == training.* ]] && printf ', %s' "${pair#training.}"; done
     printf '}\n'
-    for pair in "$@"; do [[ $pair == training.* ]] || printf '%s\n' "$pair"; done
+    for pair in "$@"; do [[ $pair == training.* || $pair == data.* ]] || printf '%s\n' "$pair"; done
   } >"$work/experiments/$name.yaml"
 }
 
-# Families x splits x stages x dtypes; accumulation and lifetimes take turns so that each meets every split.
+# Families x splits x stages x dtypes; accumulation, packing and lifetimes take turns so that each meets every split.
 number=0
 for model in llama gpt2 qwen2_window qwen3_mixed_layers own; do
   config=tests/golden/$model/config.json
@@ -87,6 +91,11 @@ for model in llama gpt2 qwen2_window qwen3_mixed_layers own; do
           1) extra+=("training.global_batch_size: $((3 * data))") ;;
           2) extra+=('validation: {freq: 2}') ;;
           3) extra+=("training.global_batch_size: $((2 * data))") ;;
+        esac
+        case $((number % 7)) in
+          1 | 4) extra+=('data.packing: {mode: best_fit}') ;;
+          2) extra+=('data.packing: {mode: documents}') ;;
+          3) extra+=('data.packing: {mode: best_fit, long: skip}') ;;
         esac
         order=auto gathered=auto
         [[ $((number % 7)) != 3 || $ranks == 1 ]] || order=balanced
@@ -162,7 +171,8 @@ if ((runs)); then
   say "Training tiny runs with both"
   for run in 'one-rank 1 parallelism.sequence=1' 'bf16-sequence 2 training.dtype=bfloat16 parallelism.zero_stage=2' \
     'ring 2 parallelism.sequence={ring: 2} parallelism.zero_stage=3' 'float64-data 2 parallelism.data=2 parallelism.sequence=1 training.dtype=float64' \
-    'gathered 4 parallelism.sequence={ulysses: 2, gather_kv: 2} parallelism.zero_stage=3 training.global_batch_size=6'; do
+    'gathered 4 parallelism.sequence={ulysses: 2, gather_kv: 2} parallelism.zero_stage=3 training.global_batch_size=6' \
+    "packed 2 data.files=[$work/lines.jsonl] data.format=jsonl data.validation_files=[$work/lines.jsonl] data.packing={mode: best_fit, long: truncate} parallelism.sequence={ring: 2} parallelism.token_order=balanced"; do
     name=${run%% *} rest=${run#* }
     [[ run-$name =~ $only ]] || continue
     mapfile -t words < <(sed -E 's/ ([a-z_.]+=)/\n\1/g' <<<"$rest")

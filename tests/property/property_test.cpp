@@ -82,7 +82,7 @@ Scenario random_scenario() {
   s.world = s.data * s.ulysses * s.ring * s.gather;
   if (chance(3)) s.world += pick(1, 2);
   s.zero_stage = pick(0, 3);
-  s.order = std::array{"auto", "contiguous", "zigzag"}[static_cast<std::size_t>(pick(0, 2))];
+  s.order = std::array{"auto", "contiguous", "zigzag", "balanced"}[static_cast<std::size_t>(pick(0, 3))];
   s.sequence = chance(15) ? pick(1, 4) : pick(5, 40);
   s.rows = pick(1, 3);
   s.batch = s.rows * s.data * pick(1, 3);
@@ -90,7 +90,8 @@ Scenario random_scenario() {
   if (chance(50))
     for (int i = pick(1, 6); i > 0; --i) s.documents.push_back(pick(1, chance(50) ? 6 : 60));
   s.packed = s.documents.empty() ? chance(3) : chance(70);
-  s.whole = s.packed && chance(40);
+  s.whole = s.packed && chance(50);
+  if (s.whole) s.longer = std::array{"split", "truncate", "skip"}[static_cast<std::size_t>(pick(0, 2))];
   if (chance(40))
     for (int i = 2 * pick(1, 3); i > 0; --i) s.ignored.push_back(pick(1, chance(70) ? 5 : 40));
   s.spec.vocabulary = pick(2, 40);
@@ -120,6 +121,12 @@ rc::Gen<Scenario> scenarios() {
 }
 
 enum class Ending { verified, refused, nothing_to_learn };
+
+// What of the experiments that were verified had their documents packed.
+struct Drawn {
+  std::map<Ending, int> endings;
+  std::map<std::string, int> packed;  // by `long` of best fit
+};
 
 // Throws std::runtime_error with what is wrong.
 Ending run_scenario(const Scenario& scenario, const std::filesystem::path& folder, const std::string& fault) {
@@ -157,8 +164,7 @@ struct Found {
 
 // The smallest failing scenario, when there is one. Rapidcheck walks from failure to smaller failure, so it is the
 // last.
-std::optional<Found> search(const std::filesystem::path& folder, const std::string& fault,
-                            std::map<Ending, int>* endings = nullptr) {
+std::optional<Found> search(const std::filesystem::path& folder, const std::string& fault, Drawn* drawn = nullptr) {
   // The same cases every time, unless asked for others; read by rapidcheck when it is first used.
   ::setenv("RC_PARAMS", "seed=4 max_success=260", 0);
   std::optional<Found> found;
@@ -166,7 +172,9 @@ std::optional<Found> search(const std::filesystem::path& folder, const std::stri
     const Scenario scenario = *scenarios();
     try {
       const Ending ending = run_scenario(scenario, folder, fault);
-      if (endings) ++(*endings)[ending];
+      if (!drawn) return;
+      ++drawn->endings[ending];
+      if (ending == Ending::verified && scenario.whole) ++drawn->packed[scenario.longer];
     } catch (const std::exception& error) {
       found = Found{scenario, error.what()};
       RC_FAIL("");
@@ -184,14 +192,19 @@ std::optional<Found> search(const std::filesystem::path& folder, const std::stri
 
 TEST_CASE("random experiments are verified, or refused with the reason", "[threads]") {
   const auto folder = std::filesystem::current_path() / "property-failure";
-  std::map<Ending, int> endings;
-  const auto found = search(folder, "", &endings);
+  Drawn drawn;
+  const auto found = search(folder, "", &drawn);
   if (found) {
     const auto file = write_experiment(found->smallest, folder);
     FAIL("a random experiment failed; shrunk, it is\n"
          << found->smallest << found->problem << "\nreplay it: " << verify_command(found->smallest, file));
   }
   std::filesystem::remove_all(folder);
+  auto& endings = drawn.endings;
+  for (const char* longer : {"split", "truncate", "skip"}) {
+    INFO(longer);
+    CHECK(drawn.packed[longer] >= 3);
+  }
   const int all = endings[Ending::verified] + endings[Ending::refused] + endings[Ending::nothing_to_learn];
   CHECK(endings[Ending::verified] >= all * 3 / 4);
   CHECK(endings[Ending::refused] >= all / 26);

@@ -20,9 +20,24 @@ std::string data_file(const Scenario& s) {
   return s.documents.empty() && s.ignored.empty() ? "tokens.bin" : "tokens.ds";
 }
 
+// Where documents end in `count` tokens.
+std::vector<std::uint64_t> document_ends(const Scenario& s, std::int64_t count) {
+  std::vector<std::uint64_t> ends;
+  std::int64_t end = 0;
+  for (std::size_t i = 0; end < count; ++i) {
+    end = std::min(count, end + s.documents[i % s.documents.size()]);
+    ends.push_back(static_cast<std::uint64_t>(end));
+  }
+  return ends;
+}
+
+std::int64_t tokens_of(const Scenario& s) {
+  return s.sequence * s.samples() + 1;
+}
+
 // Tokens that hold every sample of a step once.
 void write_data(const Scenario& s, const std::filesystem::path& folder) {
-  const std::int64_t count = s.sequence * s.samples() + 1;
+  const std::int64_t count = tokens_of(s);
   std::vector<std::uint16_t> tokens;
   for (std::int64_t i = 0; i < count; ++i)
     tokens.push_back(static_cast<std::uint16_t>(philox({static_cast<std::uint32_t>(i), 0, 0, 5}, {3, 4})[0] %
@@ -36,15 +51,7 @@ void write_data(const Scenario& s, const std::filesystem::path& folder) {
     return write_binary(folder / name, file);
   }
   write_binary(folder / name, tokens);
-  if (!s.documents.empty()) {
-    std::vector<std::uint64_t> ends;
-    std::int64_t end = 0;
-    for (std::size_t i = 0; end < count; ++i) {
-      end = std::min(count, end + s.documents[i % s.documents.size()]);
-      ends.push_back(static_cast<std::uint64_t>(end));
-    }
-    write_binary(folder / (name + ".index"), ends);
-  }
+  if (!s.documents.empty()) write_binary(folder / (name + ".index"), document_ends(s, count));
   if (!s.ignored.empty()) {
     std::vector<std::uint8_t> mask;
     for (std::size_t i = 0; static_cast<std::int64_t>(mask.size()) < count; ++i)
@@ -59,9 +66,9 @@ void write_data(const Scenario& s, const std::filesystem::path& folder) {
 std::ostream& operator<<(std::ostream& out, const Scenario& s) {
   return out << fmt::format(
              "ranks {} data {} ulysses {} ring {} gather_kv {} zero {} order {} S {} rows {} batch {} documents {} "
-             "packed {} whole {} masked {} {}\n{}",
+             "packed {} whole {} long {} masked {} {}\n{}",
              s.world, s.data, s.ulysses, s.ring, s.gather, s.zero_stage, s.order, s.sequence, s.rows, s.batch,
-             s.documents.size(), s.packed, s.whole, !s.ignored.empty(), name_of(s.dtype), spec_text(s.spec));
+             s.documents.size(), s.packed, s.whole, s.longer, !s.ignored.empty(), name_of(s.dtype), spec_text(s.spec));
 }
 
 std::filesystem::path write_experiment(const Scenario& s, const std::filesystem::path& folder) {
@@ -81,7 +88,7 @@ std::filesystem::path write_experiment(const Scenario& s, const std::filesystem:
       "parallelism: {{data: {}, sequence: {{{}}}, token_order: {}, zero_stage: {}}}\n",
       data_file(s), data_file(s) == "tokens.bin" ? "llmc" : "datatrove",
       !s.packed ? ""
-      : s.whole ? ", packing: {mode: best_fit}"
+      : s.whole ? ", packing: {mode: best_fit, long: " + s.longer + "}"
                 : ", packing: {mode: documents}",
       s.sequence, s.rows, s.batch, name_of(s.dtype), s.data, split, s.order, s.zero_stage);
   return folder / "experiment.yaml";
@@ -103,6 +110,15 @@ std::vector<std::string> refusals(const Scenario& s) {
   when(s.world != s.data * s.ulysses * s.ring * s.gather, "parallelism.data x parallelism.sequence is");
   when(s.spec.learned_positions && s.sequence > s.spec.max_positions, "learned positions");
   when(s.packed && s.documents.empty(), "where documents end");
+  if (s.packed && s.whole && s.longer == "skip" && !s.documents.empty()) {
+    bool none = true;
+    std::uint64_t begin = 0;
+    for (const std::uint64_t end : document_ends(s, tokens_of(s))) {
+      none &= end - begin > static_cast<std::uint64_t>(s.sequence);
+      begin = end;
+    }
+    when(none, "are longer than training.seq_len");
+  }
   for (const auto* layer : s.spec.each_layer()) {
     when(layer->attention.heads % layer->attention.kv_heads != 0, "must be a multiple of attention.kv_heads");
     when(layer->rope.kind != RopeKind::none &&
@@ -157,6 +173,7 @@ std::vector<Scenario> simpler(const Scenario& s) {
   for (const std::int64_t length : {s.sequence / 4, s.sequence / 2, s.sequence - 1})
     if (length >= 1 && length < s.sequence) change([&](Scenario& one) { one.sequence = length; });
   to(&Scenario::packed, false);
+  to(&Scenario::longer, std::string("split"));
   to(&Scenario::whole, false);
   to(&Scenario::documents, std::vector<int>());
   to(&Scenario::ignored, std::vector<int>());

@@ -15,15 +15,16 @@ namespace longhaul::testing {
 struct Scenario {
   TransformerSpec spec;
   int data = 1, ulysses = 1, ring = 1, gather = 1, zero_stage = 0;
-  int world = 1;               ///< ranks that are launched
-  std::string order = "auto";  ///< parallelism.token_order
-  std::int64_t sequence = 1;   ///< training.seq_len
-  std::int64_t rows = 1;       ///< training.micro_batch_size
-  std::int64_t batch = 1;      ///< training.global_batch_size
-  std::vector<int> documents;  ///< their lengths, repeated to the end of the data; empty: the format knows of none
-  bool packed = false;         ///< data.packing: {mode: documents}
-  bool whole = false;          ///< where it is packed: {mode: best_fit}, which splits what is longer than a sample
-  std::vector<int> ignored;    ///< runs of tokens that are no label, and that are, in turn, repeated; empty: no mask
+  int world = 1;                 ///< ranks that are launched
+  std::string order = "auto";    ///< parallelism.token_order
+  std::int64_t sequence = 1;     ///< training.seq_len
+  std::int64_t rows = 1;         ///< training.micro_batch_size
+  std::int64_t batch = 1;        ///< training.global_batch_size
+  std::vector<int> documents;    ///< their lengths, repeated to the end of the data; empty: the format knows of none
+  bool packed = false;           ///< data.packing: {mode: documents}
+  bool whole = false;            ///< where it is packed: {mode: best_fit}
+  std::string longer = "split";  ///< and its `long`: split, truncate or skip
+  std::vector<int> ignored;      ///< runs of tokens that are no label, and that are, in turn, repeated; empty: no mask
   DType dtype = DType::float64;
 
   std::int64_t samples() const { return batch < 1 ? 1 : batch; }
