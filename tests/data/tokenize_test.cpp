@@ -89,7 +89,7 @@ struct Inputs {
 
 }  // namespace
 
-TEST_CASE("tokenized text is read as it was written, in every format and by any number of threads") {
+TEST_CASE("tokenized text is read as it was written, in every format and by any number of threads", "[libraries]") {
   const auto with = tokenizer();
   const std::int32_t end = *with->id_of("<|endoftext|>");
   for (const std::string format : {"megatron", "datatrove", "llmc"}) {
@@ -128,7 +128,7 @@ TEST_CASE("tokenized text is read as it was written, in every format and by any 
   }
 }
 
-TEST_CASE("compressed inputs are the text inside, and damaged ones are refused") {
+TEST_CASE("compressed inputs are the text inside, and damaged ones are refused", "[libraries]") {
   const auto with = tokenizer();
   const Inputs inputs(*with, false, 7);
   TokenizeOptions options;
@@ -151,7 +151,7 @@ TEST_CASE("compressed inputs are the text inside, and damaged ones are refused")
   }
 }
 
-TEST_CASE("an interrupted output goes on where it was, and only with the same files") {
+TEST_CASE("an interrupted output goes on where it was, and only with the same files", "[libraries]") {
   const auto with = tokenizer();
   const Inputs inputs(*with, true, 7);
   TokenizeOptions options;
@@ -194,7 +194,8 @@ TEST_CASE("an interrupted output goes on where it was, and only with the same fi
     CHECK(read_bytes(options.prefix + ending) == read_bytes(inputs.folder / ("whole" + std::string(ending))));
 }
 
-TEST_CASE("lines that are no documents, and prompts without a place for masks, are refused by file and line") {
+TEST_CASE("lines that are no documents, and prompts without a place for masks, are refused by file and line",
+          "[libraries]") {
   const auto with = tokenizer();
   const TemporaryFolder folder;
   TokenizeOptions options;
@@ -218,7 +219,7 @@ TEST_CASE("lines that are no documents, and prompts without a place for masks, a
   CHECK_THROWS_WITH(run(*with, options), Contains("missing.txt: no such file"));
 }
 
-TEST_CASE("chats, instructions and ids become tokens of which the assistant's are learned") {
+TEST_CASE("chats, instructions and ids become tokens of which the assistant's are learned", "[libraries]") {
   const auto with = tokenizer();
   const TemporaryFolder folder;
   write_bytes(folder / "chats.jsonl",
@@ -276,7 +277,7 @@ TEST_CASE("chats, instructions and ids become tokens of which the assistant's ar
   CHECK(Ids(mask.begin(), mask.end()) == learned);
 }
 
-TEST_CASE("lines that are no chat of the format are refused with their line") {
+TEST_CASE("lines that are no chat of the format are refused with their line", "[libraries]") {
   const auto with = tokenizer();
   const TemporaryFolder folder;
   const ChatFormat format = ChatFormat::named("gemma");

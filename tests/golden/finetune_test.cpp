@@ -19,7 +19,7 @@
 using namespace longhaul;
 namespace fs = std::filesystem;
 
-TEST_CASE("fine-tuning on packed chats gives the losses and gradient norms of transformers", "[golden]") {
+TEST_CASE("fine-tuning on packed chats gives the losses and gradient norms of transformers", "[golden][libraries]") {
   const longhaul_test::TemporaryFolder folder;
   const fs::path golden = fs::path(environment("LONGHAUL_TEST_DATA")) / "golden";
   const fs::path model = folder / "model";

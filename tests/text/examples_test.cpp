@@ -186,7 +186,7 @@ TEST_CASE("every example of the documents says what it is, and those that no tes
     CHECK(fs::exists(source(named)));
 }
 
-TEST_CASE("the commands of docs/data.md make the token files that they say", "[threads]") {
+TEST_CASE("the commands of docs/data.md make the token files that they say", "[threads][libraries]") {
   const Checkout checkout;
   checkout.model("model_folder");
   checkout.lines("texts/a.jsonl", "text");
@@ -202,7 +202,7 @@ TEST_CASE("the commands of docs/data.md make the token files that they say", "[t
   CHECK(fs::file_size(checkout / "data/train.ds.index") == 8 * (60 + 60 + 1));
 }
 
-TEST_CASE("the experiments of docs/data.md are trained, and write what they say", "[threads]") {
+TEST_CASE("the experiments of docs/data.md are trained, and write what they say", "[threads][libraries]") {
   const Checkout checkout;
   checkout.model("models/my-llama");
   checkout.lines("chats.jsonl", "prompt");
@@ -272,7 +272,7 @@ TEST_CASE("the commands of docs/generation.md go on with a text", "[threads]") {
   check_end(ended, 0, {"ROMEO:"});
 }
 
-TEST_CASE("the examples of README.md are run", "[threads]") {
+TEST_CASE("the examples of README.md are run", "[threads][libraries]") {
   const Checkout checkout;
   int tuned = 0, experiments = 0, commands = 0;
   // An experiment first: commands name its file.

@@ -91,7 +91,7 @@ std::string refused(const Experiment& experiment) {
 
 }  // namespace
 
-TEST_CASE("a run makes tokens of chats once, and learns the same on any number of ranks", "[threads]") {
+TEST_CASE("a run makes tokens of chats once, and learns the same on any number of ranks", "[threads][libraries]") {
   const Chats chats;
   const Experiment alone = chats.load({"job.folder=" + (chats.folder / "alone")});
   const std::vector<double> first = losses(alone, 1);
@@ -141,7 +141,7 @@ TEST_CASE("a run makes tokens of chats once, and learns the same on any number o
   CHECK(Chats::tokens(alone).size() == 2);
 }
 
-TEST_CASE("ranks that hold packed chats compute what the specification does", "[threads]") {
+TEST_CASE("ranks that hold packed chats compute what the specification does", "[threads][libraries]") {
   const Chats chats;
   for (const std::string split : {"4", "{ring: 4}", "{ulysses: 2, ring: 2}", "{gather_kv: 4}"})
     for (const std::string longer : {"split", "truncate", "skip"}) {
@@ -162,7 +162,7 @@ TEST_CASE("ranks that hold packed chats compute what the specification does", "[
 }
 
 TEST_CASE("a tokenizer that is another one than before is told by a run that goes on, and refused by a finished one",
-          "[threads]") {
+          "[threads][libraries]") {
   const Chats chats;
   const fs::path model = fs::path(chats.folder / "model");
   const auto swap_tokenizer = [&](const std::string& style) {
@@ -208,7 +208,8 @@ TEST_CASE("a tokenizer that is another one than before is told by a run that goe
   CHECK_THAT(refused(run), Contains("data.tokenizer") && Contains("chat template"));
 }
 
-TEST_CASE("bytes for text that a tokenizer read before are told, and refused by a finished run", "[threads]") {
+TEST_CASE("bytes for text that a tokenizer read before are told, and refused by a finished run",
+          "[threads][libraries]") {
   const Chats chats;
   const fs::path model = fs::path(chats.folder / "model");
   TransformerSpec spec = small_llama();
@@ -241,7 +242,7 @@ TEST_CASE("bytes for text that a tokenizer read before are told, and refused by 
   }
 }
 
-TEST_CASE("text of JSON lines that is read as plain text is told", "[threads]") {
+TEST_CASE("text of JSON lines that is read as plain text is told", "[threads][libraries]") {
   const Chats chats;
   std::ofstream text(chats.folder / "text.txt");
   for (int i = 0; i < 200; ++i) text << "line " << i << " of some text\n";
@@ -268,7 +269,7 @@ TEST_CASE("text of JSON lines that is read as plain text is told", "[threads]") 
       Contains("by its name").match(log_of("e", {"data.files=" + plain, "data.format=text", "data.packing=none"})));
 }
 
-TEST_CASE("text is refused where its tokens would not be the model's", "[threads]") {
+TEST_CASE("text is refused where its tokens would not be the model's", "[threads][libraries]") {
   const Chats chats;
   fs::remove(chats.folder / "model/tokenizer.json");
   CHECK_THAT(refused(chats.load()), Contains("data.tokenizer auto") && Contains("holds no tokenizer") &&
@@ -284,7 +285,7 @@ TEST_CASE("text is refused where its tokens would not be the model's", "[threads
   CHECK_THAT(refused(chats.load({"data.tokenizer=" + (chats.folder / "nowhere")})), Contains("nowhere"));
 }
 
-TEST_CASE("a word of data.tokenizer is no path, and a path is beside the experiment") {
+TEST_CASE("a word of data.tokenizer is no path, and a path is beside the experiment", "[libraries]") {
   const Chats chats;
   CHECK(chats.load().data.tokenizer == "auto");
   CHECK(chats.load({"data.tokenizer=bytes"}).data.tokenizer == "bytes");
@@ -295,7 +296,7 @@ TEST_CASE("a word of data.tokenizer is no path, and a path is beside the experim
 }
 
 TEST_CASE("configs/finetune.yaml learns the chats of scripts/chat_example.sh on four ranks, from weights and on",
-          "[threads]") {
+          "[threads][libraries]") {
   const longhaul_test::TemporaryFolder folder;
   const std::string source = environment("LONGHAUL_SOURCE"), data = folder / "data";
   const std::string command = source + "/scripts/chat_example.sh " + data + " " + environment("LONGHAUL_BINARY") +

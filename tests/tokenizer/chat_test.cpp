@@ -73,7 +73,7 @@ TEST_CASE("small templates give what transformers' Jinja gives", "[golden]") {
   }
 }
 
-TEST_CASE("chats have the text, the ids and the assistant masks of transformers", "[golden]") {
+TEST_CASE("chats have the text, the ids and the assistant masks of transformers", "[golden][libraries]") {
   const bool marked = GENERATE(true, false);
   for (const json& golden : read_json(golden_folder() / "chats/chats.json")) {
     INFO(golden["name"] << (marked ? ", marked" : ", recognised"));

@@ -54,7 +54,7 @@ using Ids = std::vector<std::int32_t>;
 
 }  // namespace
 
-TEST_CASE("ids equal those of tokenizers, tiktoken and sentencepiece", "[golden]") {
+TEST_CASE("ids equal those of tokenizers, tiktoken and sentencepiece", "[golden][libraries]") {
   int tokenizers = 0, bytes = 0;
   for (const Golden& golden : goldens()) {
     INFO(golden.name << " by " << golden.ids["by"]);
@@ -88,7 +88,8 @@ TEST_CASE("ids equal those of tokenizers, tiktoken and sentencepiece", "[golden]
   CHECK(bytes >= 15);
 }
 
-TEST_CASE("what a normalizer makes of the first character begins the text, however many pieces it becomes") {
+TEST_CASE("what a normalizer makes of the first character begins the text, however many pieces it becomes",
+          "[libraries]") {
   // By tokenizers 0.23.3: NFKC makes words of these characters; each of theirs begins where the text does, which is
   // what Metaspace's prepend_scheme first asks.
   const auto tokenizer = load_tokenizer(golden_folder() / "unigram_bytes");
@@ -103,7 +104,8 @@ TEST_CASE("what a normalizer makes of the first character begins the text, howev
   CHECK(Ids(mixed.begin(), mixed.begin() + 4) == Ids{267, 275, 426, 296});
 }
 
-TEST_CASE("decoding gives back what the libraries give, and of byte-level tokenizers the bytes", "[golden]") {
+TEST_CASE("decoding gives back what the libraries give, and of byte-level tokenizers the bytes",
+          "[golden][libraries]") {
   int exact = 0;
   for (const Golden& golden : goldens()) {
     INFO(golden.name);
@@ -124,7 +126,7 @@ TEST_CASE("decoding gives back what the libraries give, and of byte-level tokeni
   CHECK(exact >= 14);
 }
 
-TEST_CASE("any bytes come back from a byte-level tokenizer") {
+TEST_CASE("any bytes come back from a byte-level tokenizer", "[libraries]") {
   // Random bytes, and characters cut and mixed with the private ones that stand for lost bytes inside.
   std::uint64_t state = 1;
   const auto random = [&](std::uint64_t below) {
@@ -184,7 +186,7 @@ TEST_CASE("threads that encode at once get the same ids") {
   CHECK(wrong == std::vector<int>(4));
 }
 
-TEST_CASE("a tokenizer says what it has") {
+TEST_CASE("a tokenizer says what it has", "[libraries]") {
   const auto qwen = load_tokenizer(golden_folder() / "qwen2");
   const auto end = qwen->id_of("<|im_end|>");
   REQUIRE(end);

@@ -8,6 +8,7 @@
 
 #include "../io/temporary.h"
 #include "base/environment.h"
+#include "base/error.h"
 #include "base/json.h"
 #include "tokenizer/tokenizer.h"
 
@@ -27,7 +28,7 @@ void write(const fs::path& path, const std::string& text) {
 
 }  // namespace
 
-TEST_CASE("what a tokenizer.json asks for and this program lacks is named") {
+TEST_CASE("what a tokenizer.json asks for and this program lacks is named", "[libraries]") {
   const longhaul_test::TemporaryFolder folder;
   const fs::path here = folder.path();
   const fs::path path = here / "tokenizer.json";
@@ -96,6 +97,22 @@ TEST_CASE("what a tokenizer.json asks for and this program lacks is named") {
   }
 }
 
+TEST_CASE(
+    "every published style is read, or refused with the package of the library that the program was built without") {
+  for (const auto& entry : fs::directory_iterator(fs::path(environment("LONGHAUL_TEST_DATA")) / "golden/tokenizers")) {
+    if (!fs::exists(entry.path() / "ids.json")) continue;
+    INFO(entry.path());
+    std::string message;
+    try {
+      load_tokenizer(entry.path());
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    if (!message.empty())
+      CHECK_THAT(message, Catch::Contains("this program was built without it: install lib") && Catch::Contains("-dev"));
+  }
+}
+
 TEST_CASE("files that are no tokenizer, and folders without one, are refused") {
   const longhaul_test::TemporaryFolder folder;
   const fs::path here = folder.path();
@@ -135,7 +152,7 @@ TEST_CASE("tiktoken ranks need a pattern, by name or beside them") {
   CHECK_THROWS_WITH(load_tokenizer(path), Catch::Contains("is no token"));
 }
 
-TEST_CASE("the end token comes from the files beside a tokenizer") {
+TEST_CASE("the end token comes from the files beside a tokenizer", "[libraries]") {
   const longhaul_test::TemporaryFolder folder;
   const fs::path here = folder.path();
   fs::copy(golden("qwen2"), here / "tokenizer.json");

@@ -21,7 +21,7 @@ using Pieces = std::vector<std::string>;
 
 }  // namespace
 
-TEST_CASE("splitters by hand cut as the regular expressions that they stand for") {
+TEST_CASE("splitters by hand cut as the regular expressions that they stand for", "[libraries]") {
   std::uint64_t state = 7;
   const auto random = [&](std::uint64_t below) {
     state = state * 6364136223846793005u + 1442695040888963407u;
@@ -65,7 +65,7 @@ TEST_CASE("splitters by hand cut as the regular expressions that they stand for"
   CHECK_FALSE(Splitter::of_pattern("\\p{L}+", RegexDialect::oniguruma));
 }
 
-TEST_CASE("patterns mean in PCRE2 what they mean to those who wrote them") {
+TEST_CASE("patterns mean in PCRE2 what they mean to those who wrote them", "[libraries]") {
   const auto ruby = RegexDialect::oniguruma, rust = RegexDialect::rust;
   // {1,3}+ is possessive in one, repeats in the other.
   CHECK(found("\\d{1,3}+", ruby, "12345") == Pieces{"12345"});

@@ -66,7 +66,7 @@ def train(name, folder, corpus, size):
         trained.save(f"{folder}/tokenizer.json")
     elif name in styles.SENTENCEPIECE:
         with open(f"{folder}/tokenizer.model", "wb") as stream:
-            stream.write(styles.train_sentencepiece(corpus, **(styles.SENTENCEPIECE[name] | {"vocab_size": size})))
+            stream.write(styles.train_sentencepiece(corpus, **(styles.SENTENCEPIECE[name] | {"vocab_size": size, "character_coverage": 0.9})))
     else:
         ranks = styles.tiktoken_ranks(corpus, size)
         with open(f"{folder}/{name}.tiktoken", "w") as stream:
@@ -162,14 +162,16 @@ def main():
     print("| style | MB/s of the library | of the program | ratio |\n| --- | --- | --- | --- |" if options.speed else
           "| style | ids of text | documents that differ | ids of bytes | documents that differ |\n| --- | --- | --- | --- | --- |")
     names = options.names or sorted(name for name in os.listdir(HERE) if os.path.exists(f"{HERE}/{name}/ids.json"))
-    corpus = random.Random(5).sample(real + other, len(batch) // 5) if options.train else []
+    # Unigram and sentencepiece keep every character that they see: those of files.
+    corpus = random.Random(5).sample(batch, len(batch) // 10) if options.train else []
+    written = random.Random(5).sample(real, len(real) // 10) if options.train else []
     failed = False
     with tempfile.TemporaryDirectory() as scratch:
         for name in names:
             folder = f"{HERE}/{name}"
             if options.train:
                 folder = f"{scratch}/{name}"
-                train(name, folder, corpus, options.train)
+                train(name, folder, corpus if name in styles.STYLES and name != "unigram_bytes" else written, options.train)
             encode, encode_bytes = oracle(name, folder, max(1, options.speed))
             if options.speed:
                 library, program = speed(options, encode, folder, real, scratch)
