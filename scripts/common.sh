@@ -13,14 +13,20 @@ die() {
 # The packages of a list, without its comments.
 packages_of() { sed -E 's/#.*//; s/[[:space:]]+//g; /^$/d' "$1"; }
 
+is_rhel() { grep -qE '^(ID|ID_LIKE)=.*(rhel|fedora|centos)' /etc/os-release 2>/dev/null; }
 is_debian() { grep -qE '^(ID|ID_LIKE)=.*(debian|ubuntu)' /etc/os-release 2>/dev/null && command -v apt-get >/dev/null; }
 
 # install_missing PACKAGE...: installs with apt those that dpkg does not have. Asks nothing.
 install_missing() {
   local package missing=() as_root=()
   if ! is_debian; then
-    say "This is not Debian, so nothing is installed. Needed, by their Debian names:"
-    printf '   %s\n' "$@" >&2
+    if is_rhel; then
+      say "This is not Debian, so nothing is installed. Needed (scripts/packages-rhel.txt; with EPEL and CRB):"
+      say "dnf install $(packages_of "$root/scripts/packages-rhel.txt" | tr '\n' ' ')"
+    else
+      say "This is not Debian, so nothing is installed. Needed, by their Debian names:"
+      printf '   %s\n' "$@" >&2
+    fi
     die "install your system's packages for these, then run this script again with --no-install"
   fi
   for package in "$@"; do

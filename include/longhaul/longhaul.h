@@ -1,15 +1,29 @@
 // Longhaul's public interface: what the longhaul program's commands do, as functions. Nothing here depends on a private
 // header.
 //
-// Link the object library longhaul_core of this build (ops, passes and kernels register themselves, so a static archive
-// would lose them).
+// After `cmake --install`, find_package(longhaul) gives the target longhaul::longhaul; examples/library is a program
+// that links it.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace longhaul {
+
+/// What a step came to, as its line of metrics.jsonl says.
+struct StepReport {
+  std::int64_t step = 0, steps = 0;       ///< from 1, of training.steps
+  std::optional<double> loss, grad_norm;  ///< none when no token of the step was a label
+  double learning_rate = 0, tokens_per_second = 0, valid_tokens = 0, seconds = 0;
+  std::string skipped;  ///< why the step was not taken (training.max_bad_steps); empty: it was
+  /// Losses of the validation sets that the step was followed by, by name; "": data.validation_files.
+  std::vector<std::pair<std::string, double>> validation;
+};
 
 /// Which run: an experiment file (docs/experiment.md), overrides ("section.key=value") and ranks.
 struct RunRequest {
@@ -17,12 +31,18 @@ struct RunRequest {
   std::vector<std::string> overrides = {};
   /// Threads of this process that act as ranks; 0: as launched (the processes of an MPI launcher, else one rank).
   int ranks = 0;
+  /// Called after each step in the process of rank 0, by one thread (not the caller's when ranks are threads), while
+  /// the other ranks may go on; what it throws ends the run as an error.
+  std::function<void(const StepReport&)> on_step = {};
+  /// Once it is true, in any rank's process, the run stops after its step as it does after a signal: it saves and
+  /// train returns 85. Ranks ask each other about every 50 ms. Must outlive the call; may be null.
+  const std::atomic<bool>* stop = nullptr;
 };
 
 /// Trains to the last step, or finds the run finished, and returns 0; or 85 when a signal (TERM, INT, USR1, HUP,
-/// handled while it runs) or training.time_limit stopped it after saving: called again it goes on. Throws
-/// std::runtime_error with a message for people for everything that ends a run early. Under MPI a failed rank prints
-/// its message and ends the whole job instead.
+/// handled while it runs), RunRequest::stop or training.time_limit stopped it after saving: called again it goes on.
+/// Throws std::runtime_error with a message for people for everything that ends a run early. Under MPI a failed rank
+/// prints its message and ends the whole job instead.
 int train(const RunRequest& request);
 
 /// What a compilation says before anything runs.

@@ -14,18 +14,21 @@ void adamw(ThreadPool& pool, const AdamW& p, const VectorTable& table) {
 namespace reference {
 namespace {
 
-template <typename P, typename G>
+template <typename P, typename M, typename G>
 void adamw(const AdamW& p) {
-  P *parameter = static_cast<P*>(p.parameter), *first = static_cast<P*>(p.m), *second = static_cast<P*>(p.v);
+  P* parameter = static_cast<P*>(p.parameter);
+  M *first = static_cast<M*>(p.m), *second = static_cast<M*>(p.v);
   const double rate = *p.learning_rate;
   const double correction1 = 1 - std::pow(p.beta1, *p.step), correction2 = 1 - std::pow(p.beta2, *p.step);
   for (std::int64_t i = 0; i < p.count; ++i) {
     const P g = convert<P>(static_cast<const G*>(p.gradient)[i]) * static_cast<P>(*p.coefficient);
     parameter[i] *= static_cast<P>(1 - rate * p.weight_decay);
-    first[i] = static_cast<P>(p.beta1) * first[i] + static_cast<P>(1 - p.beta1) * g;
-    second[i] = static_cast<P>(p.beta2) * second[i] + static_cast<P>(1 - p.beta2) * g * g;
-    const P denominator = std::sqrt(second[i]) / static_cast<P>(std::sqrt(correction2)) + static_cast<P>(p.epsilon);
-    parameter[i] -= static_cast<P>(rate / correction1) * first[i] / denominator;
+    const P m = static_cast<P>(p.beta1) * convert<P>(first[i]) + static_cast<P>(1 - p.beta1) * g;
+    const P v = static_cast<P>(p.beta2) * convert<P>(second[i]) + static_cast<P>(1 - p.beta2) * g * g;
+    first[i] = convert<M>(m);
+    second[i] = convert<M>(v);
+    const P denominator = std::sqrt(v) / static_cast<P>(std::sqrt(correction2)) + static_cast<P>(p.epsilon);
+    parameter[i] -= static_cast<P>(rate / correction1) * m / denominator;
     if (p.copy) p.copy[i] = convert<bfloat16>(parameter[i]);
   }
 }
@@ -34,7 +37,13 @@ void adamw(const AdamW& p) {
 
 void adamw(const AdamW& p) {
   dispatch_floating(p.gradient_type, [&](auto g) {
-    p.type == DType::float64 ? adamw<double, decltype(g)>(p) : adamw<float, decltype(g)>(p);
+    using G = decltype(g);
+    if (p.type == DType::float64)
+      adamw<double, double, G>(p);
+    else if (p.moment_type == DType::bfloat16)
+      adamw<float, bfloat16, G>(p);
+    else
+      adamw<float, float, G>(p);
   });
 }
 

@@ -15,10 +15,10 @@ namespace longhaul::cpu {
 ///   m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g^2
 ///   p -= lr / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + epsilon)
 struct AdamW {
-  DType type;            ///< of parameter and moments: float32 or float64
+  DType type;            ///< of the parameter: float32 or float64
   void* parameter;       ///< [count]
-  void* m;               ///< [count]
-  void* v;               ///< [count]
+  void* m;               ///< [count] of moment_type
+  void* v;               ///< [count] of moment_type
   DType gradient_type;   ///< any floating type
   const void* gradient;  ///< [count]
   std::int64_t count;
@@ -26,6 +26,8 @@ struct AdamW {
   const double* learning_rate;
   const double* step;  ///< 1 at the first step
   double beta1, beta2, epsilon, weight_decay;
+  /// bfloat16: m and v are rounded to it once the step is computed; anything else: they are of `type`.
+  DType moment_type = DType::float32;
   bfloat16* copy = nullptr;  ///< [count], the new parameter rounded to bfloat16, or none
 };
 

@@ -1,4 +1,4 @@
-// Inner loop of adamw: 28 bytes a float32 parameter, once.
+// Inner loop of adamw: 28 bytes a float32 parameter, once; 20 with bfloat16 moments.
 #pragma once
 #include "kernels/cpu/adamw.h"
 #include "kernels/cpu/vector.h"
@@ -18,7 +18,7 @@ LONGHAUL_INLINE Lanes<A> square_root(Lanes<A> v) {
   return result;
 }
 
-template <typename P, typename G>
+template <typename P, typename M, typename G>
 LONGHAUL_LOOP void adamw_elements(const AdamW& p, std::int64_t begin, std::int64_t end) {
   const double rate = *p.learning_rate, step = *p.step;
   // Corrections in double: 1 - beta2^step loses its digits in float when beta2 is near 1.
@@ -29,18 +29,18 @@ LONGHAUL_LOOP void adamw_elements(const AdamW& p, std::int64_t begin, std::int64
   const P root = static_cast<P>(1 / __builtin_sqrt(correction2)), epsilon = static_cast<P>(p.epsilon);
   const P coefficient = static_cast<P>(*p.coefficient);
   P* parameter = static_cast<P*>(p.parameter);
-  P* first = static_cast<P*>(p.m);
-  P* second = static_cast<P*>(p.v);
+  M* first = static_cast<M*>(p.m);
+  M* second = static_cast<M*>(p.v);
   const G* gradient = static_cast<const G*>(p.gradient);
   const auto sweep = [&](auto with_copy) __attribute__((always_inline)) {
     each_vector<P>(end - begin, [&](std::int64_t offset, auto part) {
       const std::int64_t i = begin + offset;
       const Lanes<P> g = load_as<P>(gradient + i, part) * coefficient;
-      const Lanes<P> m = load(first + i, part) * beta1 + g * rest1;
-      const Lanes<P> v = load(second + i, part) * beta2 + g * g * rest2;
+      const Lanes<P> m = load_as<P>(first + i, part) * beta1 + g * rest1;
+      const Lanes<P> v = load_as<P>(second + i, part) * beta2 + g * g * rest2;
       const Lanes<P> updated = load(parameter + i, part) * decay - size * m / (square_root<P>(v) * root + epsilon);
-      store(first + i, m, part);
-      store(second + i, v, part);
+      store_as<P>(first + i, m, part);
+      store_as<P>(second + i, v, part);
       store(parameter + i, updated, part);
       if constexpr (with_copy.value) store_as<P>(p.copy + i, updated, part);
     });
@@ -52,7 +52,12 @@ LONGHAUL_LOOP void adamw_elements(const AdamW& p, std::int64_t begin, std::int64
 }
 template <typename G>
 LONGHAUL_LOOP void adamw_range(const AdamW& p, std::int64_t begin, std::int64_t end) {
-  p.type == DType::float64 ? adamw_elements<double, G>(p, begin, end) : adamw_elements<float, G>(p, begin, end);
+  if (p.type == DType::float64)
+    adamw_elements<double, double, G>(p, begin, end);
+  else if (p.moment_type == DType::bfloat16)
+    adamw_elements<float, bfloat16, G>(p, begin, end);
+  else
+    adamw_elements<float, float, G>(p, begin, end);
 }
 
 }  // namespace

@@ -21,4 +21,7 @@ enum class KeepGathered : std::uint8_t { never, backward, step };
 /// only what passes between layers and what attention gave.
 enum class ActivationMode : std::uint8_t { automatic, keep, recompute };
 
+/// How parameters follow their gradients.
+enum class OptimizerKind : std::uint8_t { adamw, sgd, muon };
+
 }  // namespace longhaul

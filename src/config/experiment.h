@@ -17,7 +17,6 @@
 
 namespace longhaul {
 
-enum class OptimizerName : std::uint8_t { adamw };
 enum class DecayType : std::uint8_t { linear, cosine, constant, wsd };
 enum class ResumeMode : std::uint8_t { automatic, off, restart };
 enum class MatmulLibrary : std::uint8_t { automatic, onednn, openblas };
@@ -35,6 +34,15 @@ struct SequenceSplit {
   bool operator==(const SequenceSplit&) const = default;
 };
 
+/// model.rope: fields of a spec's `rope` (docs/spec.md) by their names there, those that were given.
+struct RopeOverride {
+  std::string type;
+  std::vector<std::pair<std::string, double>> numbers;             ///< in the order of rope_override_fields
+  std::vector<std::pair<std::string, std::vector<double>>> lists;  ///< short_factors, long_factors
+  std::optional<bool> truncate;
+  bool operator==(const RopeOverride&) const = default;
+};
+
 struct Experiment {
   /// Every key at its default. model.config and data.files have none and are empty.
   Experiment();
@@ -49,6 +57,9 @@ struct Experiment {
     std::filesystem::path config;   ///< a spec or config.json file, or a Hugging Face folder
     std::filesystem::path weights;  ///< a folder or a safetensors file; empty: initialise at random
     std::int64_t init_seed = 0;
+    std::optional<RopeOverride> rope;                     ///< none: as the model says
+    std::optional<std::int64_t> max_position_embeddings;  ///< none: as the model says, or as `rope` stretches it
+    std::optional<std::int64_t> vocab_size;               ///< none: as the model says
   } model;
   struct Data {
     bool operator==(const Data&) const = default;
@@ -82,14 +93,18 @@ struct Experiment {
     std::optional<double> time_limit;  ///< minutes since the start; none: no limit
     std::int64_t max_bad_steps = 0;    ///< in a row; 0: the first one ends the run
     double outlier_sigmas = 0;         ///< 0: only what is not finite is bad
+    std::vector<std::string> frozen;   ///< patterns over parameter names; see is_frozen()
   } training;
   struct Optimizer {
     bool operator==(const Optimizer&) const = default;
-    OptimizerName name{};
+    OptimizerKind name{};
     double lr = 0;
     std::array<double, 2> betas{};
     double eps = 0;
     double weight_decay = 0;
+    std::optional<double> momentum;  ///< of sgd and muon; none: see momentum_of
+    bool nesterov = false;
+    std::optional<DType> state_dtype;               ///< none: the masters' own; see state_dtype_of
     std::vector<std::string> weight_decay_exclude;  ///< patterns over parameter names; see decays()
   } optimizer;
   struct LrScheduler {
@@ -128,7 +143,23 @@ struct Experiment {
   struct Metrics {
     bool operator==(const Metrics&) const = default;
     std::int64_t log_freq = 0;
+    bool tensorboard = false;  ///< also as TensorBoard's event files
   } metrics;
+  struct Sample {
+    bool operator==(const Sample&) const = default;
+    std::vector<std::string> prompts;  ///< [] : nothing is sampled
+    std::int64_t interval = 0;         ///< in steps; 0: only after the last step
+    std::int64_t max_tokens = 0;
+    double temperature = 0, top_p = 1;
+    std::int64_t seed = 0;
+  } sample;
+  struct Export {
+    bool operator==(const Export&) const = default;
+    std::int64_t interval = 0;        ///< in steps; 0: only after the last step
+    std::int64_t keep_latest_k = 0;   ///< of those while training; 0: all are kept
+    std::optional<DType> dtype;       ///< none: the masters' own
+    std::int64_t max_shard_size = 0;  ///< bytes; 0: one file
+  } exports;
   struct Validation {
     bool operator==(const Validation&) const = default;
     std::int64_t freq = 0;      ///< in steps; 0: only after the last step
@@ -195,10 +226,17 @@ std::string experiment_reference();
 DType gradient_dtype_of(const Experiment& experiment);
 /// The dtype in which gradients travel between ranks: the key's, or for `auto` gradient_dtype_of.
 DType gradient_reduce_dtype_of(const Experiment& experiment);
+/// What sgd and muon keep of their sum of gradients each step: the key's, or for `auto` 0.95 of muon and 0 of others.
+double momentum_of(const Experiment& experiment);
+/// The dtype of the optimizer's moments: the key's, or for `auto` float32 (float64 when training.dtype is float64).
+DType state_dtype_of(const Experiment& experiment);
 
 /// Whether weight decay applies to a parameter: false when its name matches a pattern of
 /// optimizer.weight_decay_exclude.
 bool decays(const Experiment& experiment, const std::string& parameter);
+
+/// Whether a parameter is not trained: its name matches a pattern of training.frozen.
+bool is_frozen(const Experiment& experiment, const std::string& parameter);
 
 /// True when `pattern` matches the whole of `name`; '*' stands for any characters, '?' for one.
 bool matches_pattern(std::string_view pattern, std::string_view name);

@@ -63,6 +63,14 @@ void check_experiment(const Experiment& e) {
   if (e.job.name.find('/') != std::string::npos)
     fail("job.name is \"{}\"; it must hold no '/' (job.folder says where the run is written)", e.job.name);
 
+  if (e.model.rope && e.model.rope->type.empty())
+    fail("model.rope is {} without a type; say {{type: ...}}, one of {}", config::print_rope(*e.model.rope),
+         fmt::join(config::rope_types(), ", "));
+  for (const std::string& prompt : e.sample.prompts)
+    if (prompt.empty()) fail("sample.prompts holds an empty text; there must be something to go on with");
+  if (e.sample.prompts.empty() && e.sample.interval > 0)
+    fail("sample.interval is {}, but sample.prompts is []: name texts to go on with", e.sample.interval);
+
   if (const auto global = e.training.global_batch_size) {
     const std::int64_t micro = e.training.micro_batch_size;
     if (*global % micro != 0)
@@ -131,16 +139,33 @@ void check_experiment(const Experiment& e) {
 
   for (const auto& [name, type] : {std::pair{"training.dtype", std::optional(e.training.dtype)},
                                    std::pair{"training.gradient_dtype", e.training.gradient_dtype},
-                                   std::pair{"training.gradient_reduce_dtype", e.training.gradient_reduce_dtype}}) {
+                                   std::pair{"training.gradient_reduce_dtype", e.training.gradient_reduce_dtype},
+                                   std::pair{"optimizer.state_dtype", e.optimizer.state_dtype}}) {
     if (type && !is_floating(*type))
       fail("{} is {}; it must be one of float64, float32, bfloat16", name, name_of(*type));
     // A float64 run is a reference run: everything in it is float64, and nothing else is.
     if (type && (*type == DType::float64) != (e.training.dtype == DType::float64))
       fail(
-          "{} is {} while training.dtype is {}; float64 is for reference runs, in which all three dtypes are float64 "
+          "{} is {} while training.dtype is {}; float64 is for reference runs, in which all dtypes are float64 "
           "(or auto)",
           name, name_of(*type), name_of(e.training.dtype));
   }
+
+  const auto& optimizer = e.optimizer;
+  if (optimizer.name == OptimizerKind::adamw && (optimizer.momentum || optimizer.nesterov))
+    fail("optimizer.{} is {}, but optimizer.name is {}: it is for sgd and muon",
+         optimizer.nesterov ? "nesterov" : "momentum",
+         value_of(e, optimizer.nesterov ? "optimizer.nesterov" : "optimizer.momentum"), value_of(e, "optimizer.name"));
+  if (optimizer.nesterov && momentum_of(e) == 0)
+    fail(
+        "optimizer.nesterov is true, but optimizer.momentum is {}: there is nothing to look ahead with; set it, as 0.9",
+        value_of(e, "optimizer.momentum"));
+  if (e.device.type != DeviceType::cpu &&
+      (optimizer.name != OptimizerKind::adamw || optimizer.state_dtype == DType::bfloat16))
+    fail(
+        "device.type is {}, which has kernels for optimizer.name adamw with float32 moments alone; they are {} and "
+        "{}",
+        value_of(e, "device.type"), value_of(e, "optimizer.name"), value_of(e, "optimizer.state_dtype"));
 
   const auto decay = e.lr_scheduler.decay_type;
   if (decay == DecayType::wsd && !e.lr_scheduler.decay_ratio)
@@ -153,6 +178,14 @@ void check_experiment(const Experiment& e) {
         "lr_scheduler.decay_ratio is {} while lr_scheduler.decay_type is constant, which does not decay; remove it or "
         "choose linear, cosine or wsd",
         *e.lr_scheduler.decay_ratio);
+}
+
+double momentum_of(const Experiment& e) {
+  return e.optimizer.momentum.value_or(e.optimizer.name == OptimizerKind::muon ? 0.95 : 0);
+}
+
+DType state_dtype_of(const Experiment& e) {
+  return e.optimizer.state_dtype.value_or(e.training.dtype == DType::float64 ? DType::float64 : DType::float32);
 }
 
 void require_data_files(const Experiment& e) {
@@ -191,6 +224,12 @@ bool matches_pattern(std::string_view pattern, std::string_view name) {
   }
   while (p < pattern.size() && pattern[p] == '*') ++p;
   return p == pattern.size();
+}
+
+bool is_frozen(const Experiment& e, const std::string& parameter) {
+  const auto& patterns = e.training.frozen;
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [&](const std::string& pattern) { return matches_pattern(pattern, parameter); });
 }
 
 bool decays(const Experiment& e, const std::string& parameter) {

@@ -48,6 +48,28 @@ std::vector<Key> make_keys() {
        "Weights to start from: a folder or a safetensors file. null: random initialisation."},
       {"model", "init_seed", member<&E::model, &E::Model::init_seed>, "0",
        "Seed of the random initialisation, which is the same for any number of ranks.", at_least(0)},
+      {"model", "rope", member<&E::model, &E::Model::rope>, "null",
+       "Another RoPE, for longer contexts: fields of a spec's `rope` (docs/spec.md) by their names there, as {type: "
+       "yarn, factor: 4}. It replaces that of the layers without a window and of all that have the same; theta and "
+       "what "
+       "turns of a head stay the model's unless given. original_max_positions not given: the model's; factor not "
+       "given: "
+       "max_position_embeddings over original_max_positions; longrope's attention_factor not given: as transformers "
+       "computes it. Exports have it too. null: as the model says."},
+      {"model",
+       "max_position_embeddings",
+       member<&E::model, &E::Model::max_position_embeddings>,
+       "auto",
+       "The length that the model is made for, as exports then say. auto: as the model says, or with rope of type "
+       "linear, llama3 or yarn its factor x original_max_positions where that is more. Refused with learned positions.",
+       {1, 2147483647, false}},
+      {"model",
+       "vocab_size",
+       member<&E::model, &E::Model::vocab_size>,
+       "auto",
+       "Another size of the vocabulary: rows of embedding and head that model.weights has not begin as the mean of "
+       "those that it has; rows beyond it are left out. auto: as the model says.",
+       {1, 2147483647, false}},
   };
   const std::vector<Key> data = data_keys();
   table.insert(table.end(), data.begin(), data.end());
@@ -136,14 +158,22 @@ std::vector<Key> make_keys() {
        "mean "
        "of the last 128 good steps (once there are 128). 0: none is.",
        at_least(0)},
+      {"training", "frozen", member<&E::training, &E::Training::frozen>, "[]",
+       "Patterns over parameter names (docs/spec.md lists them; `*`: any characters, `?`: one): parameters that match "
+       "are not trained: no gradient, no optimizer state, no messages for either. Each pattern must match one. A run "
+       "resumes with those that it had."},
 
       {"optimizer",
        "name",
        choice<&E::optimizer, &E::Optimizer::name>(),
        "adamw",
-       "adamw: Adam with decoupled weight decay, as PyTorch's AdamW.",
+       "adamw: Adam with decoupled weight decay, as PyTorch's AdamW. sgd: gradients with momentum, as PyTorch's SGD "
+       "(without dampening). muon: of the matrices of layers a moment of the gradient made orthogonal by Newton-Schulz "
+       "iterations, as PyTorch's Muon with steps as large as AdamW's (match_rms_adamw), so that lr and weight_decay "
+       "hold "
+       "for both; everything else by adamw.",
        {},
-       {"adamw"}},
+       {"adamw", "sgd", "muon"}},
       {"optimizer", "lr", member<&E::optimizer, &E::Optimizer::lr>, "3e-4", "The highest learning rate.", at_least(0)},
       {"optimizer",
        "betas",
@@ -153,8 +183,32 @@ std::vector<Key> make_keys() {
        {0, 1, true}},
       {"optimizer", "eps", member<&E::optimizer, &E::Optimizer::eps>, "1e-8", "Added to the root of the second moment.",
        at_least(0)},
+      {"optimizer",
+       "momentum",
+       member<&E::optimizer, &E::Optimizer::momentum>,
+       "auto",
+       "Of sgd and muon: the sum of gradients of which so much is kept each step is what parameters follow. 0: there "
+       "is "
+       "none, nor memory for it (sgd). auto: 0.95 of muon, 0 of sgd.",
+       {0, 1, true}},
+      {"optimizer", "nesterov", member<&E::optimizer, &E::Optimizer::nesterov>, "false",
+       "Of sgd and muon: true: parameters follow the gradient and momentum times the new sum."},
+      {"optimizer",
+       "state_dtype",
+       optional_choice<&E::optimizer, &E::Optimizer::state_dtype>(),
+       "auto",
+       "In which moments are stored between steps; a step computes in float32 and rounds what it keeps. auto: float32, "
+       "or "
+       "float64 when training.dtype is float64. bfloat16 halves the memory; with betas[1] above about 0.996 its second "
+       "moment then stops following gradients that grow slowly, since each step changes it by less than its last "
+       "digit.",
+       {},
+       dtypes},
       {"optimizer", "weight_decay", member<&E::optimizer, &E::Optimizer::weight_decay>, "0.1",
-       "Decoupled weight decay: each step multiplies weights by 1 - learning rate x weight_decay.", at_least(0)},
+       "adamw: decoupled, each step multiplies weights by 1 - learning rate x weight_decay. sgd: added to the "
+       "gradient, "
+       "weight_decay x weight, as PyTorch does.",
+       at_least(0)},
       {"optimizer", "weight_decay_exclude", member<&E::optimizer, &E::Optimizer::weight_decay_exclude>,
        "[\"*norm.weight\", \"*.bias\"]",
        "Patterns over parameter names (docs/spec.md lists them; `*`: any characters, `?`: one): parameters that match "
@@ -329,6 +383,8 @@ const std::vector<Section>& sections() {
       {"activation_memory", "What is kept between forward and backward pass."},
       {"checkpoint", "What is saved and resumed."},
       {"metrics", "What is logged."},
+      {"sample", "Texts that the model goes on with while it is trained."},
+      {"export", "Model folders that transformers loads."},
       {"validation", "When the model is tried on data it does not train on."},
       {"distributed", "How ranks watch over one another."},
       {"device", "What it runs on."},
@@ -350,6 +406,7 @@ const Key* find_key(std::string_view section, std::string_view name) {
 std::string type_name(const Key& key) {
   if (holds<bool>(key) || holds<std::optional<bool>>(key)) return "boolean";
   if (holds<std::vector<DataSet>>(key)) return "data sets";
+  if (holds<std::optional<RopeOverride>>(key)) return "mapping";
   if (holds<std::int64_t>(key) || holds<std::optional<std::int64_t>>(key)) return "integer";
   if (holds<double>(key) || holds<std::optional<double>>(key)) return "number";
   if (holds<std::array<double, 2>>(key)) return "two numbers";
@@ -375,6 +432,11 @@ std::string allowed(const Key& key) {
   if (holds<std::vector<DataSet>>(key))
     return fmt::format("a mapping of names to files or to mappings of {}, as {{books: {{files: books.jsonl}}}}",
                        fmt::join(key.choices, ", "));
+  if (holds<std::optional<RopeOverride>>(key)) {
+    for (const RopeField& field : rope_fields()) text += fmt::format(", {}", field.name);
+    return fmt::format("a mapping of type ({}) and some of {}, as {{type: yarn, factor: 4}}, or null",
+                       fmt::join(rope_types(), ", "), text.substr(2));
+  }
   if (std::holds_alternative<ChoiceAccess>(key.field)) {
     for (std::string_view choice : key.choices) text += (text.empty() ? "" : ", ") + std::string(choice);
     if (key.choices.size() > 1) text = "one of " + text;

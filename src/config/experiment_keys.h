@@ -56,7 +56,7 @@ using Field = std::variant<Access<bool>, Access<std::int64_t>, Access<std::optio
                            Access<std::optional<double>>, Access<std::array<double, 2>>, Access<std::string>,
                            Access<std::filesystem::path>, Access<std::vector<std::string>>,
                            Access<std::vector<std::filesystem::path>>, Access<std::optional<bool>>,
-                           Access<std::vector<DataSet>>, ChoiceAccess, MapAccess>;
+                           Access<std::vector<DataSet>>, Access<std::optional<RopeOverride>>, ChoiceAccess, MapAccess>;
 
 struct Limits {
   double minimum = -std::numeric_limits<double>::infinity();
@@ -97,6 +97,21 @@ void assign(Experiment& experiment, const Key& key, const Value& value, const st
 /// Sets one name of a mapping, or NAME.FIELD of one of data sets, and leaves the others as they are.
 void assign_entry(Experiment& experiment, const Key& key, const std::string& name, const Value& value,
                   const std::string& where, const std::filesystem::path& folder);
+
+/// What model.rope may say, all but its type (rope_override.cpp).
+struct RopeField {
+  enum class Kind : std::uint8_t { number, integer, list, boolean };
+  std::string_view name;
+  Kind kind;
+};
+const std::vector<RopeField>& rope_fields();
+const std::vector<std::string_view>& rope_types();
+/// Sets it all from a mapping, or one name of it.
+void assign_rope(std::optional<RopeOverride>& rope, const Key& key, const Value& value, const std::string& where);
+void assign_rope_field(RopeOverride& rope, const Key& key, const std::string& name, const Value& value,
+                       const std::string& where);
+/// As YAML: "{type: yarn, factor: 4}".
+std::string print_rope(const RopeOverride& rope);
 
 /// What a data set of a key may say (data_sets.cpp). Each is a key of its own, of data.sources.front() of whatever
 /// experiment it is given; `Key::choices` of the key of data sets names those that it has.

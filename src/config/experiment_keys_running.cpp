@@ -60,6 +60,53 @@ std::vector<Key> running_keys() {
        "have one. It thins the console only: metrics.jsonl has a line for every step.",
        count_from(1)},
 
+      {"metrics", "tensorboard", member<&E::metrics, &E::Metrics::tensorboard>, "false",
+       "true: the numbers of metrics.jsonl also go to tensorboard/ of the run folder, as event files that TensorBoard "
+       "reads."},
+
+      {"sample", "prompts", member<&E::sample, &E::Sample::prompts>, "[]",
+       "Texts that the model goes on with; each answer goes to the log and to samples.jsonl of the run folder. They "
+       "are "
+       "read by the tokenizer of the data: refused for token files without data.tokenizer and without one beside "
+       "model.config."},
+      {"sample", "interval", member<&E::sample, &E::Sample::interval>, "0",
+       "Steps between samples; 0: only after the last step, when there are always some.", count_from(0)},
+      {"sample",
+       "max_tokens",
+       member<&E::sample, &E::Sample::max_tokens>,
+       "64",
+       "New tokens after each prompt; fewer where the end token comes.",
+       {1, 1 << 20, false}},
+      {"sample", "temperature", member<&E::sample, &E::Sample::temperature>, "0.0",
+       "0: always the likeliest token; above: tokens are drawn, logits divided by it.", at_least(0)},
+      {"sample",
+       "top_p",
+       member<&E::sample, &E::Sample::top_p>,
+       "1.0",
+       "Draws from the likeliest tokens only, as few as have this much of the probability.",
+       {0, 1, false}},
+      {"sample", "seed", member<&E::sample, &E::Sample::seed>, "0", "Seed of the draws.", at_least(0)},
+
+      {"export", "interval", member<&E::exports, &E::Export::interval>, "0",
+       "Steps between exports into exports/step-N of the run folder; 0: none besides export/ after the last step.",
+       count_from(0)},
+      {"export", "keep_latest_k", member<&E::exports, &E::Export::keep_latest_k>, "2",
+       "So many folders of exports/ are kept; 0: all.", small_count_from(0)},
+      {"export",
+       "dtype",
+       optional_choice<&E::exports, &E::Export::dtype>(),
+       "auto",
+       "Of the written weights, also of the last export. auto: that of the masters.",
+       {},
+       {"float64", "float32", "bfloat16"}},
+      {"export",
+       "max_shard_size",
+       member<&E::exports, &E::Export::max_shard_size>,
+       "0",
+       "Bytes that a file of weights may have, but for a tensor that alone is larger; then there is an index. 0: one "
+       "file.",
+       {0, 1e15, false}},
+
       {"validation", "freq", member<&E::validation, &E::Validation::freq>, "0",
        "Steps between validations; 0: only after the last step, when there is always one.", count_from(0)},
       {"validation", "steps", member<&E::validation, &E::Validation::steps>, "0",

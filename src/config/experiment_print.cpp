@@ -43,6 +43,10 @@ struct Printer {
       text += fmt::format("{}{}: {}", text.empty() ? "" : ", ", quoted_text(set.name), print_data_set(set, key));
     return "{" + text + "}";
   }
+  std::string operator()(Access<std::optional<RopeOverride>> field) const {
+    const auto& rope = field(experiment);
+    return rope ? print_rope(*rope) : "null";
+  }
   std::string operator()(Access<std::int64_t> field) const { return std::to_string(field(experiment)); }
   std::string operator()(Access<std::optional<std::int64_t>> field) const {
     const auto& value = field(experiment);
@@ -134,6 +138,32 @@ ordered_json key_schema(const Key& key) {
     schema["additionalProperties"]["anyOf"] = {{{"type", "string"}, {"minLength", 1}},
                                                {{"type", "array"}, {"items", {{"type", "string"}, {"minLength", 1}}}},
                                                shape};
+    return schema;
+  }
+  if (std::holds_alternative<Access<std::optional<RopeOverride>>>(key.field)) {
+    const ordered_json positive = {{"type", "number"}, {"exclusiveMinimum", 0}};
+    shape["type"] = "object";
+    shape["additionalProperties"] = false;
+    shape["required"] = {"type"};
+    shape["properties"]["type"] = {{"enum", rope_types()}};
+    for (const RopeField& field : rope_fields()) {
+      ordered_json& one = shape["properties"][std::string(field.name)];
+      switch (field.kind) {
+        case RopeField::Kind::number:
+          one = positive;
+          break;
+        case RopeField::Kind::integer:
+          one = {{"type", "integer"}, {"minimum", 1}};
+          break;
+        case RopeField::Kind::list:
+          one = {{"type", "array"}, {"items", positive}, {"minItems", 1}};
+          break;
+        case RopeField::Kind::boolean:
+          one = {{"type", "boolean"}};
+          break;
+      }
+    }
+    schema["anyOf"] = ordered_json::array({shape, {{"type", "null"}}});
     return schema;
   }
   if (const auto* map = std::get_if<MapAccess>(&key.field)) {

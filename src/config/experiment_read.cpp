@@ -262,6 +262,9 @@ struct Assigner {
     }
     field(experiment) = sets;
   }
+  void operator()(Access<std::optional<RopeOverride>> field) const {
+    assign_rope(field(experiment), key, value, where);
+  }
   void operator()(Access<std::int64_t> field) const { field(experiment) = integer(); }
   void operator()(Access<std::optional<std::int64_t>> field) const {
     if (is_auto())
@@ -436,6 +439,13 @@ void assign_entry(Experiment& experiment, const Key& key, const std::string& nam
     if (dot != std::string::npos) return assign_field(*set, key, name.substr(dot + 1), value, where, folder);
     *set = DataSet{.name = own};
     return assign_data_set(*set, key, value, where, folder);
+  }
+  if (const auto* rope = std::get_if<Access<std::optional<RopeOverride>>>(&key.field)) {
+    auto& given = (*rope)(experiment);
+    RopeOverride one = given.value_or(RopeOverride{});
+    assign_rope_field(one, key, name, value, where);
+    given = one;
+    return;
   }
   const auto* map = std::get_if<MapAccess>(&key.field);
   if (!map) fail("{}: {} is no mapping, so it has no '{}'; it is {}", where, key.full_name(), name, allowed(key));

@@ -165,7 +165,7 @@ LoadedModel parse_model(const std::string& text, const std::string& origin) {
   model.file = origin;
   model.config_text = text;
   if (name == own_family) {
-    model.spec = spec_from_json(config, origin);
+    model.spec = model.stored = spec_from_json(config, origin);
     return model;
   }
   const Family* family = find_family(name);
@@ -178,6 +178,7 @@ LoadedModel parse_model(const std::string& text, const std::string& origin) {
   model.spec = merged(family->to_spec(reader));
   reader.refuse_unread();
   check_spec(model.spec, origin);
+  model.stored = model.spec;
   model.notes = reader.notes();
   return model;
 }

@@ -18,6 +18,7 @@ inline constexpr std::string_view own_family = "longhaul";
 
 struct LoadedModel {
   TransformerSpec spec;
+  TransformerSpec stored;          ///< what the file says, where an experiment has changed `spec`
   std::string family;              ///< own_family or a Hugging Face model_type
   std::filesystem::path file;      ///< the JSON file that was read
   std::string config_text;         ///< its text, for an export that keeps what the spec does not hold (token ids)

@@ -82,6 +82,13 @@ std::vector<Parameter> parameters(const TransformerSpec& spec) {
   return lister.list;
 }
 
+std::int64_t matrix_rows(const Parameter& parameter) {
+  if (!parameter.matrix || !parameter.name.starts_with("layers.")) return 0;
+  // Queries, keys and values come out as heads x head dimension; everything else as one dimension.
+  const bool heads = parameter.shape.size() == 3 && !parameter.name.ends_with(".attention.o.weight");
+  return heads ? parameter.shape[0] * parameter.shape[1] : parameter.shape[0];
+}
+
 std::int64_t parameter_count(const TransformerSpec& spec) {
   std::int64_t count = 0;
   for (const Parameter& parameter : parameters(spec)) count += parameter.elements();

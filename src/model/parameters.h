@@ -34,6 +34,10 @@ struct Parameter {
 /// tied head.weight [v,e], and head.bias [v].
 std::vector<Parameter> parameters(const TransformerSpec& spec);
 
+/// Rows of a layer's matrix, its leading dimensions that are outputs together: what Muon makes orthogonal. 0 for what
+/// is none: norms, biases, and the tables of embeddings and head.
+std::int64_t matrix_rows(const Parameter& parameter);
+
 /// The sum of their elements.
 std::int64_t parameter_count(const TransformerSpec& spec);
 

@@ -1,6 +1,7 @@
 // assign_precision: from the float64 specification to the dtypes of the run.
 //   scalars, loss and norms   float64
-//   masters, moments          float32
+//   masters                   float32
+//   moments                   optimizer.state_dtype; a step computes in float32
 //   activations, compute copies of parameters      training.dtype
 //   log-sum-exp, RoPE tables  float32
 //   parameter gradients       training.gradient_dtype, computed in float32 (float64); rounded to
@@ -26,12 +27,21 @@ bool keeps_master(const Op& op, std::size_t result) {
   return std::find(list.begin(), list.end(), static_cast<int>(result)) != list.end();
 }
 
+// A moment after the step that it was before.
+bool continues_moment(const Graph& graph, const Op& op, std::size_t result) {
+  for (const auto& [to, from] : op.definition->in_place)
+    if (static_cast<std::size_t>(to) == result)
+      return is_moment(graph[op.operands[static_cast<std::size_t>(from)]].role);
+  return false;
+}
+
 DType type_of_input(const Value& value, const Precision& precision) {
   switch (value.role) {
     case Role::parameter:
+      return precision.master();
     case Role::first_moment:
     case Role::second_moment:
-      return precision.master();
+      return precision.moments();
     case Role::accumulator:
     case Role::gradient:
       return precision.gradient;
@@ -141,6 +151,8 @@ void assign_precision(Graph& graph, const PassContext& context) {
       if (!is_floating(value.dtype) || value.shape.empty()) continue;  // integers and scalars stay
       if (is_accumulation(graph, op))
         value.dtype = precision.gradient;
+      else if (continues_moment(graph, op, i))
+        value.dtype = precision.moments();
       else if (keeps_master(op, i) || is_parameter(graph, value.primal))
         value.dtype = precision.master();
       else

@@ -1,6 +1,9 @@
 // optimizer: what happens to gradients. In the accumulate programs they are written to, or added to, accumulators; the
-// update program clips them by their true global norm and takes the AdamW step. All of it ordinary ops: where the state
-// lives is decided later.
+// update program clips them by their true global norm and takes the optimizer's step. All of it ordinary ops: where the
+// state lives is decided later.
+#include <algorithm>
+#include <cmath>
+
 #include "base/error.h"
 #include "ir/rewrite.h"
 #include "passes/pass.h"
@@ -56,21 +59,48 @@ void update(Graph& graph, const PassContext& context) {
   }
   const auto clip = builder.emit("clip_coefficient", {builder.one("add", squares)}, {{"max_norm", settings.max_norm}});
   graph.outputs.push_back({"grad_norm", clip[1]});
+  const auto moment = [&](Role role, const ParameterInfo& parameter) {
+    return graph.add_input(StateKey{role, parameter.name}, parameter.shape, DType::float64);
+  };
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const auto& parameter = parameters[i];
     const ValueId value = graph.input(parameter.name);
     LONGHAUL_CHECK(value != no_value, "graph {} has no parameter {}", graph.name, parameter.name);
-    const StateKey first_moment{Role::first_moment, parameter.name}, second_moment{Role::second_moment, parameter.name};
-    const ValueId first = graph.add_input(first_moment, parameter.shape, DType::float64);
-    const ValueId second = graph.add_input(second_moment, parameter.shape, DType::float64);
-    const auto results = builder.emit("adamw", {first, second, value, gradients[i], clip[0], rate, step},
-                                      {{"beta1", settings.beta1},
-                                       {"beta2", settings.beta2},
-                                       {"epsilon", settings.epsilon},
-                                       {"weight_decay", parameter.decays ? settings.weight_decay : 0.0}});
-    graph.outputs.push_back({first_moment, results[0]});
-    graph.outputs.push_back({second_moment, results[1]});
-    graph.outputs.push_back({StateKey{Role::parameter, parameter.name}, results[2]});
+    const double decay = parameter.decays ? settings.weight_decay : 0.0;
+    const auto gives = [&](Role role, ValueId result) {
+      graph.outputs.push_back({StateKey{role, parameter.name}, result});
+    };
+    if (settings.kind == OptimizerKind::muon && parameter.rows > 0) {
+      const auto rows = static_cast<double>(parameter.rows),
+                 columns = static_cast<double>(element_count(parameter.shape)) / rows;
+      const auto moved = builder.emit("muon_momentum", {moment(Role::first_moment, parameter), gradients[i], clip[0]},
+                                      {{"momentum", settings.momentum}, {"nesterov", std::int64_t{settings.nesterov}}});
+      const ValueId update = builder.one("orthogonalize", {moved[1]}, {{"rows", parameter.rows}},
+                                         {.signature = parameter.shape.size() == 3 ? "abc->abc" : "ab->ab"});
+      gives(Role::first_moment, moved[0]);
+      // The size of AdamW's steps (arXiv 2502.16982), so that both share a learning rate and weight decay.
+      gives(Role::parameter,
+            builder.one("muon_step", {value, update, rate},
+                        {{"scale", 0.2 * std::sqrt(std::max(rows, columns))}, {"weight_decay", decay}}));
+    } else if (settings.kind != OptimizerKind::sgd) {
+      const ValueId first = moment(Role::first_moment, parameter), second = moment(Role::second_moment, parameter);
+      const auto results = builder.emit("adamw", {first, second, value, gradients[i], clip[0], rate, step},
+                                        {{"beta1", settings.beta1},
+                                         {"beta2", settings.beta2},
+                                         {"epsilon", settings.epsilon},
+                                         {"weight_decay", decay}});
+      gives(Role::first_moment, results[0]);
+      gives(Role::second_moment, results[1]);
+      gives(Role::parameter, results[2]);
+    } else if (settings.momentum == 0) {
+      gives(Role::parameter, builder.one("sgd", {gradients[i], value, clip[0], rate}, {{"weight_decay", decay}}));
+    } else {
+      const auto results = builder.emit(
+          "sgd_momentum", {moment(Role::first_moment, parameter), value, gradients[i], clip[0], rate},
+          {{"momentum", settings.momentum}, {"nesterov", std::int64_t{settings.nesterov}}, {"weight_decay", decay}});
+      gives(Role::first_moment, results[0]);
+      gives(Role::parameter, results[1]);
+    }
   }
 }
 

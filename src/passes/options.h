@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,20 +19,24 @@ namespace longhaul {
 struct ParameterInfo {
   std::string name;
   Shape shape;
-  bool decays = true;  // weight decay applies
+  bool decays = true;     // weight decay applies
+  std::int64_t rows = 0;  // Muon's: a matrix of so many rows, its leading dimensions together; 0: AdamW's
 };
 
-/// The step of AdamW on gradients scaled down to a global norm of `max_norm` (0: never).
+/// The step on gradients scaled down to a global norm of `max_norm` (0: never).
 struct OptimizerSettings {
+  OptimizerKind kind = OptimizerKind::adamw;
   double max_norm = 1;
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.1;
+  double momentum = 0;  // of sgd, where 0 is without a moment, and of muon
+  bool nesterov = false;
 };
 
 /// What a run computes; all that the specification depends on besides the model's graph.
 struct Meaning {
   double logits_scale = 1;
-  double logits_soft_cap = 0;  // 0: none
-  std::vector<ParameterInfo> parameters;
+  double logits_soft_cap = 0;             // 0: none
+  std::vector<ParameterInfo> parameters;  // those that are trained; others are read only
   OptimizerSettings optimizer;
   // `token_losses`, [batch, sequence]: each token's own loss is an output too, of evaluation or of training.
   bool evaluated_token_losses = false, trained_token_losses = false;
@@ -46,8 +51,10 @@ struct Precision {
   DType dtype = DType::float32;     // activations and compute
   DType gradient = DType::float32;  // accumulators
   DType gradient_reduce = DType::float32;
-  /// Parameters, moments, statistics; parameter gradients until they are rounded to `gradient`.
+  std::optional<DType> moment = {};  // between steps; none: as masters
+  /// Parameters, statistics; parameter gradients until they are rounded to `gradient`.
   DType master() const { return master_dtype(dtype); }
+  DType moments() const { return moment.value_or(master()); }
   /// Forward and backward read copies of the masters in `dtype`.
   bool copies() const { return dtype != master(); }
 };

@@ -23,8 +23,8 @@ std::vector<ChangedKey> changed_keys(const std::string& before, const Experiment
 }
 
 bool decides_numbers(const std::string& key) {
-  constexpr std::array sections = {"job.",        "parallelism.", "checkpoint.", "metrics.",
-                                   "validation.", "distributed.", "device.",     "activation_memory."};
+  constexpr std::array sections = {"job.",         "parallelism.", "checkpoint.",        "metrics.", "validation.",
+                                   "distributed.", "device.",      "activation_memory.", "sample.",  "export."};
   constexpr std::array keys = {"training.time_limit",    "training.threads",       "training.matmul",
                                "training.deterministic", "training.max_bad_steps", "data.validation_files"};
   return std::none_of(sections.begin(), sections.end(), [&](const char* one) { return key.starts_with(one); }) &&

@@ -1,6 +1,7 @@
 #include "run/checkpointing.h"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
@@ -23,6 +24,51 @@ void refuse_other_tensors(const Session& session, const Checkpoint& checkpoint) 
     if (!ours.contains(name))
       fail("checkpoint {}: tensor '{}', {} [{}], is none of this run's model; resume with the model that wrote it",
            checkpoint.path(), name, name_of(tensor.dtype), fmt::join(tensor.shape, ", "));
+}
+
+// Moments tell which optimizer a run had, in which dtype, and which parameters it trained.
+void refuse_other_optimizer(const Session& session, const Checkpoint& checkpoint) {
+  std::map<std::string, DType> ours;
+  for (const auto& tensor : session.state()) ours[tensor.name] = tensor.dtype;
+  const auto any_here = [&](Role role) {
+    return std::any_of(session.state().begin(), session.state().end(),
+                       [&](const StateTensor& tensor) { return tensor.key.role == role; });
+  };
+  const auto any_there = [&](Role role) {
+    return std::any_of(session.state().begin(), session.state().end(), [&](const StateTensor& tensor) {
+      return tensor.key.role == Role::parameter &&
+             checkpoint.tensors().contains(name_of(StateKey{role, tensor.key.parameter}));
+    });
+  };
+  const auto refuse = [&](Role role, bool there) {
+    fail(
+        "checkpoint {} {} a {} of parameters, which this run's optimizer {}: resume with the optimizer.name (and "
+        "momentum) that wrote it, or start in another job.folder with model.weights from an export",
+        checkpoint.path(), there ? "holds" : "does not hold",
+        role == Role::first_moment ? "first moment" : "second moment", there ? "does not have" : "has");
+  };
+  for (const Role role : {Role::first_moment, Role::second_moment}) {
+    if (any_here(role) != any_there(role)) refuse(role, any_there(role));
+    if (!any_here(role)) continue;
+    for (const auto& tensor : session.state()) {
+      if (tensor.key.role != Role::parameter || !checkpoint.tensors().contains(tensor.name)) continue;
+      const std::string moment = name_of(StateKey{role, tensor.name});
+      const auto here = ours.find(moment);
+      const auto there = checkpoint.tensors().find(moment);
+      const bool is_here = here != ours.end(), is_there = there != checkpoint.tensors().end();
+      if (is_here != is_there && role == Role::second_moment) refuse(role, is_there);
+      if (is_here != is_there)
+        fail(
+            "checkpoint {}: {} was {} until then, and by training.frozen it now is {}; resume with the patterns that "
+            "the run had, or start in another job.folder with model.weights from an export",
+            checkpoint.path(), tensor.name, is_there ? "trained" : "frozen", is_here ? "trained" : "frozen");
+      if (is_here && here->second != there->second.dtype)
+        fail(
+            "checkpoint {}: moments are {} there and {} by optimizer.state_dtype; resume with the dtype that wrote it, "
+            "or start in another job.folder with model.weights from an export",
+            checkpoint.path(), name_of(there->second.dtype), name_of(here->second));
+    }
+  }
 }
 
 }  // namespace
@@ -91,6 +137,7 @@ TrainerState trainer_state(const Checkpoint& checkpoint) {
 TrainerState load_checkpoint(Session& session, const Checkpoint& checkpoint) {
   TrainerState state;
   phase(session.world(), [&] {
+    refuse_other_optimizer(session, checkpoint);
     for (const auto& tensor : session.state())
       if (is_saved(tensor.key.role))
         session.fill_elements(tensor, [&](std::int64_t begin, std::int64_t end, void* target) {

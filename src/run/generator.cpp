@@ -74,25 +74,36 @@ Generator::~Generator() = default;
 
 void Generator::set_parameters(const ParameterSource& source) {
   const DType master = master_dtype(dtype_);
-  const Role role = dtype_ == master ? Role::parameter : Role::compute_parameter;
-  std::vector<std::byte> piece, narrow;
-  for (const Parameter& parameter : parameters(spec_)) {
-    const std::string buffer = name_of(StateKey{role, parameter.name});
+  std::vector<std::byte> piece;
+  for (const Parameter& parameter : parameters(spec_))
     for (std::int64_t begin = 0; begin < parameter.elements(); begin += piece_elements) {
-      const std::int64_t count = std::min(piece_elements, parameter.elements() - begin);
-      piece.resize(static_cast<std::size_t>(count) * size_of(master));
-      source(parameter.name, begin, begin + count, master, piece.data());
-      std::span<const std::byte> bytes = piece;
-      if (dtype_ == DType::bfloat16) {
-        narrow.resize(static_cast<std::size_t>(count) * size_of(dtype_));
-        const auto* from = reinterpret_cast<const float*>(piece.data());
-        std::transform(from, from + count, reinterpret_cast<bfloat16*>(narrow.data()),
-                       [](float value) { return bfloat16(value); });
-        bytes = narrow;
-      }
-      executor_->write(buffer, begin * static_cast<std::int64_t>(size_of(dtype_)), bytes);
+      const std::int64_t end = std::min(begin + piece_elements, parameter.elements());
+      piece.resize(static_cast<std::size_t>(end - begin) * size_of(master));
+      source(parameter.name, begin, end, master, piece.data());
+      set_elements(parameter.name, begin, end, piece.data(), master);
     }
+}
+
+void Generator::set_elements(const std::string& parameter, std::int64_t begin, std::int64_t end, const void* data,
+                             DType type) {
+  const Role role = dtype_ == master_dtype(dtype_) ? Role::parameter : Role::compute_parameter;
+  const auto count = static_cast<std::size_t>(end - begin);
+  std::span<const std::byte> bytes(static_cast<const std::byte*>(data), count * size_of(type));
+  if (type != dtype_) {
+    narrow_.resize(count * size_of(dtype_));
+    dispatch_floating(type, [&](auto from_zero) {
+      dispatch_floating(dtype_, [&](auto to_zero) {
+        using From = decltype(from_zero);
+        using To = decltype(to_zero);
+        std::transform(static_cast<const From*>(data), static_cast<const From*>(data) + count,
+                       reinterpret_cast<To*>(narrow_.data()), [](From value) {
+                         return static_cast<To>(static_cast<accumulate_t<To>>(static_cast<accumulate_t<From>>(value)));
+                       });
+      });
+    });
+    bytes = narrow_;
   }
+  executor_->write(name_of(StateKey{role, parameter}), begin * static_cast<std::int64_t>(size_of(dtype_)), bytes);
 }
 
 // `tokens` at the program's first slots; what is left of its `count` comes after them in the sequence: nothing sees it,

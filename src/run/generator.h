@@ -30,6 +30,8 @@ class Generator {
   Generator(const Generator&) = delete;
 
   void set_parameters(const ParameterSource& source);
+  /// Elements [begin, end) of one, given in `type` (float64, float32).
+  void set_elements(const std::string& parameter, std::int64_t begin, std::int64_t end, const void* data, DType type);
 
   /// Forgets the sequence.
   void restart() { length_ = 0; }
@@ -49,6 +51,7 @@ class Generator {
   const TransformerSpec spec_;
   const std::int64_t capacity_;
   const DType dtype_;
+  std::vector<std::byte> narrow_;  // of elements on their way
   std::int64_t chunk_ = 1, length_ = 0;
   std::unique_ptr<ThreadsWorld> world_;
   std::vector<std::unique_ptr<Communicator>> alone_;

@@ -33,6 +33,9 @@ PromptText::PromptText(const fs::path& folder, std::int64_t vocabulary, bool ids
   bytes_ = !tokenizer_ && vocabulary >= 256 && vocabulary <= 512;
 }
 
+PromptText::PromptText(const std::optional<fs::path>& tokenizer, std::int64_t vocabulary)
+    : tokenizer_(tokenizer ? load_tokenizer(*tokenizer) : nullptr), vocabulary_(vocabulary), bytes_(!tokenizer) {}
+
 std::vector<std::int32_t> PromptText::encode(std::string_view text) const {
   std::vector<std::int32_t> ids;
   if (tokenizer_) {
@@ -86,7 +89,7 @@ std::string PromptText::decode(std::span<const std::int32_t> ids) const {
 
 std::string PromptText::description() const {
   if (tokenizer_) return tokenizer_->file().string() + " (" + tokenizer_->description() + ")";
-  return bytes_ ? "bytes (there is no tokenizer beside the model)" : "token ids";
+  return bytes_ ? "bytes (there is no tokenizer)" : "token ids";
 }
 
 std::optional<std::int32_t> PromptText::end() const {

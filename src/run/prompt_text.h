@@ -20,6 +20,8 @@ class PromptText {
   /// `folder` may be empty: no tokenizer. With `ids` numbers, whatever lies there. Throws Error for a tokenizer that
   /// cannot be read.
   PromptText(const std::filesystem::path& folder, std::int64_t vocabulary, bool ids);
+  /// By the tokenizer in a file or folder; none: bytes.
+  PromptText(const std::optional<std::filesystem::path>& tokenizer, std::int64_t vocabulary);
 
   /// The ids of a text, with what the tokenizer puts around one and special tokens in it taken as such; of numbers
   /// ("1 2 3", commas allowed). Throws Error for what is no number, no token of the vocabulary, or nothing at all.

@@ -15,6 +15,7 @@
 #include "model/rope.h"
 #include "plan/activations.h"
 #include "plan/mesh.h"
+#include "run/model_overrides.h"
 #include "run/target.h"
 
 namespace longhaul {
@@ -29,20 +30,26 @@ Meaning meaning_of(const Experiment& experiment, const TransformerSpec& spec) {
   meaning.logits_scale = spec.logits_scale;
   meaning.logits_soft_cap = spec.logits_soft_cap;
   for (const auto& parameter : parameters(spec))
-    meaning.parameters.push_back({parameter.name, parameter.shape, decays(experiment, parameter.name)});
+    if (!is_frozen(experiment, parameter.name))
+      meaning.parameters.push_back(
+          {parameter.name, parameter.shape, decays(experiment, parameter.name), matrix_rows(parameter)});
   const auto& optimizer = experiment.optimizer;
-  meaning.optimizer = {.max_norm = experiment.training.max_norm,
+  meaning.optimizer = {.kind = optimizer.name,
+                       .max_norm = experiment.training.max_norm,
                        .beta1 = optimizer.betas[0],
                        .beta2 = optimizer.betas[1],
                        .epsilon = optimizer.eps,
-                       .weight_decay = optimizer.weight_decay};
+                       .weight_decay = optimizer.weight_decay,
+                       .momentum = momentum_of(experiment),
+                       .nesterov = optimizer.nesterov};
   return meaning;
 }
 
 Precision precision_of(const Experiment& experiment) {
   return {.dtype = experiment.training.dtype,
           .gradient = gradient_dtype_of(experiment),
-          .gradient_reduce = gradient_reduce_dtype_of(experiment)};
+          .gradient_reduce = gradient_reduce_dtype_of(experiment),
+          .moment = state_dtype_of(experiment)};
 }
 
 // What keep_gathered becomes, and the limit on the plan.
@@ -150,6 +157,28 @@ void resolve_activations(RunSetup& setup) {
                   ActivationPlans::tiles(*chosen) ? "; MLPs in tiles where they can" : ""));
 }
 
+// What is left to train. A pattern that names nothing was meant for something.
+std::string describe_frozen(const Experiment& experiment, const TransformerSpec& spec) {
+  const std::vector<Parameter> all = parameters(spec);
+  for (const std::string& pattern : experiment.training.frozen)
+    if (std::none_of(all.begin(), all.end(), [&](const Parameter& one) { return matches_pattern(pattern, one.name); }))
+      fail(
+          "training.frozen holds \"{}\", which no parameter of the model matches; names are like {} or {} (longhaul "
+          "inspect lists them)",
+          pattern, all.front().name, all[all.size() / 2].name);
+  std::int64_t tensors = 0, elements = 0;
+  for (const Parameter& one : all)
+    if (is_frozen(experiment, one.name)) {
+      ++tensors;
+      elements += one.elements();
+    }
+  if (tensors == static_cast<std::int64_t>(all.size()))
+    fail("training.frozen is {}, which matches every parameter: nothing would be trained",
+         value_of(experiment, "training.frozen"));
+  return fmt::format("training.frozen: {} of {} parameters ({} of {} numbers) are not trained", tensors, all.size(),
+                     elements, parameter_count(spec));
+}
+
 // Before anything is planned in 64 bits: an upper bound of a rank's bytes, far beyond any machine. What is smaller is
 // told by the memory plan.
 void refuse_impossible_sizes(const TransformerSpec& spec, double batch, double sequence) {
@@ -202,7 +231,7 @@ std::vector<AttentionLayer> attention_layers(const TransformerSpec& spec) {
 }
 
 RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts, Purpose purpose) {
-  return prepare_run(experiment, load_model(experiment.model.config), world, hosts, purpose);
+  return prepare_run(experiment, experiment_model(experiment), world, hosts, purpose);
 }
 
 RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int world, const Hosts& hosts,
@@ -240,6 +269,7 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
   options.schedule.bucket_size = experiment.parallelism.bucket_size;
   options.schedule.activations = experiment.activation_memory.mode;
 
+  if (!experiment.training.frozen.empty()) setup.decisions.push_back(describe_frozen(experiment, spec));
   if (spec.learned_positions && setup.sequence > spec.max_positions)
     fail("training.seq_len is {}, but {} has a table of {} learned positions; use at most that", setup.sequence,
          setup.model.file.string(), spec.max_positions);

@@ -10,6 +10,7 @@
 #include "data/expand_files.h"
 #include "model/initialise.h"
 #include "model/parameters.h"
+#include "run/model_overrides.h"
 #include "run/weights.h"
 
 namespace longhaul {
@@ -211,7 +212,8 @@ void report_source(Communicator& world, const RunSetup& setup, const std::string
 
 ParameterSource first_parameters(const RunSetup& setup) {
   if (!setup.experiment.model.weights.empty())
-    return weights_source(setup.experiment.model.weights, setup.model.spec, setup.model.family);
+    return resized_source(weights_source(setup.experiment.model.weights, setup.model.stored, setup.model.family),
+                          setup.model.stored, setup.model.spec);
   return [all = parameters(setup.model.spec), seed = static_cast<std::uint64_t>(setup.experiment.model.init_seed)](
              const std::string& name, std::int64_t begin, std::int64_t end, DType dtype, void* target) {
     const auto parameter = std::find_if(all.begin(), all.end(), [&](const Parameter& one) { return one.name == name; });

@@ -11,6 +11,7 @@
 #include "base/system_error.h"
 #include "config/experiment.h"
 #include "model/parameters.h"
+#include "run/model_overrides.h"
 #include "run/weights.h"
 
 namespace longhaul {
@@ -83,7 +84,7 @@ RunOrigin origin_of_run(const fs::path& run, const TrainerState& state, const st
   try {
     const Experiment experiment = parse_experiment(state.experiment, run / "experiment.yaml");
     origin.sequence = experiment.training.seq_len;
-    const LoadedModel model = load_model(experiment.model.config);
+    const LoadedModel model = experiment_model(experiment);
     refuse_other_model(state, model.spec, fmt::format("of step {}", state.step));
     origin.family = model.family;
     origin.config_text = model.config_text;

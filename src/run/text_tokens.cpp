@@ -179,6 +179,21 @@ TextReading text_reading(const RunSetup& setup) {
   return {tokenizer->file().string(), fmt::format("{:016x}", XXH3_64bits(made_by.data(), made_by.size()))};
 }
 
+std::optional<fs::path> data_tokenizer(const RunSetup& setup, const std::string& key) {
+  const Experiment& experiment = setup.experiment;
+  const std::vector<DataGroup> groups = data_groups(experiment);
+  if (std::any_of(groups.begin(), groups.end(), [](const DataGroup& group) { return data_format(group.format).text; }))
+    return text_tokenizer(setup);
+  if (experiment.data.tokenizer == "bytes") return std::nullopt;
+  if (experiment.data.tokenizer != "auto") return experiment.data.tokenizer;
+  if (const auto found = tokenizer_file_in(setup.model.file.parent_path())) return found;
+  fail(
+      "{} needs a tokenizer: the data are token files, data.tokenizer is auto and none lies beside {}; name the one "
+      "that "
+      "made them (data.tokenizer: FOLDER, or bytes)",
+      key, setup.model.file.string());
+}
+
 void tokenize_texts(Communicator& world, RunSetup& setup) {
   if (data_groups(setup.experiment).empty()) return;
   std::optional<fs::path> file;

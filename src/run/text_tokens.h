@@ -26,6 +26,11 @@ std::optional<std::filesystem::path> text_tokenizer(const RunSetup& setup);
 /// How the text that is trained on is read. Throws Error as text_tokenizer and load_tokenizer do.
 TextReading text_reading(const RunSetup& setup);
 
+/// The tokenizer of the data whatever their format: text_tokenizer, or where they are token files the one that
+/// data.tokenizer names or that lies beside model.config; nothing: bytes. Throws Error, which begins with `key`, where
+/// nobody knows what the ids stand for.
+std::optional<std::filesystem::path> data_tokenizer(const RunSetup& setup, const std::string& key);
+
 /// Tokenizes the files of every group that are text and not read as bytes; dataset_options then names the tokens
 /// instead; and fills setup.text. Rank 0 does it, on all cores it may use, and keeps the others informed, who wait; a
 /// lock in the folder keeps other runs out. Collective; throws as agree() does.

@@ -11,40 +11,11 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "io/file.h"
+#include "train/event_file.h"
+#include "train/step_lines.h"
 
 namespace longhaul {
 namespace {
-
-constexpr const char* replaced_lines_name = "metrics-replaced.jsonl";
-
-// Keeps the lines of steps up to `last`. The others (steps that will be done again, a line that a crash tore) are not
-// thrown away but moved to a file beside it. A file that cannot be read is left as it is, and ends the run.
-void move_later_lines(const std::filesystem::path& file, std::int64_t last) {
-  std::error_code error;
-  if (!std::filesystem::exists(file, error) && !error) return;
-  constexpr std::int64_t limit = std::int64_t{1} << 40;
-  const std::string text = read_text(file.string(), limit);
-  std::string kept, moved;
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = text.find('\n', begin);
-    const std::string line = text.substr(begin, end == std::string::npos ? end : end - begin);
-    begin = end == std::string::npos ? text.size() : end + 1;
-    const auto json = nlohmann::json::parse(line, nullptr, false);
-    const bool keep = json.is_object() && json.contains("step") && json["step"].is_number_integer() &&
-                      json["step"].get<std::int64_t>() <= last;
-    (keep ? kept : moved) += line + "\n";
-  }
-  if (kept == text) return;
-  if (!moved.empty()) {
-    const std::string beside = (file.parent_path() / replaced_lines_name).string();
-    LineFile replaced(beside);
-    moved.pop_back();
-    if (const std::string problem = replaced.append(moved); !problem.empty())
-      fail("{} (lines of {} that will be written anew are kept there)", problem, file.string());
-    replaced.finish();
-  }
-  write_text_atomically(file.string(), kept);
-}
 
 // A terminal that somebody looks at: MPI launchers give ranks a pseudo-terminal without a size.
 bool is_terminal() {
@@ -88,16 +59,17 @@ std::string validation_text(const std::vector<ValidationResult>& validation) {
 }  // namespace
 
 MetricsReport::MetricsReport(const std::filesystem::path& file, std::int64_t resumed_step, std::int64_t steps,
-                             std::int64_t log_freq)
+                             std::int64_t log_freq, const std::filesystem::path& events)
     : file_(file),
       first_step_(resumed_step + 1),
       steps_(steps),
       log_freq_(log_freq),
       terminal_(is_terminal()),
       begin_(std::chrono::steady_clock::now()) {
-  move_later_lines(file, resumed_step);
+  move_later_lines(file, resumed_step, "metrics-replaced.jsonl");
   lines_ = std::make_unique<LineFile>(file.string());
   flush_folder(file.parent_path().string());
+  if (!events.empty()) events_ = std::make_unique<EventFile>(events, resumed_step);
 }
 
 MetricsReport::~MetricsReport() {
@@ -129,7 +101,7 @@ void MetricsReport::report(const StepMetrics& metrics) {
   json["step_seconds"] = metrics.step_seconds;
   json["peak_memory_bytes"] = metrics.peak_memory_bytes;
   json["time"] = static_cast<double>(std::time(nullptr));
-  write(json.dump());
+  write(json);
 
   if (metrics.step == first_step_ || metrics.step == steps_ || metrics.step % log_freq_ == 0 ||
       !metrics.validation.empty())
@@ -145,16 +117,17 @@ void MetricsReport::report_start(const std::vector<ValidationResult>& validation
   json["step"] = 0;
   add_validation(json, validation);
   json["time"] = static_cast<double>(std::time(nullptr));
-  write(json.dump());
+  write(json);
   say(fmt::format("step {:>6}/{}{}", 0, steps_, validation_text(validation)));
 }
 
-void MetricsReport::write(const std::string& line) {
-  const std::string problem = lines_->append(line);
+void MetricsReport::write(const nlohmann::ordered_json& json) {
+  const std::string problem = lines_->append(json.dump());
   if (!problem.empty() && !waiting_)
     log_warn("{}; its lines wait in memory and are tried again at every step", problem);
   if (problem.empty() && waiting_) log_info("{} can be written again; no line is lost", file_.string());
   waiting_ = !problem.empty();
+  if (events_) events_->add(json);
 }
 
 void MetricsReport::finish() {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 
 namespace longhaul {
 
+class EventFile;
 class LineFile;
 
 struct StepMetrics {
@@ -37,8 +39,9 @@ class MetricsReport {
  public:
   /// Opens `file` for appending. Lines past `resumed_step` are moved to metrics-replaced.jsonl beside it first: their
   /// steps come again. Throws Error when the file cannot be read or written; then it is as it was.
-  MetricsReport(const std::filesystem::path& file, std::int64_t resumed_step, std::int64_t steps,
-                std::int64_t log_freq);
+  /// `events`: a folder for the same numbers as TensorBoard reads them (event_file.h); empty: none.
+  MetricsReport(const std::filesystem::path& file, std::int64_t resumed_step, std::int64_t steps, std::int64_t log_freq,
+                const std::filesystem::path& events = {});
 
   ~MetricsReport();
 
@@ -52,11 +55,12 @@ class MetricsReport {
   void say(const std::string& line);
 
  private:
-  void write(const std::string& line);
+  void write(const nlohmann::ordered_json& json);
   void draw_bar(std::int64_t step);
   void clear_bar();
   std::filesystem::path file_;
   std::unique_ptr<LineFile> lines_;
+  std::unique_ptr<EventFile> events_;
   bool waiting_ = false;
   std::int64_t first_step_, steps_, log_freq_;
   bool terminal_;

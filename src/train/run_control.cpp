@@ -13,7 +13,7 @@ namespace {
 
 // What a rank tells the others.
 struct Notice {
-  std::int64_t signal = 0;
+  std::int64_t signal = 0, flag = 0;
   // Rank 0's hold: its clock decides for all.
   std::int64_t limit_reached = 0, save_due = 0, steps_to_next = 1;
 };
@@ -24,8 +24,10 @@ double minutes_since(RunControl::Clock::time_point begin) {
 
 }  // namespace
 
-RunControl::RunControl(Communicator& world, const Experiment& experiment, Clock::time_point start)
+RunControl::RunControl(Communicator& world, const Experiment& experiment, Clock::time_point start,
+                       const std::atomic<bool>* stop)
     : world_(world),
+      stop_(stop),
       start_(start),
       limit_(experiment.training.time_limit.value_or(0)),
       minutes_(experiment.checkpoint.minutes.value_or(0)),
@@ -48,6 +50,7 @@ RunControl::Decision RunControl::now() {
 RunControl::Decision RunControl::ask(std::int64_t steps_to_next) {
   Notice mine;
   mine.signal = stop_signal();
+  mine.flag = stop_ != nullptr && stop_->load();
   mine.limit_reached = limited_ && minutes_since(start_) >= limit_;
   mine.save_due = timed_ && minutes_since(last_save_) >= minutes_;
   mine.steps_to_next = world_.size() == 1 ? 1 : steps_to_next;
@@ -61,6 +64,8 @@ RunControl::Decision RunControl::ask(std::int64_t steps_to_next) {
   if (first != all.end())
     decision.stop = signal_name(static_cast<int>(first->signal)) +
                     (world_.size() > 1 ? fmt::format(" (rank {})", first - all.begin()) : "");
+  else if (std::any_of(all.begin(), all.end(), [](const Notice& one) { return one.flag != 0; }))
+    decision.stop = "the program that runs it";
   else if (all[0].limit_reached)
     decision.stop = fmt::format("training.time_limit of {} minutes", limit_);
   return decision;

@@ -1,5 +1,6 @@
 // When a run saves and stops besides what its steps say: signals and limits of time, decided by all ranks together.
 #pragma once
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <string>
@@ -12,8 +13,10 @@ namespace longhaul {
 class RunControl {
  public:
   using Clock = std::chrono::steady_clock;
-  /// `start`: of the program, from which training.time_limit counts.
-  RunControl(Communicator& world, const Experiment& experiment, Clock::time_point start);
+  /// `start`: of the program, from which training.time_limit counts. `stop`: a flag that some rank's program sets, or
+  /// null.
+  RunControl(Communicator& world, const Experiment& experiment, Clock::time_point start,
+             const std::atomic<bool>* stop = nullptr);
 
   struct Decision {
     bool save = false;  ///< checkpoint.minutes are over
@@ -31,6 +34,7 @@ class RunControl {
   Decision ask(std::int64_t steps_to_next);
 
   Communicator& world_;
+  const std::atomic<bool>* stop_;
   const Clock::time_point start_;
   const double limit_, minutes_;
   const bool limited_, timed_;  // a limit may be 0

@@ -36,6 +36,8 @@
 #include "train/metrics.h"
 #include "train/run_control.h"
 #include "train/run_folder.h"
+#include "train/step_exports.h"
+#include "train/text_samples.h"
 #include "train/trainer_data.h"
 
 namespace longhaul {
@@ -45,8 +47,13 @@ namespace fs = std::filesystem;
 
 class Trainer {
  public:
-  Trainer(Communicator& world, const Experiment& experiment, std::chrono::steady_clock::time_point start)
-      : world_(world), control_(world, experiment, start), bad_steps_(experiment), data_(world, setup_) {
+  Trainer(Communicator& world, const Experiment& experiment, std::chrono::steady_clock::time_point start,
+          const TrainHooks& hooks)
+      : world_(world),
+        hooks_(hooks),
+        control_(world, experiment, start, hooks.stop),
+        bad_steps_(experiment),
+        data_(world, setup_) {
     setup_ = prepare_agreed_run(world, experiment);
     folder_ = setup_.experiment.job.folder;
   }
@@ -105,6 +112,8 @@ class Trainer {
     start_state();
     open_store();
     open_report();
+    if (!experiment().sample.prompts.empty())
+      samples_ = std::make_unique<TextSamples>(world_, setup_, model_.arena_bytes + copy_bytes_, state_.step);
     peak_flops_ = setup_.target->peak_flops(experiment().training.dtype) * world_.size();
     if (!loop()) {
       finish_report();
@@ -112,12 +121,7 @@ class Trainer {
     }
     require_lock();
     watchdog_->phase("the export");
-    export_model(*session_, setup_.model.spec, folder_ / "export",
-                 {.family = setup_.model.family,
-                  .source_config = setup_.model.config_text,
-                  .step = state_.step,
-                  .source_folder = setup_.model.file.parent_path(),
-                  .sequence = setup_.sequence});
+    export_model(*session_, setup_.model.spec, folder_ / "export", export_options(setup_, state_.step));
     finish_report();
     return 0;
   }
@@ -199,8 +203,9 @@ class Trainer {
       if (!reports()) return;
       write_text_atomically((folder_ / "experiment.yaml").string(), to_yaml(experiment()));
       write_text_atomically((folder_ / "matmul.json").string(), setup_.target->libraries() + "\n");
-      report_ = std::make_unique<MetricsReport>(folder_ / "metrics.jsonl", state_.step, steps(),
-                                                experiment().metrics.log_freq);
+      report_ = std::make_unique<MetricsReport>(
+          folder_ / "metrics.jsonl", state_.step, steps(), experiment().metrics.log_freq,
+          experiment().metrics.tensorboard ? folder_ / "tensorboard" : fs::path());
     });
     state_.experiment = to_yaml(experiment());
     state_.text = setup_.text;
@@ -298,8 +303,16 @@ class Trainer {
       phase_if(step, [&] {
         if (lock_) lock_->require();
         if (report_) report_->report(metrics);
+        if (reports() && hooks_.on_step) hooks_.on_step(metrics);
       });
       if (!bad.empty() && learns) phase(world_, [&] { bad_steps_.skipped(step, bad, last_checkpoint()); });
+      if (samples_ && (step == steps() || is_due(experiment().sample.interval, step)))
+        samples_->take(*session_, step, *watchdog_);
+      if (step < steps() && is_due(experiment().exports.interval, step)) {
+        watchdog_->phase("an export");
+        export_step(*session_, setup_, step);
+        watchdog_->phase(nullptr);
+      }
       const std::int64_t verify = experiment().checkpoint.verify_replicas;
       if (verify > 0 && step % verify == 0) verify_copies();
       const std::int64_t interval = experiment().checkpoint.interval;
@@ -418,12 +431,15 @@ class Trainer {
       function();
   }
 
+  static bool is_due(std::int64_t interval, std::int64_t step) { return interval > 0 && step % interval == 0; }
+
   std::string last_checkpoint() const {
     const std::int64_t step = std::max(last_saved_, resume_step_);
     return step >= 0 ? fmt::format("step {}", step) : "none";
   }
 
   Communicator& world_;
+  const TrainHooks& hooks_;
   std::unique_ptr<RunLock> lock_;  // rank 0's, until all else is gone
   std::unique_ptr<RunRecord> record_;
   RunSetup setup_;
@@ -444,13 +460,15 @@ class Trainer {
   std::int64_t copy_bytes_ = 0;
   TrainerState state_;
   std::unique_ptr<MetricsReport> report_;
+  std::unique_ptr<TextSamples> samples_;
   std::unique_ptr<Watchdog> watchdog_;  // looks at the session
 };
 
 }  // namespace
 
-int train(Communicator& world, const Experiment& experiment, std::chrono::steady_clock::time_point start) {
-  return Trainer(world, experiment, start).run();
+int train(Communicator& world, const Experiment& experiment, std::chrono::steady_clock::time_point start,
+          const TrainHooks& hooks) {
+  return Trainer(world, experiment, start, hooks).run();
 }
 
 }  // namespace longhaul

@@ -24,33 +24,38 @@ TEST_CASE("an installed Longhaul trains, and a program of one's own does with fi
     INFO(file);
     CHECK(fs::is_regular_file(prefix + "/" + file));
   };
-  for (const char* file :
-       {"bin/longhaul", "include/longhaul/longhaul.h", "share/longhaul/experiment.schema.json",
-        "share/longhaul/slurm/quickstart.sbatch", "share/longhaul/models/llama-3.1-8b.json",
-        "share/doc/longhaul/README.md", "share/doc/longhaul/docs/experiment.md", "share/man/man1/longhaul.1",
-        "share/bash-completion/completions/longhaul", "share/zsh/site-functions/_longhaul"})
+  for (const char* file : {"bin/longhaul", "include/longhaul/longhaul.h", "share/longhaul/experiment.schema.json",
+                           "share/longhaul/slurm/quickstart.sbatch", "share/longhaul/examples/library/until.cpp",
+                           "share/longhaul/models/llama-3.1-8b.json", "share/doc/longhaul/README.md",
+                           "share/doc/longhaul/docs/experiment.md", "share/man/man1/longhaul.1",
+                           "share/bash-completion/completions/longhaul", "share/zsh/site-functions/_longhaul"})
     holds(file);
   check_end(shell(place,
                   "cd / && PATH='" + prefix + "/bin':$PATH longhaul inspect '" + (place / "model.json").string() + "'"),
             0, {"parameters"});
 
-  write_file(
-      place / "CMakeLists.txt",
-      "cmake_minimum_required(VERSION 3.23)\nproject(mine LANGUAGES C CXX)\nfind_package(longhaul 0.1 REQUIRED)\n"
-      "add_executable(mine mine.cpp)\ntarget_link_libraries(mine PRIVATE longhaul::longhaul)\n");
-  write_file(
-      place / "mine.cpp",
-      "#include <longhaul/longhaul.h>\n#include <cstdio>\n#include <exception>\n"
-      "int main(int count, char** words) try {\n"
-      "  return longhaul::train({.experiment = words[1], .overrides = {words + 2, words + count}, .ranks = 2});\n"
-      "} catch (const std::exception& error) {\n  std::fprintf(stderr, \"%s\\n\", error.what());\n  return 1;\n}\n");
-  const std::string folder = (place / "").string();
-  check_end(shell(place, "cd '" + folder + "' && cmake -S . -B mine -DCMAKE_PREFIX_PATH='" + prefix +
-                             "' >cmake.log && cmake --build mine >>cmake.log || { cat cmake.log; exit 1; }"),
+  const std::string folder = (place / "").string(), example = prefix + "/share/longhaul/examples/library";
+  check_end(shell(place, "cmake -S '" + example + "' -B '" + folder + "built' -DCMAKE_PREFIX_PATH='" + prefix + "' >'" +
+                             folder + "cmake.log' && cmake --build '" + folder + "built' >>'" + folder +
+                             "cmake.log' || { cat '" + folder + "cmake.log'; exit 1; }"),
             0, {});
-  check_end(shell(place, "cd '" + folder + "' && mine/mine experiment.yaml job.folder=run"), 0, {"step     12/12"});
-  CHECK(losses_of(place / "run").size() == 12);
-  check_end(shell(place, "cd '" + folder + "' && mine/mine experiment.yaml optimizer.lr=fast"), 1, {"optimizer.lr"});
+  const auto until = [&](const std::string& loss, const std::string& more) {
+    return shell(place, "cd '" + folder + "' && built/until " + loss + " experiment.yaml job.folder=run " + more);
+  };
+  // Asked at every step: they are shorter than ranks ask each other by themselves.
+  const Ended stopped = until("5.2", "training.steps=400");
+  check_end(stopped, 85, {"is enough", "stopped by the program that runs it"});
+  const auto losses = losses_of(place / "run");
+  REQUIRE(losses.size() > 1);
+  REQUIRE(losses.size() < 400);
+  for (const auto& [step, loss] : losses)
+    if (loss < 5.2) {  // the step that was said
+      CHECK_THAT(stopped.output, Catch::Contains("after step " + std::to_string(step) + " of 400 is enough"));
+      break;
+    }
+  check_end(until("0", "training.steps=" + std::to_string(losses.size() + 2)), 0, {"exported the model"});
+  CHECK(losses_of(place / "run").size() == losses.size() + 2);
+  check_end(until("0", "optimizer.lr=fast"), 1, {"optimizer.lr"});
 }
 
 TEST_CASE("shells complete every command, its options and the keys of experiments", "[threads]") {

@@ -38,6 +38,9 @@ std::string outcome(const std::function<void(Communicator&)>& body, int ranks = 
 // Another value for every key that is no path. A new key must be added here, and is thereby shown to be compared.
 const std::map<std::string, std::string> other_values = {
     {"model.init_seed", "1"},
+    {"model.rope", "{type: linear, factor: 2}"},
+    {"model.max_position_embeddings", "4096"},
+    {"model.vocab_size", "300"},
     {"data.format", "jsonl"},
     {"data.tokenizer", "bytes"},
     {"data.chat_format", "gemma"},
@@ -62,7 +65,11 @@ const std::map<std::string, std::string> other_values = {
     {"training.time_limit", "5"},
     {"training.max_bad_steps", "2"},
     {"training.outlier_sigmas", "3.5"},
-    {"optimizer.name", ""},  // has one value
+    {"training.frozen", "[\"head.*\"]"},
+    {"optimizer.name", "sgd"},
+    {"optimizer.momentum", "0.5"},
+    {"optimizer.nesterov", "true"},
+    {"optimizer.state_dtype", "bfloat16"},
     {"optimizer.lr", "2e-2"},
     {"optimizer.betas", "[0.8, 0.9]"},
     {"optimizer.eps", "1e-7"},
@@ -91,6 +98,17 @@ const std::map<std::string, std::string> other_values = {
     {"checkpoint.verify_replicas", "2"},
     {"checkpoint.verify_steps", "2"},
     {"metrics.log_freq", "3"},
+    {"metrics.tensorboard", "true"},
+    {"sample.prompts", "[\"once\"]"},
+    {"sample.interval", "3"},
+    {"sample.max_tokens", "7"},
+    {"sample.temperature", "0.5"},
+    {"sample.top_p", "0.5"},
+    {"sample.seed", "5"},
+    {"export.interval", "3"},
+    {"export.keep_latest_k", "3"},
+    {"export.dtype", "bfloat16"},
+    {"export.max_shard_size", "4096"},
     {"validation.freq", "3"},
     {"validation.steps", "3"},
     {"validation.at_start", "true"},
@@ -116,6 +134,10 @@ TEST_CASE("every key that is no path is compared, and a rank that has another va
     std::vector<std::string> overrides = {key + "=" + other}, common;
     if (key == "data.mask_prompt" || key == "data.chat_format" || key == "data.train_on")
       common = {"data.format=jsonl"};  // elsewhere they are refused
+    if (key == "sample.interval") common = {"sample.prompts=[once]"};
+    if (key == "optimizer.momentum") common = {"optimizer.name=sgd"};
+    if (key == "optimizer.nesterov") common = {"optimizer.name=sgd", "optimizer.momentum=0.9"};
+    if (key == "optimizer.state_dtype") common = {"training.dtype=float32"};
     if (key == "data.token_bytes") common = {"data.format=raw"};
     overrides.insert(overrides.end(), common.begin(), common.end());
     const Experiment first_rank = small.load(common), changed = small.load(overrides);

@@ -270,6 +270,12 @@ TEST_CASE("the commands of docs/generation.md go on with a text", "[threads]") {
   REQUIRE(examples.size() == 1);
   const Ended ended = checkout.run(examples[0].text);
   check_end(ended, 0, {"ROMEO:"});
+  const std::vector<Example> sampling = to_run("docs/generation.md", "yaml");
+  REQUIRE(sampling.size() == 1);
+  check_end(checkout.train("model: {config: model.json}\ndata: {files: [text.txt]}\n" + sampling[0].text,
+                           {"training.seq_len=32", "training.global_batch_size=4"}, "sampled"),
+            0, {"ROMEO:"});
+  CHECK(lines_of(checkout / "runs/sampled/samples.jsonl") == 2);
 }
 
 TEST_CASE("the examples of README.md are run", "[threads][libraries]") {

@@ -1,14 +1,18 @@
-// AdamW and the norm of the gradients.
+// AdamW, SGD, Muon and the norm of the gradients.
 //
 //   count        elements
-//   gradient     (adamw) dtype of the gradient: same as the parameters', float32 or bfloat16
+//   gradient     (adamw, sgd) dtype of the gradient: same as the parameters', float32 or bfloat16
+//   moment       (adamw, sgd) dtype of moments: same as the parameters', or bfloat16
+//   rows, columns  (orthogonalize) of the matrix
 //   copy         (adamw) 1: also writes the parameter in bfloat16
 #include <cmath>
 
 #include "base/error.h"
 #include "kernels/cpu/adamw.h"
 #include "kernels/cpu/bench/case.h"
+#include "kernels/cpu/muon.h"
 #include "kernels/cpu/reductions.h"
+#include "kernels/cpu/sgd.h"
 
 namespace longhaul::cpu::bench {
 namespace {
@@ -16,8 +20,8 @@ namespace {
 void adamw(Case& c) {
   const std::int64_t count = c.size("count");
   if (c.dtype == DType::bfloat16) fail("dtype=bfloat16; parameters and moments are float32 or float64");
-  Tensor &parameter = c.updated(c.input(count)), &m = c.updated(c.input(count, 0.1));
-  Tensor& v = c.input(count, 1e-3, 0.02);
+  Tensor &parameter = c.updated(c.input(count)), &m = c.updated(c.input_of(c.type("moment"), count, 0.1));
+  Tensor& v = c.input_of(c.type("moment"), count, 1e-3, 0.02);
   for (std::int64_t i = 0; i < count; ++i) {  // squares: never negative
     auto* wide = static_cast<double*>(v.wide.data());
     if (wide[i] >= 0) continue;
@@ -43,7 +47,8 @@ void adamw(Case& c) {
             0.9,
             0.95,
             1e-8,
-            0.1};
+            0.1,
+            side.type(m)};
     if (!side.exact) {
       p.copy = copy ? static_cast<bfloat16*>(side(*copy)) : nullptr;
       longhaul::cpu::adamw(side.pool, p);
@@ -53,8 +58,74 @@ void adamw(Case& c) {
     if (copy) std::copy_n(static_cast<const double*>(side(parameter)), count, static_cast<double*>(side(*copy)));
   };
   c.tolerance = 16;
-  c.bytes = static_cast<double>(6 * parameter.narrow.bytes() + gradient.narrow.bytes()) +
+  c.bytes = static_cast<double>(2 * parameter.narrow.bytes() + 4 * m.narrow.bytes() + gradient.narrow.bytes()) +
             (copy ? 2.0 : 0.0) * static_cast<double>(count);
+}
+
+void sgd(Case& c) {
+  const std::int64_t count = c.size("count");
+  if (c.dtype == DType::bfloat16) fail("dtype=bfloat16; parameters are float32 or float64");
+  Tensor &parameter = c.updated(c.input(count)), &m = c.updated(c.input_of(c.type("moment"), count, 0.1));
+  const Tensor& gradient = c.input_of(c.type("gradient"), count);
+  c.call = [=, &parameter, &m, &gradient](Side side) {
+    const double coefficient = 0.8, learning_rate = 1e-2;
+    const Sgd p{side.type(parameter),
+                side(parameter),
+                side.type(m),
+                side(m),
+                side.type(gradient),
+                side(gradient),
+                count,
+                &coefficient,
+                &learning_rate,
+                0.9,
+                0.1,
+                true};
+    side.exact ? reference::sgd(p) : longhaul::cpu::sgd(side.pool, p);
+  };
+  c.tolerance = 16;
+  c.bytes = static_cast<double>(2 * parameter.narrow.bytes() + 2 * m.narrow.bytes() + gradient.narrow.bytes());
+}
+
+void muon_momentum(Case& c) {
+  const std::int64_t count = c.size("count");
+  if (c.dtype == DType::bfloat16) fail("dtype=bfloat16; updates are float32 or float64");
+  Tensor& m = c.updated(c.input_of(c.type("moment"), count, 0.1));
+  const Tensor &gradient = c.input_of(c.type("gradient"), count), &update = c.output(count);
+  c.call = [=, &m, &gradient, &update](Side side) {
+    const double coefficient = 0.8;
+    const MuonMomentum p{side.type(update), side.type(m), side(m),      side(update), side.type(gradient),
+                         side(gradient),    count,        &coefficient, 0.95,         true};
+    side.exact ? reference::muon_momentum(p) : longhaul::cpu::muon_momentum(side.pool, p);
+  };
+  c.tolerance = 16;
+  c.bytes = static_cast<double>(2 * m.narrow.bytes() + gradient.narrow.bytes() + update.narrow.bytes());
+}
+
+void muon_step(Case& c) {
+  const std::int64_t count = c.size("count");
+  if (c.dtype == DType::bfloat16) fail("dtype=bfloat16; parameters are float32 or float64");
+  const Tensor &parameter = c.updated(c.input(count)), &update = c.input(count);
+  c.call = [=, &parameter, &update](Side side) {
+    const double rate = 1e-2;
+    const MuonStep p{side.type(parameter), side(parameter), side(update), count, &rate, 6.4, 0.1};
+    side.exact ? reference::muon_step(p) : longhaul::cpu::muon_step(side.pool, p);
+  };
+  c.bytes = static_cast<double>(2 * parameter.narrow.bytes() + update.narrow.bytes());
+}
+
+void orthogonalize(Case& c) {
+  const std::int64_t rows = c.size("rows"), columns = c.size("columns"), least = std::min(rows, columns);
+  if (c.dtype == DType::bfloat16) fail("dtype=bfloat16; it is computed in float32 or float64");
+  const Tensor &x = c.input(rows * columns), &y = c.output(rows * columns);
+  const auto plan = std::make_shared<Orthogonalizer>(c.dtype, rows, columns, c.threads(), nullptr);
+  c.scratch_bytes = plan->scratch_bytes();
+  c.call = [=, &x, &y](Side side) {
+    const Orthogonalize p{side.type(y), rows, columns, side(x), side(y)};
+    side.exact ? reference::orthogonalize(p) : plan->run(side.pool, side(x), side(y), side.scratch);
+  };
+  c.tolerance = 4096;  // fifteen products, one of another
+  c.flops = 5 * (4.0 * static_cast<double>(least * rows * columns) + 2.0 * static_cast<double>(least * least * least));
 }
 
 void sum_of_squares(Case& c) {
@@ -89,7 +160,14 @@ void clip_coefficient(Case& c) {
 
 std::vector<Entry> optimizer_entries() {
   return {
-      {"adamw", {"adamw"}, "count=16777216 gradient=same copy=0 dtype=float32 threads=1", adamw},
+      {"adamw", {"adamw"}, "count=16777216 gradient=same moment=same copy=0 dtype=float32 threads=1", adamw},
+      {"sgd", {"sgd"}, "count=16777216 gradient=same moment=same dtype=float32 threads=1", sgd},
+      {"muon_momentum",
+       {"muon_momentum"},
+       "count=16777216 gradient=same moment=same dtype=float32 threads=1",
+       muon_momentum},
+      {"muon_step", {"muon_step"}, "count=16777216 dtype=float32 threads=1", muon_step},
+      {"orthogonalize", {"Orthogonalizer"}, "rows=1024 columns=4096 dtype=float32 threads=1", orthogonalize},
       {"sum_of_squares", {"sum_of_squares"}, "count=67108864 dtype=float32 threads=1", sum_of_squares},
       {"clip_coefficient", {"clip_coefficient"}, "dtype=float64 threads=1", clip_coefficient},
   };
