@@ -120,7 +120,8 @@ function draw(figure) {
     make('line', { x1: left, x2: W - right, y1: y, y2: y, stroke: 'var(--line)' }, svg);
     make('text', { x: left - 6, y: y + 4, 'text-anchor': 'end' }, svg).textContent = short(log ? Math.pow(10, v) : v);
   }
-  for (const v of ticks(first, last, 6))
+  // Doublings of the context where it is on the axis, not what lies between them.
+  for (const v of ticks(first, last, 6).filter(v => !figure.positions || Math.abs(v - Math.round(v)) < 1e-9))
     make('text', { x: px(v), y: H - 8, 'text-anchor': 'middle' }, svg).textContent = short(figure.positions ? Math.pow(2, v) : v);
   const area = make('clipPath', { id: 'plot' + figure.id }, svg);
   make('rect', { x: left, y: top, width: W - left - right, height: H - top - bottom }, area);
