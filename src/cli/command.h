@@ -42,6 +42,8 @@ std::function<int()> add_eval(CLI::App& app);
 std::function<int()> add_generate(CLI::App& app);
 std::function<int()> add_report(CLI::App& app);
 std::function<int()> add_compile(CLI::App& app);
+std::function<int()> add_plan(CLI::App& app);
+std::function<int()> add_calibrate(CLI::App& app);
 std::function<int()> add_tokenize(CLI::App& app);
 std::function<int()> add_completion(CLI::App& app);
 

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "passes/plan_memory.h"
-
 namespace longhaul {
 namespace {
 
@@ -46,14 +44,28 @@ Graph ActivationTrials::finished(const Program& program, const CompileOptions& o
   return graph;
 }
 
-std::int64_t ActivationTrials::arena_bytes(const std::vector<int>& steps, bool tiles) const {
+CompileOptions ActivationTrials::options(const std::vector<int>& steps, bool tiles) const {
   CompileOptions options = request_.options;
   options.schedule.recompute_steps = steps;
   options.schedule.tile_mlp = tiles;
+  return options;
+}
+
+std::int64_t ActivationTrials::arena_bytes(const std::vector<int>& steps, bool tiles) const {
   std::int64_t most = others_;
   for (const Program& program : chosen_)
-    most = std::max(most, plan_memory(finished(program, options), named_, request_.scratch).transient_bytes);
+    most =
+        std::max(most, plan_memory(finished(program, options(steps, tiles)), named_, request_.scratch).transient_bytes);
   return named_.bytes + most;
+}
+
+MemoryBounds ActivationTrials::arena_bounds(const std::vector<int>& steps, bool tiles) const {
+  MemoryBounds all{others_, others_};
+  for (const Program& program : chosen_) {
+    const MemoryBounds one = memory_bounds(finished(program, options(steps, tiles)), named_, request_.scratch);
+    all = {std::max(all.least, one.least), std::max(all.most, one.most)};
+  }
+  return {named_.bytes + all.least, named_.bytes + all.most};
 }
 
 }  // namespace longhaul

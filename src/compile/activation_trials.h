@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "compile/compile.h"
+#include "passes/plan_memory.h"
 
 namespace longhaul {
 
@@ -20,12 +21,15 @@ class ActivationTrials {
   /// Bytes of the arena when each layer takes so many steps of its menu, and MLPs work through their rows in tiles or
   /// not: CompiledModel::arena_bytes to the byte.
   std::int64_t arena_bytes(const std::vector<int>& steps, bool tiles) const;
+  /// Between what those lie, in half the time.
+  MemoryBounds arena_bounds(const std::vector<int>& steps, bool tiles) const;
 
  private:
   struct Program {
     ProgramKind kind;
     Graph graph;  // before the choice
   };
+  CompileOptions options(const std::vector<int>& steps, bool tiles) const;
   Graph finished(const Program& program, const CompileOptions& options) const;
 
   CompileRequest request_;

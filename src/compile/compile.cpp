@@ -124,7 +124,8 @@ CompiledModel compile_model(const CompileRequest& request, const CompileHooks& h
   }
   if (request.memory_limit && model.arena_bytes > request.memory_limit)
     fail(
-        "a rank needs {} bytes ({}), device.memory allows {} ({}): lower training.micro_batch_size or "
+        "a rank needs {} bytes ({}), device.memory (auto: that of device.profile) allows {} ({}): lower "
+        "training.micro_batch_size or "
         "training.seq_len, "
         "use more ranks, shard more of the state over them (docs/parallelism.md), let parallelism.keep_gathered be "
         "never, make more again (activation_memory.mode), or raise device.memory\n{}",

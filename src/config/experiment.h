@@ -175,7 +175,8 @@ struct Experiment {
   struct Device {
     bool operator==(const Device&) const = default;
     DeviceType type{};
-    std::optional<double> memory;  ///< GiB that a rank may plan; none: auto
+    std::optional<double> memory;   ///< GiB that a rank may plan; none: auto
+    std::filesystem::path profile;  ///< what the machine does in a second (src/cost/profile.h); empty: unknown
   } device;
 
   bool operator==(const Experiment&) const = default;

@@ -89,10 +89,10 @@ void check_experiment(const Experiment& e) {
         "activation_memory.budget is {} while activation_memory.mode is {}: only mode auto chooses by a budget; use it "
         "or leave the budget out",
         value_of(e, "activation_memory.budget"), value_of(e, "activation_memory.mode"));
-  if (e.activation_memory.budget && *e.activation_memory.budget <= 1 && !e.device.memory)
+  if (e.activation_memory.budget && *e.activation_memory.budget <= 1 && !e.device.memory && e.device.profile.empty())
     fail(
         "activation_memory.budget is {}, a share of what device.memory leaves for activations, and device.memory is "
-        "auto; give device.memory in GiB, or the budget in bytes",
+        "auto; give device.memory in GiB, a device.profile, or the budget in bytes",
         value_of(e, "activation_memory.budget"));
 
   if (!e.data.sources.empty() && !e.data.files.empty())

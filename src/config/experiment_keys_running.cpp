@@ -149,9 +149,14 @@ std::vector<Key> running_keys() {
        "memory",
        member<&E::device, &E::Device::memory>,
        "auto",
-       "GiB (2^30 bytes) that a rank's buffers may take; a run whose plan needs more is refused. auto: no run is "
+       "GiB (2^30 bytes) that a rank's buffers may take; a run whose plan needs more is refused. auto: what "
+       "device.profile says; without one no run is "
        "refused, and parallelism.keep_gathered counts on three quarters of the host's memory, divided among its ranks.",
        {1e-6, 1e9, false}},
+      {"device", "profile", member<&E::device, &E::Device::profile>, "null",
+       "What the machine does in a second, as a JSON file: one of configs/clusters, or one that `longhaul calibrate` "
+       "has measured. Prices what the backward pass makes again, gives device.memory, and `longhaul bench step` prints "
+       "the time that it predicts. Results are the same bits with any."},
   };
 }
 

@@ -55,6 +55,7 @@ struct MemoryPlan {
   std::array<std::int64_t, memory_categories> peak_by_category{};
   std::int32_t peak_op = -1;
   std::int64_t peak_live_bytes = 0;  // transient_bytes is this plus fragmentation
+  std::vector<std::array<std::int64_t, memory_categories>> live_by_op = {};  // transient bytes, at each op
 };
 
 /// Scratch bytes that an op needs on a rank.

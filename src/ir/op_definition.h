@@ -23,6 +23,10 @@ class Factors {
   std::array<DimensionLayout, 128> letters_{};
 };
 
+/// What computes an op's flops: machines do each at a rate of its own. `elements`: one after the other, as memory
+/// brings them.
+enum class Arithmetic : std::uint8_t { elements, products, attention, attention_gradient };
+
 struct OpDefinition {
   std::string name;
   /// See Signature::parse. Empty: every op states its own (einsum).
@@ -50,6 +54,9 @@ struct OpDefinition {
       nullptr;
   /// Floating-point operations on one rank, given its local operand and result shapes; null: one a result element.
   std::function<double(const Graph&, const Op&, const Mesh&)> flops = nullptr;
+  Arithmetic arithmetic = Arithmetic::elements;
+  /// Bytes that a rank reads and writes; null: operands and results, each once.
+  double (*moved)(const Graph&, const Op&) = nullptr;
   /// Whether the backward pass may make its results again instead of finding them kept: not those of attention, which
   /// cost most of a long sequence's step.
   bool recomputable = true;

@@ -57,6 +57,7 @@ const OpRegistration attention({.name = "attention",
                                 .result_types = forward_types,
                                 .gradient = gradient,
                                 .flops = forward_flops,
+                                .arithmetic = Arithmetic::attention,
                                 .recomputable = false,
                                 .master_results = {1},
                                 .result_like = {{0, 0}}});
@@ -75,6 +76,7 @@ const OpRegistration attention_gradient({.name = "attention_gradient",
                                          .whole = "d",
                                          .only_marked = "ghst",
                                          .flops = backward_flops,
+                                         .arithmetic = Arithmetic::attention_gradient,
                                          .recomputable = false});
 
 }  // namespace

@@ -38,7 +38,8 @@ const OpRegistration block({.name = "attention_block",
                             .whole = "d",
                             .only_marked = "ghst",
                             .result_types = block_types,
-                            .flops = block_flops});
+                            .flops = block_flops,
+                            .arithmetic = Arithmetic::attention});
 
 // partial output and log_sum_exp, twice -> those of both key sets together, in the stable form: m = max(a, b), l = m +
 // log(e^(a−m) + e^(b−m))
@@ -53,7 +54,8 @@ const OpRegistration gradient({.name = "attention_block_gradient",
                                .whole = "d",
                                .only_marked = "ghst",
                                .result_types = gradient_types,
-                               .flops = gradient_flops});
+                               .flops = gradient_flops,
+                               .arithmetic = Arithmetic::attention_gradient});
 
 // The same, added to dq, dk, dv so far. Each addend has its result's own split and is no partial sum, so it counts
 // once.
@@ -63,6 +65,7 @@ const OpRegistration gradient_add({.name = "attention_block_gradient_add",
                                    .only_marked = "ghst",
                                    .result_types = gradient_types,
                                    .flops = gradient_flops,
+                                   .arithmetic = Arithmetic::attention_gradient,
                                    .in_place = {{0, 9}, {1, 10}, {2, 11}}});
 
 }  // namespace

@@ -45,17 +45,35 @@ double added_flops(const Graph& graph, const Op& op, const Mesh& mesh) {
   return static_cast<double>(local_count(part.shape, part.layout, mesh));
 }
 
+double taken_bytes(const Graph& graph, const Op& op) {
+  return 2.0 * static_cast<double>(local_bytes(graph, op.results[0]));
+}
+double added_bytes(const Graph& graph, const Op& op) {
+  return 3.0 * static_cast<double>(local_bytes(graph, op.operands[1]));
+}
+double put_bytes(const Graph& graph, const Op& op) {
+  return 2.0 * static_cast<double>(local_bytes(graph, op.operands[1]));
+}
+
 // [b, blocks·r, ...] -> [b, blocks·rows, ...]: rows [from, from + rows) of each block. Signature "bt...->bu...".
-const OpRegistration take(
-    {.name = "take_rows", .signature = "", .result_types = types, .factors = taken, .flops = no_flops});
+const OpRegistration take({.name = "take_rows",
+                           .signature = "",
+                           .result_types = types,
+                           .factors = taken,
+                           .flops = no_flops,
+                           .moved = taken_bytes});
 
 // Block i of the result is block (i − steps[k]) mod blocks of every operand k, one behind the other.
 const OpRegistration join(
     {.name = "join_rows", .signature = "", .result_types = types, .factors = joined, .flops = no_flops});
 
 // x, y -> x with block (i − step) mod blocks of y added to rows [from, from + rows of y's block) of every block i.
-const OpRegistration add(
-    {.name = "add_rows", .signature = "", .factors = added, .flops = added_flops, .in_place = {{0, 0}}});
+const OpRegistration add({.name = "add_rows",
+                          .signature = "",
+                          .factors = added,
+                          .flops = added_flops,
+                          .moved = added_bytes,
+                          .in_place = {{0, 0}}});
 
 // x, y -> x with rows [from, from + rows of y's block) of every block replaced by block i of y.
 const OpRegistration put({.name = "put_rows",
@@ -63,6 +81,7 @@ const OpRegistration put({.name = "put_rows",
                           .result_types = types,
                           .factors = added,
                           .flops = no_flops,
+                          .moved = put_bytes,
                           .in_place = {{0, 0}}});
 
 }  // namespace

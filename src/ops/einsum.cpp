@@ -30,17 +30,26 @@ double flops(const Graph& graph, const Op& op, const Mesh& mesh) {
   return product;
 }
 
-const OpRegistration einsum({.name = "einsum", .signature = "", .gradient = gradient, .flops = flops});
+const OpRegistration einsum(
+    {.name = "einsum", .signature = "", .gradient = gradient, .flops = flops, .arithmetic = Arithmetic::products});
 
 // einsum of operands 0 and 1, plus operand 2 (the result's letters): an accumulator or residual folded into the
 // product. Made by fuse.
-const OpRegistration einsum_add(
-    {.name = "einsum_add", .signature = "", .contracted_whole = true, .flops = flops, .in_place = {{0, 2}}});
+const OpRegistration einsum_add({.name = "einsum_add",
+                                 .signature = "",
+                                 .contracted_whole = true,
+                                 .flops = flops,
+                                 .arithmetic = Arithmetic::products,
+                                 .in_place = {{0, 2}}});
 
 // The same onto an operand that is as much of a sum as the product: a weight's gradient so far, when rows are split
 // over ranks. Made by tile_mlp.
-const OpRegistration einsum_accumulate(
-    {.name = "einsum_accumulate", .signature = "", .flops = flops, .in_place = {{0, 2}}, .onto = 2});
+const OpRegistration einsum_accumulate({.name = "einsum_accumulate",
+                                        .signature = "",
+                                        .flops = flops,
+                                        .arithmetic = Arithmetic::products,
+                                        .in_place = {{0, 2}},
+                                        .onto = 2});
 
 }  // namespace
 }  // namespace longhaul

@@ -30,24 +30,28 @@ const OpRegistration loss_head({.name = "loss_head",
                                 .signature = "bse,ve,bs,->,bse,ve",
                                 .whole = "ve",
                                 .result_types = loss_head_types,
-                                .flops = flops});
+                                .flops = flops,
+                                .arithmetic = Arithmetic::products});
 // x, weight, labels -> loss sum
 const OpRegistration loss_head_evaluate({.name = "loss_head_evaluate",
                                          .signature = "bse,ve,bs->",
                                          .whole = "ve",
                                          .result_types = scalar_type,
-                                         .flops = flops});
+                                         .flops = flops,
+                                         .arithmetic = Arithmetic::products});
 // Either with each token's own loss (0 where the label is ignored), [b, s], behind the sum.
 const OpRegistration loss_head_tokens({.name = "loss_head_tokens",
                                        .signature = "bse,ve,bs,->,bs,bse,ve",
                                        .whole = "ve",
                                        .result_types = with_tokens,
-                                       .flops = flops});
+                                       .flops = flops,
+                                       .arithmetic = Arithmetic::products});
 const OpRegistration loss_head_evaluate_tokens({.name = "loss_head_evaluate_tokens",
                                                 .signature = "bse,ve,bs->,bs",
                                                 .whole = "ve",
                                                 .result_types = with_tokens,
-                                                .flops = flops});
+                                                .flops = flops,
+                                                .arithmetic = Arithmetic::products});
 
 }  // namespace
 }  // namespace longhaul

@@ -34,8 +34,12 @@ const OpRegistration muon_momentum({.name = "muon_momentum",
 
 // Its signature is stated, "ab->ab" or "abc->abc". Attribute rows: of the matrix, the product of the leading
 // dimensions. No rank may have a part: every one computes the same.
-const OpRegistration orthogonalize(
-    {.name = "orthogonalize", .signature = "", .whole = "abc", .flops = flops, .master_results = {0}});
+const OpRegistration orthogonalize({.name = "orthogonalize",
+                                    .signature = "",
+                                    .whole = "abc",
+                                    .flops = flops,
+                                    .arithmetic = Arithmetic::products,
+                                    .master_results = {0}});
 
 // parameter, update, learning rate -> parameter. Attributes scale (of the update), weight_decay.
 const OpRegistration muon_step({.name = "muon_step",

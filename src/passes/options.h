@@ -2,6 +2,7 @@
 // lies, and when it happens.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -15,6 +16,9 @@
 #include "ir/mesh.h"
 
 namespace longhaul {
+
+struct Graph;
+struct Op;
 
 struct ParameterInfo {
   std::string name;
@@ -99,6 +103,9 @@ struct Schedule {
   /// FLOPs that the machine does while it moves one byte of memory; decides what is cheap to make again. That of two
   /// CPU cores with bfloat16 products, from a step with norms and activations made again; accelerators have about 200.
   double flops_per_byte = 32;
+  /// What an op of a placed graph takes instead, in seconds, where a profile of the machine is known; the same on all
+  /// ranks. Null: by flops_per_byte.
+  std::function<double(const Graph&, const Op&)> seconds = nullptr;
 };
 
 /// Whether memory asks for tiles: `recompute` is for the least of it.

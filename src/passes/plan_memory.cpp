@@ -180,7 +180,28 @@ class Planner {
   Planner(const Graph& graph, const NamedBuffers& named, const ScratchBytes& scratch)
       : graph_(graph), named_(named), scratch_(scratch) {}
 
+  MemoryBounds bounds() {
+    place_in_program_order();
+    return {plan_.peak_live_bytes, plan_.transient_bytes};
+  }
+
   MemoryPlan run() {
+    place_in_program_order();
+    close_gaps();
+    const std::size_t values = graph_.values.size(), ops = graph_.ops.size();
+    for (std::size_t v = 0; v < values; ++v)
+      if (buffer_of_[v] != none) plan_.value_offset[v] = named_.bytes + buffers_[buffer_of_[v]].offset;
+    for (std::size_t i = 0; i < ops; ++i)
+      if (scratch_of_[i] != none) plan_.scratch_offset[i] = named_.bytes + buffers_[scratch_of_[i]].offset;
+    finish_outputs();
+    return std::move(plan_);
+  }
+
+ private:
+  static constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
+  static std::size_t at(ValueId id) { return static_cast<std::size_t>(id); }
+
+  void place_in_program_order() {
     const std::size_t values = graph_.values.size(), ops = graph_.ops.size();
     plan_.value_offset.assign(values, -1);
     plan_.scratch_offset.assign(ops, -1);
@@ -193,18 +214,7 @@ class Planner {
     scratch_of_.assign(ops, none);
     for (std::size_t i = 0; i < ops; ++i) step(static_cast<std::int32_t>(i));
     plan_.transient_bytes = free_.top();
-    close_gaps();
-    for (std::size_t v = 0; v < values; ++v)
-      if (buffer_of_[v] != none) plan_.value_offset[v] = named_.bytes + buffers_[buffer_of_[v]].offset;
-    for (std::size_t i = 0; i < ops; ++i)
-      if (scratch_of_[i] != none) plan_.scratch_offset[i] = named_.bytes + buffers_[scratch_of_[i]].offset;
-    finish_outputs();
-    return std::move(plan_);
   }
-
- private:
-  static constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
-  static std::size_t at(ValueId id) { return static_cast<std::size_t>(id); }
 
   void find_last_uses() {
     last_use_.assign(graph_.values.size(), -1);
@@ -373,6 +383,7 @@ class Planner {
   }
 
   void note_peak(std::int32_t i) {
+    plan_.live_by_op.push_back(live_by_category_);
     if (live_ <= plan_.peak_live_bytes) return;
     plan_.peak_live_bytes = live_;
     plan_.peak_by_category = live_by_category_;
@@ -439,6 +450,10 @@ NamedBuffers plan_named_buffers(const std::vector<const Graph*>& programs) {
     named.bytes += slot.bytes;
   }
   return named;
+}
+
+MemoryBounds memory_bounds(const Graph& graph, const NamedBuffers& named, const ScratchBytes& scratch) {
+  return Planner(graph, named, scratch).bounds();
 }
 
 MemoryPlan plan_memory(const Graph& graph, const NamedBuffers& named, const ScratchBytes& scratch) {

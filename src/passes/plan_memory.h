@@ -19,6 +19,13 @@ NamedBuffers plan_named_buffers(const std::vector<const Graph*>& programs);
 /// std::logic_error when verify_plan finds fault with the plan.
 MemoryPlan plan_memory(const Graph& graph, const NamedBuffers& named, const ScratchBytes& scratch);
 
+/// Between what a plan's transient_bytes lie, without making it: what is live at once at the most, and what buffers
+/// take that are placed in order of definition.
+struct MemoryBounds {
+  std::int64_t least = 0, most = 0;
+};
+MemoryBounds memory_bounds(const Graph& graph, const NamedBuffers& named, const ScratchBytes& scratch);
+
 /// What is wrong with a plan, op and values named; "" when nothing is. Every buffer is aligned and inside the arena,
 /// and nothing is written over what is still to be read: neither values, named buffers included, nor the scratch of an
 /// op over what lives during it. A result may lie where an operand lay only when the op's definition declares it, reads

@@ -31,6 +31,7 @@ std::size_t at(std::int32_t i) {
 }
 
 double price_of(const Graph& graph, const Op& op, const Schedule& schedule) {
+  if (schedule.seconds) return schedule.seconds(graph, op);
   double bytes = 0, elements = 0;
   for (const ValueId operand : op.operands) bytes += static_cast<double>(local_bytes(graph, operand));
   for (const ValueId result : op.results) {
@@ -41,16 +42,22 @@ double price_of(const Graph& graph, const Op& op, const Schedule& schedule) {
   return std::max(moved, op.definition->flops ? op.definition->flops(graph, op, graph.mesh) : elements);
 }
 
+std::vector<double> prices_of(const Graph& graph, const Schedule& schedule) {
+  std::vector<double> prices;
+  for (const Op& op : graph.ops) prices.push_back(price_of(graph, op, schedule));
+  return prices;
+}
+
 /// What one layer keeps and makes again. Values of other layers, and of none, are as they are.
 class Layer {
  public:
-  Layer(const Graph& graph, const Schedule& schedule, const std::vector<std::int32_t>& maker,
-        const std::vector<std::vector<std::int32_t>>& use, std::int32_t layer)
-      : graph_(graph), schedule_(schedule), maker_(maker), use_(use), layer_(layer) {}
+  Layer(const Graph& graph, const Schedule& schedule, const std::vector<double>& prices,
+        const std::vector<std::int32_t>& maker, const std::vector<std::vector<std::int32_t>>& use, std::int32_t layer)
+      : graph_(graph), schedule_(schedule), prices_(prices), maker_(maker), use_(use), layer_(layer) {}
 
   void add(std::int32_t op) {
     const Op& one = graph_.ops[at(op)];
-    price += price_of(graph_, one, schedule_);
+    price += prices_[at(op)];
     if (one.phase == Phase::backward && one.definition->communication)
       for (const ValueId operand : one.operands) exchanged_.push_back({operand, one.results[0]});
     if (one.phase != Phase::forward) return;
@@ -98,7 +105,7 @@ class Layer {
       const double per_byte = cost.price / static_cast<double>(gain);
       if (best.value != no_value && per_byte >= ratio) continue;
       ratio = per_byte;
-      best = {value, gain, cost.price, 0};
+      best = {value, gain, cost.price, 0, dear};
       after = std::move(state);
     }
     if (best.value != no_value) now_ = std::move(after);
@@ -135,7 +142,7 @@ class Layer {
     const Op& op = graph_.ops[at(maker_[at(value)])];
     if (!op.definition->recomputable && !dear) return false;
     if (!state.clones.insert(maker_[at(value)]).second) return true;
-    if (!is_exchanged(op)) cost.price += price_of(graph_, op, schedule_);
+    if (!is_exchanged(op)) cost.price += prices_[at(maker_[at(value)])];
     for (const ValueId operand : op.operands)
       if (!finds(operand, whole, dear, state, cost)) return false;
     return true;
@@ -159,6 +166,7 @@ class Layer {
 
   const Graph& graph_;
   const Schedule& schedule_;
+  const std::vector<double>& prices_;  // by op
   const std::vector<std::int32_t>& maker_;
   const std::vector<std::vector<std::int32_t>>& use_;
   const std::int32_t layer_;
@@ -168,14 +176,15 @@ class Layer {
   double worth_ = 0;
 };
 
-std::vector<Layer> layers_of(const Graph& graph, const Schedule& schedule, const std::vector<std::int32_t>& maker,
+std::vector<Layer> layers_of(const Graph& graph, const Schedule& schedule, const std::vector<double>& prices,
+                             const std::vector<std::int32_t>& maker,
                              const std::vector<std::vector<std::int32_t>>& use) {
   std::vector<Layer> layers;
   for (std::size_t i = 0; i < graph.ops.size(); ++i) {
     const std::int32_t layer = graph.ops[i].layer;
     if (layer < 0) continue;
     while (static_cast<std::int32_t>(layers.size()) <= layer)
-      layers.emplace_back(graph, schedule, maker, use, static_cast<std::int32_t>(layers.size()));
+      layers.emplace_back(graph, schedule, prices, maker, use, static_cast<std::int32_t>(layers.size()));
     layers[at(layer)].add(static_cast<std::int32_t>(i));
   }
   return layers;
@@ -189,7 +198,7 @@ RecomputeMenu menu_of(Layer layer, std::int32_t number) {
 
 // Values of no layer that only one layer's backward pass reads, made at next to no cost of inputs that are there
 // anyway.
-void add_made_of_inputs(const Graph& graph, const std::vector<std::int32_t>& maker, const Schedule& schedule,
+void add_made_of_inputs(const Graph& graph, const std::vector<std::int32_t>& maker, const std::vector<double>& prices,
                         const std::vector<std::vector<std::int32_t>>& use, const std::vector<Layer>& layers,
                         std::vector<char>& again) {
   for (std::size_t v = 0; v < again.size(); ++v) {
@@ -202,15 +211,15 @@ void add_made_of_inputs(const Graph& graph, const std::vector<std::int32_t>& mak
     for (const std::int32_t user : use[v])
       if (const Op& reader = graph.ops[at(user)]; reader.phase == Phase::backward) readers.insert(reader.layer);
     if (readers.size() != 1 || *readers.begin() < 0) continue;
-    again[v] = price_of(graph, op, schedule) <= cheap_share * layers[at(*readers.begin())].price;
+    again[v] = prices[at(maker[v])] <= cheap_share * layers[at(*readers.begin())].price;
   }
 }
 
 // By value: whether backward ops of the layer that made it read clones of it.
 std::vector<char> values_made_again(const Graph& graph, const std::vector<std::int32_t>& maker,
-                                    const Schedule& schedule) {
+                                    const std::vector<double>& prices, const Schedule& schedule) {
   const auto use = uses(graph);
-  std::vector<Layer> layers = layers_of(graph, schedule, maker, use);
+  std::vector<Layer> layers = layers_of(graph, schedule, prices, maker, use);
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const RecomputeMenu menu = menu_of(layers[i], static_cast<std::int32_t>(i));
     for (int step = recompute_steps(menu, schedule); step > 0; --step) layers[i].next();
@@ -228,7 +237,7 @@ std::vector<char> values_made_again(const Graph& graph, const std::vector<std::i
         for (const ValueId operand : graph.ops[at(maker[v])].operands)
           for (const std::int32_t user : use[v])
             if (graph.ops[at(user)].phase == Phase::backward) reads[at(operand)].push_back(user);
-    add_made_of_inputs(graph, maker, schedule, reads, layers, again);
+    add_made_of_inputs(graph, maker, prices, reads, layers, again);
   }
   return again;
 }
@@ -249,7 +258,8 @@ int RecomputeMenu::within(double share) const {
 std::vector<RecomputeMenu> recompute_menus(const Graph& graph, const Schedule& schedule) {
   const auto maker = definitions(graph);
   const auto use = uses(graph);
-  const std::vector<Layer> layers = layers_of(graph, schedule, maker, use);
+  const std::vector<double> prices = prices_of(graph, schedule);
+  const std::vector<Layer> layers = layers_of(graph, schedule, prices, maker, use);
   std::vector<RecomputeMenu> menus;
   for (std::size_t i = 0; i < layers.size(); ++i) menus.push_back(menu_of(layers[i], static_cast<std::int32_t>(i)));
   return menus;
@@ -273,11 +283,12 @@ namespace passes {
 void recompute(Graph& graph, const PassContext& context) {
   if (!is_accumulate(context.kind)) return;
   std::vector<std::int32_t> maker = definitions(graph);
-  std::vector<char> again = values_made_again(graph, maker, context.options.schedule);
+  const std::vector<double> prices = prices_of(graph, context.options.schedule);
+  std::vector<char> again = values_made_again(graph, maker, prices, context.options.schedule);
   std::map<std::int32_t, std::vector<ValueId>> light;  // by layer: cloned values that may be cloned once more
   std::set<ValueId> twice;
   std::map<std::int32_t, double> price;  // of layers
-  for (const Op& op : graph.ops) price[op.layer] += price_of(graph, op, context.options.schedule);
+  for (std::size_t i = 0; i < graph.ops.size(); ++i) price[graph.ops[i].layer] += prices[i];
   const Schedule& schedule = context.options.schedule;
   const std::vector<Op> original = graph.ops;
   std::vector<ValueId> clone(graph.values.size(), no_value);
@@ -312,7 +323,7 @@ void recompute(Graph& graph, const PassContext& context) {
     graph.ops.push_back(std::move(op));
     if (!dearest || layer < 0) return;
     for (const ValueId value : light[layer])
-      if (price_of(graph, original[at(maker[at(value)])], schedule) <= cheap_share * price[layer]) {
+      if (prices[at(maker[at(value)])] <= cheap_share * price[layer]) {
         clone[at(value)] = no_value;
         twice.insert(value);
       }

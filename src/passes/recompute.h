@@ -13,8 +13,9 @@ namespace longhaul {
 struct RecomputeStep {
   ValueId value = no_value;
   std::int64_t bytes = 0;  ///< of a rank, no longer kept from forward to backward
-  double price = 0;        ///< what its ops cost besides those of the steps before, in FLOPs (see below)
+  double price = 0;        ///< what its ops cost besides those of the steps before (see below)
   double worth = 0;        ///< the largest price of a byte up to this step: never less than the step's before
+  bool dear = false;       ///< it takes an op that is too dear to be made twice unless a budget asks for it: attention
 };
 
 /// What a layer saves and what it could make again.
@@ -27,7 +28,8 @@ struct RecomputeMenu {
   int within(double share) const;
 };
 
-/// The menus of all layers of a placed accumulate program, by layer. A price is the time of an op in FLOPs: its own, or
+/// The menus of all layers of a placed accumulate program, by layer. A price is the time of an op: in seconds where the
+/// schedule knows them, else in FLOPs: its own, or
 /// those that the machine could do (Schedule::flops_per_byte) while it moves the op's operands and results; what ranks
 /// exchange counts eight times, for links are slower than memory.
 std::vector<RecomputeMenu> recompute_menus(const Graph& graph, const Schedule& schedule);

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "comm/exchange.h"
 #include "comm/launch.h"
+#include "cost/profile.h"
 #include "data/expand_files.h"
 #include "plan/mesh.h"
 #include "run/data_groups.h"
@@ -125,6 +126,12 @@ Facts setup_facts(const RunSetup& setup) {
   facts.emplace_back("tokens of a padded sequence", std::to_string(request.sequence));
   facts.emplace_back("mesh", request.mesh.text());
   facts.emplace_back("keep_gathered", std::to_string(static_cast<int>(request.options.schedule.keep_gathered)));
+  std::string profile = "none";
+  if (setup.profile) {
+    const std::string text = profile_text(*setup.profile);
+    profile = fmt::format("{}, contents {:016x}", setup.profile->name, XXH3_64bits(text.data(), text.size()));
+  }
+  facts.emplace_back("device.profile", profile);
   facts.emplace_back("what layers make again",
                      fmt::format("{}", fmt::join(request.options.schedule.recompute_steps, " ")));
   return facts;

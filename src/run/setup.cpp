@@ -10,11 +10,12 @@
 #include "base/error.h"
 #include "base/host.h"
 #include "comm/exchange.h"
-#include "compile/activation_trials.h"
+#include "cost/op_cost.h"
 #include "model/parameters.h"
 #include "model/rope.h"
-#include "plan/activations.h"
 #include "plan/mesh.h"
+#include "plan/token_placement.h"
+#include "run/activation_choice.h"
 #include "run/model_overrides.h"
 #include "run/target.h"
 
@@ -52,16 +53,41 @@ Precision precision_of(const Experiment& experiment) {
           .moment = state_dtype_of(experiment)};
 }
 
+const char* limit_key(const RunSetup& setup) {
+  return setup.experiment.device.memory || !setup.profile ? "device.memory" : "device.profile";
+}
+
+// Prices of ops on the machine that the run is for.
+void price_ops(RunSetup& setup) {
+  const Experiment& experiment = setup.experiment;
+  if (experiment.device.profile.empty()) return;
+  const auto profile = std::make_shared<MachineProfile>(read_profile(experiment.device.profile));
+  MachineUse use;
+  use.ranks_per_host = setup.hosts.neighbours;
+  if (setup.parallel.outer() > 1) {
+    TokenPlacement placement(setup.request.mesh, setup.request.options.placement, setup.request.sequence,
+                             attention_layers(setup.model.spec));
+    const std::vector<std::int32_t> one_document{0};
+    const AttentionShares shares =
+        placement.shares(one_document, static_cast<std::int32_t>(std::min<std::int64_t>(setup.sequence, INT32_MAX)));
+    use.attention_share = std::max(1.0, shares.path() / shares.mean());
+  }
+  setup.profile = profile;
+  // The model lives as long as the schedule that asks it, and the profile as long as the model.
+  setup.costs = std::shared_ptr<const CostModel>(new CostModel(*profile, use),
+                                                 [profile](const CostModel* model) { delete model; });
+  setup.request.options.schedule.seconds = [costs = setup.costs](const Graph& graph, const Op& op) {
+    return costs->cost(graph, op).seconds;
+  };
+  setup.decisions.push_back(fmt::format("device.profile: {} ({})", profile->name, profile->about));
+}
+
 // What keep_gathered becomes, and the limit on the plan.
 void resolve_memory(RunSetup& setup, const Hosts& hosts) {
   const Experiment& experiment = setup.experiment;
   CompileRequest& request = setup.request;
   constexpr double gib = 1 << 30;
-  if (experiment.device.memory) request.memory_limit = static_cast<std::int64_t>(*experiment.device.memory * gib);
-  if (const auto asked = experiment.parallelism.keep_gathered) {
-    request.options.schedule.keep_gathered = *asked;
-    return;
-  }
+  if (experiment.parallelism.keep_gathered) return;
   if (!setup.parallel.can_share_gathers()) return;
   const std::int64_t limit = request.memory_limit ? request.memory_limit : hosts.memory;
   CompileRequest kept = request;
@@ -75,26 +101,9 @@ void resolve_memory(RunSetup& setup, const Hosts& hosts) {
       "of {}",
       bytes <= limit ? "step" : "never", static_cast<double>(bytes) / gib, bytes <= limit ? "within" : "more than",
       static_cast<double>(limit) / gib,
-      request.memory_limit ? "device.memory"
+      request.memory_limit ? limit_key(setup)
       : hosts.elsewhere ? "its share of THIS machine, for want of the other's: set device.memory to a rank's GiB there"
                         : "its share of the host (set device.memory to decide otherwise)"));
-}
-
-// "layers 0 to 3 13 of 13, 4 to 31 3 of 13".
-std::string describe_steps(const std::vector<int>& steps, const std::vector<RecomputeMenu>& menus) {
-  std::string text;
-  for (std::size_t first = 0; first < steps.size();) {
-    std::size_t last = first;
-    const auto same = [&](std::size_t i) {
-      return steps[i] == steps[first] && menus[i].steps.size() == menus[first].steps.size();
-    };
-    while (last + 1 < steps.size() && same(last + 1)) ++last;
-    text += fmt::format("{}{} {} of {}", text.empty() ? "layers " : ", ",
-                        first == last ? std::to_string(first) : fmt::format("{} to {}", first, last), steps[first],
-                        menus[first].steps.size());
-    first = last + 1;
-  }
-  return text;
 }
 
 // activation_memory.mode auto under a limit: what each layer makes again.
@@ -103,41 +112,17 @@ void resolve_activations(RunSetup& setup) {
   CompileRequest& request = setup.request;
   const auto budget = experiment.activation_memory.budget;
   if (experiment.activation_memory.mode != ActivationMode::automatic || (!budget && !request.memory_limit)) return;
-  CompileRequest tried = request;
-  tried.memory_limit = 0;
-  tried.dump.clear();
-  const ActivationTrials trials(tried);
-  const std::vector<RecomputeMenu>& menus = trials.menus();
-  const ActivationPlans plans(menus);
-  std::map<std::size_t, std::int64_t> known;
-  const auto bytes_of = [&](std::size_t plan) {
-    const auto [found, added] = known.try_emplace(plan);
-    if (added) found->second = trials.arena_bytes(plans.steps(plan), ActivationPlans::tiles(plan));
-    return found->second;
-  };
-  const auto choose = [&](CompileRequest& one, std::size_t plan) {
-    one.options.schedule.recompute_steps = plans.steps(plan);
-    one.options.schedule.tile_mlp = ActivationPlans::tiles(plan);
-  };
+  setup.activations = std::make_shared<ActivationChoice>(request);
+  ActivationChoice& choice = *setup.activations;
   // Bytes of the arena; what is kept between programs does not depend on the plan.
-  const std::int64_t named = trials.named_bytes();
-  std::int64_t limit = request.memory_limit ? request.memory_limit : std::numeric_limits<std::int64_t>::max();
-  std::string limited_by = "device.memory";
-  if (budget) {
-    const double share =
-        *budget <= 1 ? *budget * static_cast<double>(std::max<std::int64_t>(0, limit - named)) : *budget;
-    const auto bytes = static_cast<std::int64_t>(std::min(share, 0x1p60));
-    if (bytes < limit - named) {
-      limit = named + bytes;
-      limited_by = "activation_memory.budget";
-    }
-  }
-  const auto chosen = first_plan_within(limit, plans.count(), bytes_of);
+  const std::int64_t named = choice.kept_between_programs();
+  const auto [limit, limited_by] = activation_limit(setup);
+  const auto chosen = choice.within(limit);
   if (!chosen) {
-    std::size_t least = 0;
-    for (const auto& [plan, bytes] : known)
-      if (bytes < known.at(least)) least = plan;
-    choose(tried, least);
+    CompileRequest tried = request;
+    tried.memory_limit = 0;
+    tried.dump.clear();
+    choice.apply(choice.least(), tried);
     const CompiledModel model = compile_model(tried);
     fail(
         "{} leaves a rank {} bytes for activations, beside {} kept between programs; with all made again that can be, "
@@ -147,14 +132,11 @@ void resolve_activations(RunSetup& setup) {
         model.arena_bytes - named, std::ceil(static_cast<double>(model.arena_bytes) / (1 << 30) * 1e6) / 1e6,
         memory_table(model));
   }
-  choose(request, *chosen);
-  setup.decisions.push_back(
-      fmt::format("activation_memory: {} bytes for activations, within the {} that {} leaves; keeping all takes {}. "
-                  "Steps made again, "
-                  "of those there are: {}; {:.1f} % more work in the layers{}",
-                  bytes_of(*chosen) - named, limit - named, limited_by, bytes_of(0) - named,
-                  describe_steps(request.options.schedule.recompute_steps, menus), 100 * plans.extra(*chosen),
-                  ActivationPlans::tiles(*chosen) ? "; MLPs in tiles where they can" : ""));
+  choice.apply(*chosen, request);
+  setup.decisions.push_back(fmt::format(
+      "activation_memory: {} bytes for activations, within the {} that {} leaves; keeping all takes {}. "
+      "Steps made again, of those there are: {}",
+      choice.bytes(*chosen) - named, limit - named, limited_by, choice.bytes(0) - named, choice.describe(*chosen)));
 }
 
 // What is left to train. A pattern that names nothing was meant for something.
@@ -234,8 +216,35 @@ RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts
   return prepare_run(experiment, experiment_model(experiment), world, hosts, purpose);
 }
 
+std::pair<std::int64_t, std::string> activation_limit(const RunSetup& setup) {
+  const std::int64_t named = setup.activations->kept_between_programs();
+  const std::int64_t memory = setup.request.memory_limit;
+  std::int64_t limit = memory ? memory : std::numeric_limits<std::int64_t>::max();
+  std::string limited_by = limit_key(setup);
+  if (const auto budget = setup.experiment.activation_memory.budget) {
+    const double share =
+        *budget <= 1 ? *budget * static_cast<double>(std::max<std::int64_t>(0, limit - named)) : *budget;
+    const auto bytes = static_cast<std::int64_t>(std::min(share, 0x1p60));
+    if (bytes < limit - named) {
+      limit = named + bytes;
+      limited_by = "activation_memory.budget";
+    }
+  }
+  return {limit, limited_by};
+}
+
 RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int world, const Hosts& hosts,
                      Purpose purpose) {
+  RunSetup setup = place_run(experiment, model, world, hosts, purpose);
+  resolve_memory(setup, hosts);
+  if (purpose == Purpose::train) resolve_activations(setup);
+  if (setup.target->options().reference_only)
+    setup.decisions.push_back("LONGHAUL_KERNELS=reference: every op runs the plain-loop reference kernel");
+  return setup;
+}
+
+RunSetup place_run(const Experiment& experiment, const LoadedModel& model, int world, const Hosts& hosts,
+                   Purpose purpose) {
   RunSetup setup;
   setup.experiment = experiment;
   setup.target = make_target(experiment, hosts.ranks_here);
@@ -290,10 +299,13 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
     setup.decisions.push_back(
         fmt::format("sequences of {} tokens are padded to {} with ignored tokens, so that they divide over {} ranks",
                     setup.sequence, request.sequence, setup.parallel.sequence()));
-  resolve_memory(setup, hosts);
-  if (purpose == Purpose::train) resolve_activations(setup);
-  if (setup.target->options().reference_only)
-    setup.decisions.push_back("LONGHAUL_KERNELS=reference: every op runs the plain-loop reference kernel");
+  price_ops(setup);
+  if (const auto asked = experiment.parallelism.keep_gathered) options.schedule.keep_gathered = *asked;
+  if (experiment.device.memory) {
+    request.memory_limit = static_cast<std::int64_t>(*experiment.device.memory * (1 << 30));
+  } else if (setup.profile) {
+    request.memory_limit = setup.profile->device_memory;
+  }
   return setup;
 }
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -17,6 +18,10 @@
 #include "runtime/target.h"
 
 namespace longhaul {
+
+class ActivationChoice;
+class CostModel;
+struct MachineProfile;
 
 /// Where ranks run.
 struct Hosts {
@@ -54,7 +59,10 @@ struct RunSetup {
   std::filesystem::path tokens_folder;  ///< where text becomes token files (run/text_tokens.h)
   /// Tokens that were made of the text of files, by the key that names those.
   std::map<std::string, std::filesystem::path> token_files;
-  TextReading text;                    ///< how text is read that is trained on; filled with them
+  TextReading text;                               ///< how text is read that is trained on; filled with them
+  std::shared_ptr<const MachineProfile> profile;  ///< of experiment.device.profile; null: none
+  std::shared_ptr<ActivationChoice> activations;  ///< where activation_memory was chosen by memory; else null
+  std::shared_ptr<const CostModel> costs;         ///< of this run on it; null without one
   std::vector<std::string> decisions;  ///< what `auto` became, padding, and whatever else a user should know: log them
 };
 
@@ -64,13 +72,20 @@ Hosts find_hosts(Communicator& world);
 /// What the choice of a split and of a token order depends on, for every layer of a model.
 std::vector<AttentionLayer> attention_layers(const TransformerSpec& spec);
 
-/// Reads the model, makes the rank's target, and resolves parallelism, precision, memory and threads.
-/// Throws Error for what cannot be done: a device or key value without an implementation, heads that do not divide, a
-/// sequence longer than a learned position table, a budget for activations that nothing fits. Compiles the run once
-/// when keep_gathered auto depends on its memory, and several times when activation_memory does.
+/// Reads the model and the machine's profile, makes the rank's target, and resolves parallelism, precision, memory and
+/// threads. Throws Error for what cannot be done: a device or key value without an implementation, heads that do not
+/// divide, a sequence longer than a learned position table, a budget for activations that nothing fits. Compiles the
+/// run once when keep_gathered auto depends on its memory, and several times when activation_memory does.
 RunSetup prepare_run(const Experiment& experiment, int world, const Hosts& hosts, Purpose purpose = Purpose::train);
 /// The same of a model that has been read.
 RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int world, const Hosts& hosts,
                      Purpose purpose = Purpose::train);
+/// The same before anything is chosen by memory: what is `auto` there is as without a limit, and nothing is compiled.
+RunSetup place_run(const Experiment& experiment, const LoadedModel& model, int world, const Hosts& hosts,
+                   Purpose purpose = Purpose::train);
+
+/// Bytes of the arena that device.memory, device.profile and activation_memory.budget leave a run whose activations
+/// are chosen, and the key that says so.
+std::pair<std::int64_t, std::string> activation_limit(const RunSetup& setup);
 
 }  // namespace longhaul

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "comm/exchange.h"
+#include "compile/step_time.h"
 #include "config/schedule.h"
 #include "data/dataset.h"
 #include "data/loader.h"
@@ -151,6 +152,11 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   std::printf("seconds a step    %s\n", list(seconds, 4).c_str());
   std::printf("                  minimum %.4f, median %.4f\n", *std::min_element(seconds.begin(), seconds.end()),
               median(seconds));
+  if (setup.costs) {
+    const double predicted = step_cost(*setup.costs, model, setup.parallel.accumulation_steps).total();
+    std::printf("predicted         %.4f seconds a step, by %s: %.2f of the median\n", predicted,
+                setup.profile->name.c_str(), predicted / median(seconds));
+  }
   std::printf("tokens/s          %.0f (median)\n", static_cast<double>(batch * setup.sequence) / median(seconds));
   std::printf(
       "fraction of peak  %.1f%% median, %.1f%% best (model FLOPs, causal, over the %s FMA peak of %g core%s measured "
@@ -176,12 +182,17 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     sum += row.seconds;
   }
   std::sort(rows.rbegin(), rows.rend());
-  std::printf("%-28s %7s %10s %8s %10s\n", "op", "share", "ms a step", "calls", "GFLOP/s");
+  std::map<std::string, double> predicted;
+  if (setup.costs) predicted = step_cost(*setup.costs, model, setup.parallel.accumulation_steps).ops;
+  std::printf("%-28s %7s %10s %8s %10s%s\n", "op", "share", "ms a step", "calls", "GFLOP/s",
+              setup.costs ? "  predicted" : "");
   for (const auto& [time, name] : rows) {
     const auto& row = session.executor().profile().ops.at(name);
-    std::printf("%-28s %6.1f%% %10.2f %8lld %10s\n", name.c_str(), 100 * time / sum,
+    const auto guess = predicted.find(name);
+    std::printf("%-28s %6.1f%% %10.2f %8lld %10s%s\n", name.c_str(), 100 * time / sum,
                 1e3 * time / static_cast<double>(options.steps), static_cast<long long>(row.calls / options.steps),
-                row.flops > 0 ? fmt::format("{:.1f}", row.flops / row.seconds * 1e-9).c_str() : "");
+                row.flops > 0 ? fmt::format("{:.1f}", row.flops / row.seconds * 1e-9).c_str() : "",
+                guess == predicted.end() ? "" : fmt::format(" {:10.2f}", 1e3 * guess->second).c_str());
   }
 }
 

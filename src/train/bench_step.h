@@ -18,8 +18,9 @@ struct BenchStepOptions {
 /// data.files do not exist). Rank 0 prints seconds a step (all, minimum, median), the losses, model FLOPs as a fraction
 /// of the FMA peak measured in bursts between the steps in this process, CPU time of all ranks over wall time (the
 /// cores that they really had), the share of the ranks' time that they waited for one another, communicated, and copied
-/// around communication, and the share of each op. As a row: ranks, seconds of the fastest step, median, CPU time over
-/// wall time of the fastest step, and the three shares in percent. Collective.
+/// around communication, and the share of each op; with a device.profile also the time that it predicts, of the step
+/// and of each op. As a row: ranks, seconds of the fastest step, median, CPU time over wall time of the fastest step,
+/// and the three shares in percent. Collective.
 void bench_step(Communicator& world, const Experiment& experiment, const BenchStepOptions& options);
 
 }  // namespace longhaul

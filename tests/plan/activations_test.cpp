@@ -3,7 +3,9 @@
 #include <random>
 
 #include "compile/activation_trials.h"
+#include "cost/step_cost.h"
 #include "plan/activations.h"
+#include "tests/cost/simple_profile.h"
 #include "tests/passes/small_models.h"
 
 using namespace longhaul;
@@ -84,6 +86,9 @@ TEST_CASE("for twenty budgets of real models bytes fit, and what is made again n
         request.options.schedule.recompute_steps = plans.steps(plan);
         request.options.schedule.tile_mlp = ActivationPlans::tiles(plan);
         CHECK(compile_model(request).arena_bytes == found->second);
+        const MemoryBounds bounds = trials.arena_bounds(plans.steps(plan), ActivationPlans::tiles(plan));
+        CHECK(bounds.least <= found->second);
+        CHECK(bounds.most >= found->second);
       }
       return found->second;
     };
@@ -103,5 +108,50 @@ TEST_CASE("for twenty budgets of real models bytes fit, and what is made again n
     }
     CHECK(extra == 0);
     CHECK_FALSE(first_plan_within(least - 1, plans.count(), bytes_of));
+  }
+}
+
+TEST_CASE(
+    "for twenty budgets of real models priced by a machine's profile, neither bytes nor predicted time grow against "
+    "the budget") {
+  MachineProfile profile = test::simple_profile();
+  profile.launch = 1e-7;
+  const CostModel costs(profile, {.ranks_per_host = 2});
+  for (const auto& spec : {test::llama_like(), test::gpt2_like(), test::qwen3_like(), test::llama_like(1)}) {
+    CompileRequest request = test::request(spec, test::mesh(1, 2), 1, DType::bfloat16);
+    request.sequence = 768;
+    request.options.schedule.tile_rows = 32;
+    request.options.schedule.seconds = [&](const Graph& graph, const Op& op) { return costs.cost(graph, op).seconds; };
+    request.kinds = {ProgramKind::count, ProgramKind::accumulate_only, ProgramKind::update};
+    const ActivationTrials trials(request);
+    const ActivationPlans plans(trials.menus());
+    struct Known {
+      std::int64_t bytes = 0;
+      double seconds = 0;
+    };
+    std::map<std::size_t, Known> known;
+    const auto ask = [&](std::size_t plan) {
+      const auto [found, added] = known.try_emplace(plan);
+      if (added) {
+        request.options.schedule.recompute_steps = plans.steps(plan);
+        request.options.schedule.tile_mlp = ActivationPlans::tiles(plan);
+        const CompiledModel model = compile_model(request);
+        found->second = {model.arena_bytes,
+                         program_cost(costs, model.program(ProgramKind::accumulate_only).graph).total()};
+      }
+      return found->second;
+    };
+    const std::int64_t most = ask(0).bytes, least = ask(plans.count() - 1).bytes;
+    Known before{0, 1e30};
+    for (int i = 0; i < 20; ++i) {
+      const std::int64_t limit = least + (most - least) * i / 19;
+      const auto plan = first_plan_within(limit, plans.count(), [&](std::size_t one) { return ask(one).bytes; });
+      REQUIRE(plan);
+      CHECK(ask(*plan).bytes <= limit);
+      CHECK(ask(*plan).bytes >= before.bytes);
+      CHECK(ask(*plan).seconds <= before.seconds * (1 + 1e-12));
+      before = ask(*plan);
+    }
+    CHECK(before.seconds < ask(plans.count() - 1).seconds);
   }
 }

@@ -1,0 +1,112 @@
+// The commands, from outside: what they refuse and what they write.
+#include <catch2/catch.hpp>
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/environment.h"
+#include "tests/train/small_experiment.h"
+#include "tests/train/small_models.h"
+
+using namespace longhaul;
+using namespace longhaul::testing;
+using Catch::Matchers::Contains;
+
+namespace {
+
+std::string source() {
+  return environment("LONGHAUL_SOURCE");
+}
+
+// `command` in a shell in the source folder, `longhaul` being the built program; both streams.
+std::pair<int, std::string> shell(const std::string& command) {
+  const std::string program = environment("LONGHAUL_BINARY");
+  REQUIRE_FALSE(program.empty());
+  const std::string script = "cd '" + source() + "' && longhaul() { '" + program + "' \"$@\"; }\n" + command;
+  const std::string file = std::filesystem::temp_directory_path() / ("longhaul-plan-" + std::to_string(::getpid()));
+  std::ofstream(file) << script;
+  FILE* pipe = ::popen(("bash '" + file + "' 2>&1").c_str(), "r");
+  REQUIRE(pipe);
+  std::string output;
+  std::array<char, 4096> buffer;
+  for (std::size_t n; (n = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) output.append(buffer.data(), n);
+  const int status = ::pclose(pipe);
+  std::filesystem::remove(file);
+  return {WEXITSTATUS(status), output};
+}
+
+std::string text_of(const std::filesystem::path& file) {
+  std::ifstream stream(file);
+  std::ostringstream text;
+  text << stream.rdbuf();
+  return text.str();
+}
+
+}  // namespace
+
+TEST_CASE("plan refuses what it cannot do with what is allowed") {
+  const SmallExperiment small(small_llama());
+  const std::string plan = "longhaul plan '" + small.file().string() + "' training.dtype=bfloat16 ";
+  const auto refused = [&](const std::string& arguments, const std::string& message) {
+    const auto [code, output] = shell(plan + arguments);
+    INFO(output);
+    CHECK(code == 1);
+    CHECK_THAT(output, Contains(message));
+  };
+  refused("--ranks 8 --ranks-per-host 3", "--ranks-per-host is 3; it must divide the 8 ranks that --ranks asks for");
+  refused("--ranks 2 --cluster /nowhere.json", "/nowhere.json");
+  refused("--ranks 2 --cluster '" + (small.folder() / "model.json").string() + "'", "name is missing");
+  refused("--ranks 2 --max-seq-len", "nothing says how much there is: give device.memory in GiB");
+  refused("--ranks 2 activation_memory.budget=0.5",
+          "give device.memory in GiB, a device.profile, or the budget in bytes");
+  refused("--ranks 2 training.dtype=float64 --cluster configs/clusters/h100-80gb.json",
+          "the profile h100-80gb has no products of float64");
+  refused("--ranks 2 device.memory=1e-5 training.seq_len=4096", "device.memory leaves a rank");
+  const auto [code, output] = shell(plan + "--ranks 2 device.memory=1e-3 training.seq_len=65536 --max-seq-len");
+  CHECK(code == 0);
+  CHECK_THAT(output, Contains("device.memory leaves a rank") && Contains("longest sequence that fits: "));
+}
+
+TEST_CASE("plan prints one JSON object, and draws the timeline where it is told to") {
+  const SmallExperiment small(small_llama());
+  const std::string picture = (small.folder() / "timeline.svg").string();
+  const auto [code, output] =
+      shell("longhaul plan '" + small.file().string() +
+            "' --ranks 16 training.dtype=bfloat16 parallelism.sequence='{ulysses: 4}' --cluster "
+            "configs/clusters/a100-80gb.json --json --memory-timeline '" +
+            picture + "'");
+  INFO(output);
+  REQUIRE(code == 0);
+  const auto json = nlohmann::json::parse(output);
+  CHECK(json["ranks"] == 16);
+  CHECK(json["ranks_per_host"] == 8);  // as the profile says
+  CHECK(json["predicted"]["profile"] == "a100-80gb");
+  CHECK(json["memory"]["limit"] == 80'000'000'000);
+  CHECK(text_of(picture).starts_with("<svg "));
+}
+
+TEST_CASE("a measured profile plans, and bench step prints what it predicts beside what was", "[threads]") {
+  const SmallExperiment small(small_llama());
+  const std::string profile = "'" + (small.folder() / "measured.json").string() + "'";
+  const auto [code, output] = shell("longhaul calibrate --ranks 2 --threads 1 --small -o " + profile);
+  INFO(output);
+  REQUIRE(code == 0);
+  CHECK_THAT(output, Contains("2 ranks, 2 on a host") && Contains("products in bfloat16") && Contains("written: "));
+  const std::string run = "'" + small.file().string() + "' --ranks 2 training.dtype=float32 device.profile=" + profile;
+  const auto [planned, plan] = shell("longhaul plan " + run);
+  INFO(plan);
+  CHECK(planned == 0);
+  CHECK_THAT(plan, Contains("predicted by measured and not measured"));
+  const auto [timed, bench] = shell("longhaul bench step " + run + " --steps 2");
+  INFO(bench);
+  CHECK(timed == 0);
+  CHECK_THAT(bench, Contains("predicted         ") && Contains(" seconds a step, by measured: ") &&
+                        Contains("GFLOP/s  predicted"));
+  const auto [refused, message] = shell("longhaul calibrate --ranks 2");
+  CHECK(refused != 0);
+  CHECK_THAT(message, Contains("--output"));
+}
