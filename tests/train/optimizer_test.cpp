@@ -254,6 +254,21 @@ TEST_CASE("moments take what their optimizer and dtype ask for, to the byte, on 
         sum += (matrix_rows(one) > 0 ? 1 : 2) * ((held * 4 + 63) / 64 * 64);
       }
       CHECK(optimizer_bytes(compile_model(request)) == sum);
+      // Whole for its iterations, each matrix' update is gathered in float32 where moments are sharded.
+      request.options.schedule.bucket_size = 0;
+      const auto gathered = [&](const CompileRequest& one) {
+        const CompiledModel model = compile_model(one);
+        std::int64_t all = 0;
+        for (const auto& row : predicted_traffic("", model.program(ProgramKind::update), 0))
+          if (row.collective == "all_gather") all += row.bytes_sent;
+        return all;
+      };
+      const std::int64_t with_muon = gathered(request);
+      request.options.meaning.optimizer.kind = OptimizerKind::adamw;
+      std::int64_t updates = 0;
+      for (const Parameter& one : parameters(spec))
+        if (stage >= 1 && matrix_rows(one) > 0) updates += (ranks - 1) * ((one.elements() + ranks - 1) / ranks) * 4;
+      CHECK(with_muon - gathered(request) == updates);
       CHECK(optimizer_bytes(compiled([](CompileOptions& o) {
               with_sgd(o, 0.9, true);
               o.precision.moment = DType::bfloat16;
