@@ -30,7 +30,8 @@ const OpRegistration cross_entropy_tokens({.name = "cross_entropy_tokens",
                                            .signature = "bsv,bs->,bs",
                                            .whole = "v",
                                            .result_types = token_types,
-                                           .gradient = gradient});
+                                           .gradient = gradient,
+                                           .master_results = {1}});
 // logits, labels, scale (scalar) -> dlogits [b, s, v]
 const OpRegistration cross_entropy_gradient(
     {.name = "cross_entropy_gradient", .signature = "bsv,bs,->bsv", .whole = "v", .in_place = {{0, 0}}});

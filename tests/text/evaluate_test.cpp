@@ -1,5 +1,6 @@
 // longhaul eval: what a run said of its validation sets, from its checkpoint and its export, on any number of ranks,
 // and without a trace.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <fstream>
@@ -145,6 +146,37 @@ TEST_CASE("evaluation gives what a run said of its sets, from checkpoint and exp
         Approx(std::exp(lines.at(6).at("validation_loss").get<double>())));
   CHECK_THAT(all.text(), Contains("validation.sets.more") && Contains("tokens of context 8 to 15"));
   CHECK(place.files() == before);
+}
+
+TEST_CASE("a run in bfloat16 validates, tells its sources apart and is evaluated", "[threads]") {
+  const Place place;
+  std::map<std::string, nlohmann::json> first, last;
+  for (const std::string dtype : {"float32", "bfloat16"}) {
+    fs::remove_all(place.run);
+    const Experiment experiment =
+        place.load({"training.dtype=" + dtype, "validation.at_start=true", "training.seq_len=64"});
+    run_threads(2, [&](Communicator& world) { return train(world, experiment); });
+    const auto lines = metrics(place.run);
+    first[dtype] = lines.at(0);
+    last[dtype] = lines.at(6);
+    for (const char* source : {"loss.one", "loss.two"})
+      CHECK(std::any_of(lines.begin(), lines.end(),
+                        [&](const auto& line) { return line.second.value(source, 0.0) > 1; }));
+    const EvaluationReport report = place.eval(experiment, {.from = place.run}, 2);
+    CHECK(*report.sets[0].result.loss == Approx(lines.at(6).at("validation_loss").get<double>()).epsilon(1e-6));
+  }
+  for (const auto* lines : {&first, &last})
+    for (const std::string key : {"validation_loss", "validation_loss.more"}) {
+      const auto &wide = lines->at("float32"), &narrow = lines->at("bfloat16");
+      CHECK(narrow.at(key).get<double>() == Approx(wide.at(key).get<double>()).epsilon(0.02));
+      const auto &buckets = narrow.at("validation_loss_by_position" + key.substr(15)),
+                 &exact = wide.at("validation_loss_by_position" + key.substr(15));
+      REQUIRE(buckets.size() == exact.size());
+      for (std::size_t i = 0; i < exact.size(); ++i) {
+        CHECK(buckets[i].at(1).get<double>() == Approx(exact[i].at(1).get<double>()).epsilon(0.03));
+        CHECK(buckets[i].at(2) == exact[i].at(2));
+      }
+    }
 }
 
 TEST_CASE("evaluation needs no memory for gradients and moments") {
