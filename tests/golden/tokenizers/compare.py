@@ -5,14 +5,16 @@
 LONGHAUL is the program. Text: FILES (UTF-8, in documents of 4,000 characters) for 60 %, 4 % that is no UTF-8 (characters
 cut, random bytes; for tokenizers that keep bytes, and sentencepiece), generated characters of all scripts for the rest.
 --train N trains every style to N ids on a part of that text instead of taking the committed tokenizers. --speed N compares
-nothing but times, on N threads: megabytes of FILES a second, the best of five turns that the two take one after the other,
-by the clock. A table comes out; exits with 1 when an id differs.
+nothing but times, on N threads: megabytes of FILES a second of processor time (user and system, of all threads; for the
+program, which also reads JSON and writes tokens, without loading), the best of three turns that the two take one after the
+other; and by the clock. A table comes out; exits with 1 when an id differs.
 """
 import argparse
 import base64
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -62,11 +64,11 @@ def train(name, folder, corpus, size):
     os.makedirs(folder)
     if name in styles.STYLES or name in styles.MAPPED_STYLES:
         trained = (styles.STYLES[name](corpus, size) if name in styles.STYLES else
-                   styles.MAPPED_STYLES[name](corpus, size, styles.character_map(corpus[:200])))
+                   styles.MAPPED_STYLES[name](corpus, size, styles.character_map(texts.training_corpus())))
         trained.save(f"{folder}/tokenizer.json")
     elif name in styles.SENTENCEPIECE:
         with open(f"{folder}/tokenizer.model", "wb") as stream:
-            stream.write(styles.train_sentencepiece(corpus, **(styles.SENTENCEPIECE[name] | {"vocab_size": size, "character_coverage": 0.9})))
+            stream.write(styles.train_sentencepiece(corpus, **(styles.SENTENCEPIECE[name] | {"vocab_size": 4 * size, "hard_vocab_limit": False})))
     else:
         ranks = styles.tiktoken_ranks(corpus, size)
         with open(f"{folder}/{name}.tiktoken", "w") as stream:
@@ -96,8 +98,13 @@ def oracle(name, folder, threads):
     return lambda batch: encoding.encode_ordinary_batch(batch, num_threads=threads), None
 
 
+def processor_seconds():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def run(program, folder, batch, scratch, threads):
-    """Ids of the program for documents that are text or bytes, and the seconds that it took."""
+    """Ids of the program for documents that are text or bytes, and the seconds that it took: of processors, by the clock."""
     for name in os.listdir(scratch):
         if name.startswith("out"):
             os.remove(f"{scratch}/{name}")
@@ -112,10 +119,10 @@ def run(program, folder, batch, scratch, threads):
         with open(files[0], "w") as stream:
             for text in batch:
                 stream.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-    before = time.perf_counter()
+    before = processor_seconds(), time.perf_counter()
     subprocess.run([program, "tokenize", "--tokenizer", folder, "--format", "datatrove", "--threads", str(threads), "--eos",
                     "none", "-o", f"{scratch}/out", *files], check=True, capture_output=True)
-    took = time.perf_counter() - before
+    took = processor_seconds() - before[0], time.perf_counter() - before[1]
     width = int(open(f"{scratch}/out.ds.metadata").read().split("\n")[0].split("|")[1])
     ids = numpy.fromfile(f"{scratch}/out.ds", dtype=numpy.uint16 if width == 2 else numpy.uint32)
     ends = numpy.fromfile(f"{scratch}/out.ds.index", dtype=numpy.uint64).astype(numpy.int64)
@@ -134,13 +141,14 @@ def speed(options, encode, folder, batch, scratch):
     size = sum(len(text.encode()) for text in batch) / 1e6
     encode(batch[:2])
     library, program, start = [], [], []
-    for _ in range(5):
-        before = time.perf_counter()
+    for _ in range(3):
+        before = time.process_time(), time.perf_counter()
         encode(batch)
-        library.append(time.perf_counter() - before)
+        library.append((time.process_time() - before[0], time.perf_counter() - before[1]))
         program.append(run(options.program, folder, batch, scratch, options.speed)[1])
         start.append(run(options.program, folder, batch[:1], scratch, options.speed)[1])
-    return size / min(library), size / max(min(program) - min(start), 1e-9)
+    least = lambda all, clock: min(one[clock] for one in all)
+    return [(size / least(library, clock), size / max(least(program, clock) - least(start, clock), 1e-9)) for clock in (0, 1)]
 
 
 def main():
@@ -159,7 +167,8 @@ def main():
     batch = real + other
     print(f"{sum(map(len, batch))} characters, {sum(map(len, real))} of them of files, in {len(batch)} documents; "
           f"{len(broken)} documents of {sum(map(len, broken))} bytes that are no UTF-8", flush=True)
-    print("| style | MB/s of the library | of the program | ratio |\n| --- | --- | --- | --- |" if options.speed else
+    print("| style | library, MB a processor second | program | ratio | library, MB a second | program | ratio |\n"
+          "| --- | --- | --- | --- | --- | --- | --- |" if options.speed else
           "| style | ids of text | documents that differ | ids of bytes | documents that differ |\n| --- | --- | --- | --- | --- |")
     names = options.names or sorted(name for name in os.listdir(HERE) if os.path.exists(f"{HERE}/{name}/ids.json"))
     # Unigram and sentencepiece keep every character that they see: those of files.
@@ -174,8 +183,8 @@ def main():
                 train(name, folder, corpus if name in styles.STYLES and name != "unigram_bytes" else written, options.train)
             encode, encode_bytes = oracle(name, folder, max(1, options.speed))
             if options.speed:
-                library, program = speed(options, encode, folder, real, scratch)
-                print(f"| {name} | {library:.1f} | {program:.1f} | {program / library:.1f} |", flush=True)
+                columns = speed(options, encode, folder, real, scratch)
+                print(f"| {name} | " + " | ".join(f"{a:.1f} | {b:.1f} | {b / a:.1f}" for a, b in columns) + " |", flush=True)
                 continue
             expected = encode(batch)
             wrong = differing(options.program, folder, batch, expected, scratch)
