@@ -1,8 +1,10 @@
-// The commands, from outside: what they refuse and what they write.
+// The commands, from outside: what they refuse, what they write, and that docs/long-context.md shows what they print.
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <sstream>
 
 #include <sys/wait.h>
@@ -46,7 +48,47 @@ std::string text_of(const std::filesystem::path& file) {
   return text.str();
 }
 
+// Words equal; numbers within 2 %: scratch depends on the processor's kernels.
+void check_alike(const std::string& shown, const std::string& printed) {
+  static const std::regex number(R"(\d+(\.\d+)?)");
+  CHECK(std::regex_replace(shown, number, "#") == std::regex_replace(printed, number, "#"));
+  const auto numbers = [](const std::string& text) {
+    std::vector<double> list;
+    for (std::sregex_iterator at(text.begin(), text.end(), number), end; at != end; ++at)
+      list.push_back(std::stod(at->str()));
+    return list;
+  };
+  const std::vector<double> a = numbers(shown), b = numbers(printed);
+  REQUIRE(a.size() == b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    INFO("number " << i << " of: " << printed);
+    CHECK(std::abs(a[i] - b[i]) <= 0.02 * std::max(a[i], b[i]) + 0.11);
+  }
+}
+
 }  // namespace
+
+TEST_CASE("docs/long-context.md shows what its commands print", "[threads]") {
+  const std::string document = text_of(source() + "/docs/long-context.md");
+  const std::size_t section = document.find("## Planning before a job is queued");
+  REQUIRE(section != std::string::npos);
+  int commands = 0;
+  for (std::size_t at = document.find("```\n$ ", section); at != std::string::npos;
+       at = document.find("```\n$ ", at + 1)) {
+    const std::size_t begin = at + 6, end = document.find("\n```", begin);
+    const std::string block = document.substr(begin, end - begin);
+    std::size_t line = block.find('\n');
+    while (line != std::string::npos && line > 0 && block[line - 1] == '\\') line = block.find('\n', line + 1);
+    REQUIRE(line != std::string::npos);
+    const std::string command = block.substr(0, line), shown = block.substr(line + 1) + "\n";
+    INFO(command);
+    const auto [code, printed] = shell(command);
+    CHECK(code == 0);
+    check_alike(shown, printed);
+    ++commands;
+  }
+  CHECK(commands >= 5);
+}
 
 TEST_CASE("plan refuses what it cannot do with what is allowed") {
   const SmallExperiment small(small_llama());

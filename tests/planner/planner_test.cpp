@@ -1,9 +1,11 @@
 // What plan says: its memory is that of a compiled run, its alternatives are runs of their own, its longest sequence is
 // the last that fits.
 #include <catch2/catch.hpp>
+#include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "base/environment.h"
 #include "base/error.h"
 #include "planner/plan_report.h"
 #include "planner/timeline_svg.h"
@@ -279,4 +281,17 @@ TEST_CASE("the report as text says what is exact, what is predicted, and what li
   CHECK_THAT(plan_text(unknown), Contains("time: not predicted"));
   CHECK(nlohmann::json::parse(plan_json(unknown))["predicted"].is_null());
   CHECK(nlohmann::json::parse(plan_json(unknown))["memory"]["limit"].is_null());
+}
+
+TEST_CASE("planning 80 layers on 64 ranks at a million tokens takes less than two seconds", "[.timing]") {
+  const std::string source = environment("LONGHAUL_SOURCE");
+  const Experiment experiment =
+      load_experiment(source + "/configs/plan.yaml",
+                      {"model.config=" + source + "/configs/models/llama-3.1-70b.json", "training.seq_len=1048576",
+                       "parallelism.zero_stage=3", "device.profile=" + source + "/configs/clusters/h100-80gb.json"});
+  const std::clock_t begin = std::clock();  // CPU time: what a neighbour cannot take away
+  const PlannedRun run = plan_run(experiment, load_model(experiment.model.config), 64, Hosts::target(8));
+  CHECK(static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC < 2);
+  CHECK(run.model.arena_bytes <= 80'000'000'000);
+  CHECK(run.setup.activations->plans() > 500);
 }
