@@ -430,7 +430,7 @@ std::string allowed(const Key& key) {
                                             map->example, map->unset);
   }
   if (holds<std::vector<DataSet>>(key))
-    return fmt::format("a mapping of names to files or to mappings of {}, as {{books: {{files: books.jsonl}}}}",
+    return fmt::format("a mapping of names to files or to mappings of {}, as {{books: {{files: books.txt}}}}",
                        fmt::join(key.choices, ", "));
   if (holds<std::optional<RopeOverride>>(key)) {
     for (const RopeField& field : rope_fields()) text += fmt::format(", {}", field.name);

@@ -257,7 +257,7 @@ TEST_CASE("the experiments of docs/data.md are trained, and write what they say"
   }
 }
 
-TEST_CASE("the commands of docs/generation.md go on with a text", "[threads]") {
+TEST_CASE("the examples of docs/generation.md go on with a text", "[threads]") {
   const Checkout checkout;
   checkout.text("text.txt");
   nlohmann::ordered_json config = Workplace::llama();
@@ -270,6 +270,12 @@ TEST_CASE("the commands of docs/generation.md go on with a text", "[threads]") {
   REQUIRE(examples.size() == 1);
   const Ended ended = checkout.run(examples[0].text);
   check_end(ended, 0, {"ROMEO:"});
+  // A part of an experiment.
+  const std::vector<Example> parts = to_run("docs/generation.md", "yaml");
+  REQUIRE(parts.size() == 1);
+  check_end(checkout.train("model: {config: model.json}\ndata: {files: [text.txt]}\n" + parts[0].text,
+                           {"training.seq_len=32", "training.global_batch_size=4"}, "sampled"),
+            0, {});
   const std::vector<Example> sampling = to_run("docs/generation.md", "yaml");
   REQUIRE(sampling.size() == 1);
   check_end(checkout.train("model: {config: model.json}\ndata: {files: [text.txt]}\n" + sampling[0].text,
