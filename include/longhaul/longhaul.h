@@ -47,10 +47,11 @@ int train(const RunRequest& request);
 
 /// What a compilation says before anything runs.
 struct Compilation {
-  std::int64_t bytes_per_rank = 0;     ///< of tensors, exactly what train maps
-  std::vector<std::string> decisions;  ///< what `auto` became, padding and so on
-  std::string memory;                  ///< the memory table as text
-  std::string traffic;                 ///< bytes that rank 0 sends, by program and collective, as text
+  std::int64_t bytes_per_rank = 0;       ///< of tensors, exactly what train maps
+  std::int64_t host_bytes_per_rank = 0;  ///< of its host's memory, for what moves there
+  std::vector<std::string> decisions;    ///< what `auto` became, padding and so on
+  std::string memory;                    ///< the memory table as text
+  std::string traffic;                   ///< bytes that rank 0 sends, by program and collective, as text
 };
 
 /// Compiles for `request.ranks` ranks (at least 1, any number: none is started) and runs nothing. `dump`, when not

@@ -24,4 +24,8 @@ enum class ActivationMode : std::uint8_t { automatic, keep, recompute };
 /// How parameters follow their gradients.
 enum class OptimizerKind : std::uint8_t { adamw, sgd, muon };
 
+/// Whether what is kept may wait for the backward pass in host memory: only where a run would not fit otherwise and
+/// device and host are two memories; never; or before anything is made again.
+enum class OffloadMode : std::uint8_t { automatic, off, on };
+
 }  // namespace longhaul

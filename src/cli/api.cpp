@@ -52,7 +52,7 @@ Compilation compile(const RunRequest& request, const std::filesystem::path& dump
   RunSetup setup = prepare_run(load_experiment(request.experiment, request.overrides), ranks, Hosts::one(ranks));
   if (!dump.empty()) setup.request.dump = dump;
   const CompiledModel model = compile_model(setup.request);
-  return {model.arena_bytes, setup.decisions, memory_table(model), traffic_table(model, 0)};
+  return {model.arena_bytes, model.host_bytes, setup.decisions, memory_table(model), traffic_table(model, 0)};
 }
 
 }  // namespace longhaul

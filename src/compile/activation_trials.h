@@ -1,5 +1,5 @@
-// What a step's memory would be under other choices of what its layers make again: the passes before that choice run
-// once, and only the programs that it changes are compiled anew.
+// What a step's memory would be under other choices of what its layers make again and what waits in host memory: the
+// passes before that choice run once, and only the programs that it changes are compiled anew.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -21,7 +21,14 @@ class ActivationTrials {
   /// Bytes of the arena when each layer takes so many steps of its menu, and MLPs work through their rows in tiles or
   /// not: CompiledModel::arena_bytes to the byte.
   std::int64_t arena_bytes(const std::vector<int>& steps, bool tiles) const;
-  /// Between what those lie, in half the time.
+  struct Memory {
+    std::int64_t arena_bytes = 0, host_bytes = 0;  ///< CompiledModel's, to the byte
+    std::int64_t offload_values = 0;               ///< how many of those that were allowed host memory holds
+  };
+  /// The same when so many values may wait in host memory (Schedule::offload_values), as long as `host_limit` bytes
+  /// hold them.
+  Memory memory(const std::vector<int>& steps, bool tiles, std::int64_t offload_values, std::int64_t host_limit) const;
+  /// Between what those of arena_bytes lie, in half the time.
   MemoryBounds arena_bounds(const std::vector<int>& steps, bool tiles) const;
 
  private:
@@ -31,6 +38,8 @@ class ActivationTrials {
   };
   CompileOptions options(const std::vector<int>& steps, bool tiles) const;
   Graph finished(const Program& program, const CompileOptions& options) const;
+  // After the passes before `end`, from the choice on.
+  Graph finished(const Program& program, const CompileOptions& options, int end) const;
 
   CompileRequest request_;
   std::vector<Program> chosen_;  // programs that the choice changes

@@ -121,6 +121,7 @@ CompiledModel compile_model(const CompileRequest& request, const CompileHooks& h
     program->plan = plan_memory(program->graph, model.named, request.scratch);
     if (hooks.after_plan) hooks.after_plan(*program, model.named);
     model.arena_bytes = std::max(model.arena_bytes, model.named.bytes + program->plan.transient_bytes);
+    model.host_bytes = std::max(model.host_bytes, program->plan.host.transient_bytes);
   }
   if (request.memory_limit && model.arena_bytes > request.memory_limit)
     fail(
@@ -131,6 +132,12 @@ CompiledModel compile_model(const CompileRequest& request, const CompileHooks& h
         "never, make more again (activation_memory.mode), or raise device.memory\n{}",
         model.arena_bytes, human(model.arena_bytes), request.memory_limit, human(request.memory_limit),
         memory_table(model));
+  if (request.host_limit && model.host_bytes > request.host_limit)
+    fail(
+        "a rank needs {} bytes ({}) of host memory, {} ({}) are its own: lower training.micro_batch_size or "
+        "training.seq_len, use more ranks, move less there (activation_memory.offload) or make more again "
+        "(activation_memory.mode), or set device.host_memory to the GiB that a rank may have\n{}",
+        model.host_bytes, human(model.host_bytes), request.host_limit, human(request.host_limit), memory_table(model));
   if (!request.dump.empty()) {
     for (const auto& program : model.programs)
       write_text(request.dump / fmt::format("{}.program", program->graph.name), print(*program));
@@ -154,12 +161,13 @@ MemoryPeak memory_peak(const CompiledModel& model) {
 }
 
 std::string memory_table(const CompiledModel& model) {
-  const auto place = [](const Program& program) {
-    if (program.plan.peak_op < 0) return std::string("before its first instruction");
-    const Op& op = program.graph.ops[static_cast<std::size_t>(program.plan.peak_op)];
-    return fmt::format("at instruction {} ({}{})", program.plan.peak_op, op.definition->name,
+  const auto place_in = [](const Program& program, const ArenaPlan& plan) {
+    if (plan.peak_op < 0) return std::string("before its first instruction");
+    const Op& op = program.graph.ops[static_cast<std::size_t>(plan.peak_op)];
+    return fmt::format("at instruction {} ({}{})", plan.peak_op, op.definition->name,
                        op.layer >= 0 ? fmt::format(" of layer {}", op.layer) : "");
   };
+  const auto place = [&](const Program& program) { return place_in(program, program.plan); };
   const auto rows = [](const std::array<std::int64_t, memory_categories>& bytes) {
     std::string text;
     for (int k = 0; k < memory_categories; ++k)
@@ -184,6 +192,12 @@ std::string memory_table(const CompiledModel& model) {
   text += "  largest buffers kept:\n";
   for (std::size_t i = 0; i < std::min<std::size_t>(5, largest.size()); ++i)
     text += fmt::format("    {:>16}  {}\n", largest[i].first, largest[i].second);
+  if (model.host_bytes == 0) return text;
+  text += fmt::format("host memory of a rank: {} bytes ({})\n", model.host_bytes, human(model.host_bytes));
+  for (const auto& program : model.programs)
+    if (const ArenaPlan& host = program->plan.host; host.transient_bytes > 0)
+      text += fmt::format("  {}: {} bytes, {} of them live {}\n{}", program->graph.name, host.transient_bytes,
+                          host.peak_live_bytes, place_in(*program, host), rows(host.peak_by_category));
   return text;
 }
 
@@ -193,20 +207,21 @@ std::string activation_table(const CompiledModel& model) {
     std::int64_t bytes = 0;
   };
   struct Layer {
-    std::map<std::string, Group> kept, again;  // by op
+    std::map<std::string, Group> kept, moved, again;  // by op
     bool operator==(const Layer& other) const {
       const auto same = [](const auto& a, const auto& b) {
         return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
           return x.first == y.first && x.second.count == y.second.count && x.second.bytes == y.second.bytes;
         });
       };
-      return same(kept, other.kept) && same(again, other.again);
+      return same(kept, other.kept) && same(moved, other.moved) && same(again, other.again);
     }
   };
   const auto program = std::find_if(model.kinds.begin(), model.kinds.end(), is_accumulate);
   if (program == model.kinds.end()) return "";
   const Graph& graph = model.program(*program).graph;
   const auto use = uses(graph);
+  const auto maker = definitions(graph);
   std::map<std::int32_t, Layer> layers;
   for (const Op& op : graph.ops) {
     if (op.layer < 0) continue;
@@ -216,7 +231,12 @@ std::string activation_table(const CompiledModel& model) {
       const bool saved = op.phase == Phase::forward && std::any_of(users.begin(), users.end(), [&](std::int32_t user) {
                            return graph.ops[static_cast<std::size_t>(user)].phase == Phase::backward;
                          });
-      for (Group* group : {saved ? &layers[op.layer].kept[op.definition->name] : nullptr,
+      const bool moves = op.definition->half == Half::wait && op.definition->to == Space::host;
+      if (op.definition->half != Half::none && !moves) continue;
+      auto& waits = moves ? layers[op.layer].moved : layers[op.layer].kept;
+      const Op& made_by =
+          moves ? graph.ops[static_cast<std::size_t>(maker[static_cast<std::size_t>(op.operands[1])])] : op;
+      for (Group* group : {saved ? &waits[made_by.definition->name] : nullptr,
                            op.phase == Phase::backward ? &made[op.made_by][op.definition->name] : nullptr}) {
         if (!group) continue;
         ++group->count;
@@ -245,7 +265,8 @@ std::string activation_table(const CompiledModel& model) {
       ++last;
     text += first == last ? fmt::format("  layer {}\n", first->first)
                           : fmt::format("  layers {} to {}, each\n", first->first, last->first);
-    text += rows(first->second.kept, "kept:") + rows(first->second.again, "made again:");
+    text += rows(first->second.kept, "kept:") + rows(first->second.moved, "moved to host memory:") +
+            rows(first->second.again, "made again:");
     first = std::next(last);
   }
   return text;

@@ -23,6 +23,7 @@ struct CompileRequest {
   std::vector<ProgramKind> kinds;
   ScratchBytes scratch;           ///< what ops need besides their values: the target's answer (Target::scratch_bytes)
   std::int64_t memory_limit = 0;  ///< bytes that a rank's arena may take; 0: any
+  std::int64_t host_limit = 0;    ///< bytes that its host arena may take; 0: any
   std::filesystem::path dump;  ///< a folder for the IR after every pass, the programs and the memory table; empty: none
 };
 
@@ -31,6 +32,7 @@ struct CompiledModel {
   std::vector<std::unique_ptr<Program>> programs;  ///< one a kind
   NamedBuffers named;
   std::int64_t arena_bytes = 0;
+  std::int64_t host_bytes = 0;  ///< of the arena in host memory
 
   const Program& program(ProgramKind kind) const;
   std::size_t index(ProgramKind kind) const;
@@ -44,7 +46,8 @@ struct CompileHooks {
   std::function<void(Program&, const NamedBuffers&)> after_plan;  ///< for each program, once its memory is planned
 };
 
-/// Throws Error for what the passes refuse (heads that do not divide, ...) and for a plan beyond memory_limit.
+/// Throws Error for what the passes refuse (heads that do not divide, ...) and for a plan beyond memory_limit or
+/// host_limit.
 CompiledModel compile_model(const CompileRequest& request, const CompileHooks& hooks = {});
 
 /// What each layer of the request's programs could make again in its backward pass (passes/recompute.h). Empty when

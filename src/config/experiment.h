@@ -128,6 +128,7 @@ struct Experiment {
     bool operator==(const ActivationMemory&) const = default;
     ActivationMode mode{};
     std::optional<double> budget;  ///< up to 1: share of what device.memory leaves; above: bytes; none: auto
+    OffloadMode offload{};
   } activation_memory;
   struct Checkpoint {
     bool operator==(const Checkpoint&) const = default;
@@ -175,8 +176,9 @@ struct Experiment {
   struct Device {
     bool operator==(const Device&) const = default;
     DeviceType type{};
-    std::optional<double> memory;   ///< GiB that a rank may plan; none: auto
-    std::filesystem::path profile;  ///< what the machine does in a second (src/cost/profile.h); empty: unknown
+    std::optional<double> memory;       ///< GiB that a rank may plan; none: auto
+    std::optional<double> host_memory;  ///< GiB of its host's that it may plan besides; none: auto
+    std::filesystem::path profile;      ///< what the machine does in a second (src/cost/profile.h); empty: unknown
   } device;
 
   bool operator==(const Experiment&) const = default;

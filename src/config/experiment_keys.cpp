@@ -341,6 +341,19 @@ std::vector<Key> make_keys() {
        "refused. auto: all that "
        "device.memory leaves, and no limit without it.",
        {1e-6, 1e18, false}},
+      {"activation_memory",
+       "offload",
+       choice<&E::activation_memory, &E::ActivationMemory::offload>(),
+       "auto",
+       "Whether what is kept for the backward pass waits for it in host memory, where its copies fit behind the work "
+       "of "
+       "the layers between; results are the same bits. on: under a budget, before anything is made again, what the "
+       "backward pass needs last first; without one, all of it. auto: on a device, under a budget that would be "
+       "refused "
+       "otherwise; never on a CPU, whose device and host memory are one (there `on` shows what a device would do). "
+       "Counts against device.host_memory.",
+       {},
+       {"auto", "off", "on"}},
   };
   table.insert(table.end(), training.begin(), training.end());
   const std::vector<Key> running = running_keys();

@@ -153,6 +153,15 @@ std::vector<Key> running_keys() {
        "device.profile says; without one no run is "
        "refused, and parallelism.keep_gathered counts on three quarters of the host's memory, divided among its ranks.",
        {1e-6, 1e9, false}},
+      {"device",
+       "host_memory",
+       member<&E::device, &E::Device::host_memory>,
+       "auto",
+       "GiB (2^30 bytes) of its host's memory that a rank may take for what activation_memory.offload moves there; a "
+       "run whose plan needs more is refused. auto: what device.profile says, a host's divided among its ranks; "
+       "without "
+       "one three quarters of the host's memory (or of what its control group allows), divided among its ranks.",
+       {1e-6, 1e9, false}},
       {"device", "profile", member<&E::device, &E::Device::profile>, "null",
        "What the machine does in a second, as a JSON file: one of configs/clusters, or one that `longhaul calibrate` "
        "has measured. Prices what the backward pass makes again, gives device.memory, and `longhaul bench step` prints "

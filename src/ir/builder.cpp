@@ -53,6 +53,7 @@ std::vector<ValueId> Builder::emit(std::string_view name, std::vector<ValueId> o
       shape.push_back(size[static_cast<std::size_t>(letter)]);
     }
     op.results.push_back(graph_.add_value(i == 0 ? options.name : "", std::move(shape), types[i]));
+    graph_.values.back().space = op.definition->to;
   }
   if (place_) {
     std::vector<Layout> have;

@@ -9,6 +9,10 @@
 
 namespace longhaul {
 
+std::string_view name_of(Space space) {
+  return space == Space::device ? "device" : "host";
+}
+
 std::string_view name_of(Phase phase) {
   return phase == Phase::forward ? "forward" : phase == Phase::backward ? "backward" : "update";
 }

@@ -26,6 +26,11 @@ inline constexpr ValueId no_value = -1;
 enum class Phase : std::uint8_t { forward, backward, update };
 std::string_view name_of(Phase phase);
 
+/// Which memory holds a value: that of the device that computes, or its host's.
+enum class Space : std::uint8_t { device, host };
+inline constexpr std::size_t spaces = 2;
+std::string_view name_of(Space space);
+
 struct Value {
   std::string name;  // for people; inputs' names are their identity
   Shape shape;       // global
@@ -34,6 +39,7 @@ struct Value {
   ValueId primal = no_value;     // of a gradient: the value that it is the gradient of
   std::optional<Layout> pinned;  // partition must end up here
   Role role = Role::intermediate;
+  Space space = Space::device;
 };
 
 /// How letters of an op's signature are to be split, by letter; an empty list of axes keeps a letter whole. A mark of

@@ -1,4 +1,5 @@
-// What plan_memory decides: where every value lives. Offsets count from the start of a rank's one arena.
+// What plan_memory decides: where every value lives. Offsets count from the start of a rank's arena: one on the device,
+// which begins with the named buffers, and one in host memory, for values of that space.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -40,9 +41,20 @@ struct NamedBuffers {
   std::int64_t bytes = 0;
 };
 
-/// One program's buffers.
-struct MemoryPlan {
-  std::vector<std::int64_t> value_offset;    // by value id; -1: never stored
+/// How much of one arena a program takes.
+struct ArenaPlan {
+  std::int64_t transient_bytes = 0;  // above the named buffers
+  /// At the op where most transient bytes are live: what they are, and that op.
+  std::array<std::int64_t, memory_categories> peak_by_category{};
+  std::int32_t peak_op = -1;
+  std::int64_t peak_live_bytes = 0;  // transient_bytes is this plus fragmentation
+  std::vector<std::array<std::int64_t, memory_categories>> live_by_op = {};  // transient bytes, at each op
+};
+
+/// One program's buffers; as an ArenaPlan, what they take on the device.
+struct MemoryPlan : ArenaPlan {
+  ArenaPlan host;
+  std::vector<std::int64_t> value_offset;    // by value id, in the arena of its space; -1: never stored
   std::vector<std::int64_t> scratch_offset;  // by op
   std::vector<std::int64_t> scratch_bytes;   // by op
   /// Results that could not be made in place: copied to their named buffer after the last op.
@@ -50,12 +62,6 @@ struct MemoryPlan {
     std::int64_t from, to, bytes;
   };
   std::vector<Copy> final_copies;
-  std::int64_t transient_bytes = 0;  // above the named buffers
-  /// At the op where most transient bytes are live: what they are, and that op.
-  std::array<std::int64_t, memory_categories> peak_by_category{};
-  std::int32_t peak_op = -1;
-  std::int64_t peak_live_bytes = 0;  // transient_bytes is this plus fragmentation
-  std::vector<std::array<std::int64_t, memory_categories>> live_by_op = {};  // transient bytes, at each op
 };
 
 /// Scratch bytes that an op needs on a rank.

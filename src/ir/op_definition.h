@@ -13,6 +13,12 @@ namespace longhaul {
 
 class Builder;
 
+/// Whether an op is half of a pair. `X.start` hands work to a queue and returns at once: its results, the staging
+/// values, are being written from then on and its operands being read. `X.wait` returns when that is done; its operands
+/// are the staging values and then those of the start, so that both keep their memory until then, and nothing but it
+/// reads a staging value. A queue works in the order of its starts, and waits come in that order too.
+enum class Half : std::uint8_t { none, start, wait };
+
 /// The layout of each signature letter.
 class Factors {
  public:
@@ -44,6 +50,12 @@ struct OpDefinition {
   bool linear = false;
   /// Moves data between layouts and is the identity on the global value (reshard and what it is lowered to).
   bool communication = false;
+  Half half = Half::none;
+  /// Of a half: the queue that does the work.
+  std::string queue = "";
+  /// Of a half: where the operands of the start lie, and where staging values and the results of the wait do. Every
+  /// other op has its operands and results on the device.
+  Space from = Space::device, to = Space::device;
   /// dtypes of the results; null: that of the first floating operand.
   std::vector<DType> (*result_types)(const Graph&, const Op&) = nullptr;
   /// Result sizes of letters that occur in no operand come from the builder; everything else from the signature.

@@ -220,6 +220,7 @@ class Parser {
     line.expect("@");
     value.layout = layout(line);
     if (value.layout.dimensions.size() != value.shape.size()) line.complain("layout and shape differ in dimensions");
+    if (line.accept("host")) value.space = Space::host;
     value.role = role(line).value_or(Role::intermediate);
     if (line.peek() == '"') value.name = line.quoted();
     if (line.accept("primal=")) value.primal = reference(line);
@@ -284,7 +285,8 @@ class Parser {
     do op.results.push_back(value(line));
     while (line.accept(","));
     line.expect("=");
-    const std::string name = line.word();
+    std::string name = line.word();
+    if (line.accept(".")) name += "." + line.word();  // half of a pair
     op.definition = find_op(name);
     if (!op.definition) line.complain(fmt::format("no op '{}'", name));
     std::string signature = op.definition->signature;

@@ -43,6 +43,7 @@ std::string value_text(const Graph& graph, ValueId id, const std::string& name) 
   std::string text = fmt::format("%{} : {}[", id, name_of(value.dtype));
   for (std::size_t i = 0; i < value.shape.size(); ++i) text += fmt::format("{}{}", i ? ", " : "", value.shape[i]);
   text += "] @" + value.layout.text(graph.mesh);
+  if (value.space != Space::device) text += fmt::format(" {}", name_of(value.space));
   if (value.role != Role::intermediate) text += fmt::format(" {}", name_of(value.role));
   if (!name.empty()) text += " " + quote(name);
   if (value.primal != no_value) text += fmt::format(" primal=%{}", value.primal);

@@ -1,5 +1,8 @@
 #include "ir/verifier.h"
 
+#include <map>
+#include <vector>
+
 #include "base/error.h"
 #include "ir/layout_change.h"
 #include "ir/op_definition.h"
@@ -9,11 +12,13 @@ namespace {
 
 class Verifier {
  public:
-  Verifier(const Graph& graph, Stage stage) : graph_(graph), stage_(stage), defined_(graph.values.size(), 0) {}
+  Verifier(const Graph& graph, Stage stage)
+      : graph_(graph), stage_(stage), defined_(graph.values.size(), 0), staging_(graph.values.size(), 0) {}
 
   std::string run() {
     for (const auto& input : graph_.inputs) {
       if (!valid(input.value)) return fmt::format("input {} has no value", input.name);
+      if (graph_[input.value].space != Space::device) return fmt::format("input {} is in host memory", input.name);
       if (defined_[index(input.value)]++)
         return fmt::format("input {}: value %{} is bound twice", input.name, input.value);
       if (stage_ >= Stage::placed)
@@ -24,10 +29,16 @@ class Verifier {
       std::string problem = check(graph_.ops[i]);
       if (!problem.empty()) return fmt::format("op #{} {}: {}", i, print(graph_, graph_.ops[i]), problem);
     }
+    for (const auto& [queue, starts] : started_)
+      if (!starts.empty())
+        return fmt::format("nothing waits for {}, started on queue {}", starts[0]->definition->name, queue);
     for (const auto& output : graph_.outputs) {
       if (!valid(output.value) || !defined_[index(output.value)])
         return fmt::format("output {} is not defined", output.name);
       const Value& value = graph_[output.value];
+      if (value.space != Space::device || staging_[index(output.value)])
+        return fmt::format("output {} is {}", output.name,
+                           value.space != Space::device ? "in host memory" : "a staging value");
       if (stage_ >= Stage::placed && value.pinned && !(*value.pinned == value.layout))
         return fmt::format("output {} is {}, pinned to {}", output.name, layout_text(value.layout),
                            layout_text(*value.pinned));
@@ -49,6 +60,7 @@ class Verifier {
       if (!valid(result)) return "a result has no value";
       if (defined_[index(result)]++) return fmt::format("%{} is defined twice", result);
     }
+    if (auto problem = check_half(op); !problem.empty()) return problem;
     if (auto problem = check_shapes(op); !problem.empty()) return problem;
     if (auto problem = mark_problem(graph_, op); !problem.empty()) return problem;
     if (rounds_partial_sum(op))
@@ -59,6 +71,48 @@ class Verifier {
           !problem.empty())
         return problem;
     return op.definition->communication ? check_communication(op) : check_rule(op);
+  }
+
+  // Spaces of operands and results; of the halves of pairs, that starts and waits belong together, and that waits come
+  // in the order of their starts: a queue finishes nothing before what came to it earlier.
+  std::string check_half(const Op& op) {
+    const OpDefinition& definition = *op.definition;
+    const bool waits = definition.half == Half::wait;
+    std::size_t staged = 0;  // leading operands of a wait that are staging values
+    if (waits) {
+      std::vector<const Op*>& starts = started_[definition.queue];
+      if (starts.empty()) return fmt::format("nothing was started on queue {}", definition.queue);
+      const Op& start = *starts.front();
+      std::vector<ValueId> expected = start.results;
+      expected.insert(expected.end(), start.operands.begin(), start.operands.end());
+      if (pair_name(start) != pair_name(op) || expected != op.operands)
+        return fmt::format("the oldest start on queue {} that nothing has waited for is another: {}", definition.queue,
+                           print(graph_, start));
+      staged = start.results.size();
+      starts.erase(starts.begin());
+    }
+    for (std::size_t i = 0; i < op.operands.size(); ++i) {
+      const ValueId operand = op.operands[i];
+      if (i >= staged && staging_[index(operand)])
+        return fmt::format("operand %{} is a staging value, which only its wait reads", operand);
+      if (auto problem = check_space(operand, i < staged ? definition.to : definition.from); !problem.empty())
+        return problem;
+    }
+    for (const ValueId result : op.results)
+      if (auto problem = check_space(result, definition.to); !problem.empty()) return problem;
+    if (definition.half != Half::start) return "";
+    for (const ValueId result : op.results) staging_[index(result)] = 1;
+    started_[definition.queue].push_back(&op);
+    return "";
+  }
+  // "copy" of "copy.start".
+  static std::string_view pair_name(const Op& op) {
+    const std::string_view name = op.definition->name;
+    return name.substr(0, name.rfind('.'));
+  }
+  std::string check_space(ValueId id, Space space) const {
+    if (graph_[id].space == space) return "";
+    return fmt::format("%{} is in {} memory, it must be in {} memory", id, name_of(graph_[id].space), name_of(space));
   }
 
   // A sum over ranks that goes on as one, in fewer bits: each rank's part is rounded by itself.
@@ -180,6 +234,8 @@ class Verifier {
   const Graph& graph_;
   const Stage stage_;
   std::vector<char> defined_;
+  std::vector<char> staging_;                                           // by value
+  std::map<std::string, std::vector<const Op*>, std::less<>> started_;  // by queue: not waited for yet
 };
 
 }  // namespace

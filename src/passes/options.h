@@ -100,12 +100,20 @@ struct Schedule {
   /// there kernels begin new sums, so that tiles change no bit. Tests take fewer.
   bool tile_mlp = false;
   std::int64_t tile_rows = row_block;
+  /// How many of the values that layers keep for their backward pass may go to host memory in between, in the order of
+  /// offload.h.
+  std::int64_t offload_values = 0;
+  /// FLOPs that the machine does while one byte goes from device to host, or back: decides when copies start and which
+  /// are worth it. That of a copy within the memory of two CPU cores; a GPU of 600 TFLOP/s on a link of 25 GB/s has
+  /// 24000.
+  double flops_per_host_byte = 64;
   /// FLOPs that the machine does while it moves one byte of memory; decides what is cheap to make again. That of two
   /// CPU cores with bfloat16 products, from a step with norms and activations made again; accelerators have about 200.
   double flops_per_byte = 32;
   /// What an op of a placed graph takes instead, in seconds, where a profile of the machine is known; the same on all
   /// ranks. Null: by flops_per_byte.
   std::function<double(const Graph&, const Op&)> seconds = nullptr;
+  double seconds_per_host_byte = 1 / 25e9;  ///< beside them: flops_per_host_byte
 };
 
 /// Whether memory asks for tiles: `recompute` is for the least of it.

@@ -86,6 +86,7 @@ void lower_reshards(Graph&, const PassContext&);
 void place_casts(Graph&, const PassContext&);
 void coalesce(Graph&, const PassContext&);
 void schedule(Graph&, const PassContext&);
+void offload(Graph&, const PassContext&);
 }  // namespace passes
 
 }  // namespace longhaul

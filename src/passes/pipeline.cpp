@@ -35,6 +35,7 @@ const std::vector<Pass>& pipeline() {
       {"place_casts", passes::place_casts, Stage::lowered},
       {"coalesce", passes::coalesce, Stage::lowered},
       {"schedule", passes::schedule, Stage::lowered},
+      {"offload", passes::offload, Stage::lowered},
   };
   return table;
 }

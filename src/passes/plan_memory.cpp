@@ -187,17 +187,47 @@ class Planner {
 
   MemoryPlan run() {
     place_in_program_order();
-    close_gaps();
+    close_gaps(device_);
+    close_gaps(host_);
     const std::size_t values = graph_.values.size(), ops = graph_.ops.size();
     for (std::size_t v = 0; v < values; ++v)
-      if (buffer_of_[v] != none) plan_.value_offset[v] = named_.bytes + buffers_[buffer_of_[v]].offset;
+      if (buffer_of_[v] != none)
+        plan_.value_offset[v] = graph_.values[v].space == Space::host
+                                    ? host_.buffers[buffer_of_[v]].offset
+                                    : named_.bytes + device_.buffers[buffer_of_[v]].offset;
     for (std::size_t i = 0; i < ops; ++i)
-      if (scratch_of_[i] != none) plan_.scratch_offset[i] = named_.bytes + buffers_[scratch_of_[i]].offset;
+      if (scratch_of_[i] != none) plan_.scratch_offset[i] = named_.bytes + device_.buffers[scratch_of_[i]].offset;
     finish_outputs();
     return std::move(plan_);
   }
 
  private:
+  // What is known of one space while ops are walked.
+  struct Arena {
+    explicit Arena(ArenaPlan& of) : plan(of) {}
+    ArenaPlan& plan;
+    FreeList free;
+    std::vector<Buffer> buffers;
+    std::array<std::int64_t, memory_categories> live_by_category{};
+    std::int64_t live = 0;
+
+    void add_live(MemoryCategory kind, std::int64_t bytes) {
+      live_by_category[static_cast<std::size_t>(kind)] += bytes;
+      live += bytes;
+    }
+    std::size_t new_buffer(std::int64_t bytes, std::int32_t i) {
+      buffers.push_back({free.allocate(bytes), bytes, i, i});
+      return buffers.size() - 1;
+    }
+    void note_peak(std::int32_t i) {
+      if (live <= plan.peak_live_bytes) return;
+      plan.peak_live_bytes = live;
+      plan.peak_by_category = live_by_category;
+      plan.peak_op = i;
+    }
+  };
+  Arena& arena(ValueId value) { return graph_[value].space == Space::host ? host_ : device_; }
+
   static constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
   static std::size_t at(ValueId id) { return static_cast<std::size_t>(id); }
 
@@ -213,7 +243,7 @@ class Planner {
     retired_.assign(values, 0);
     scratch_of_.assign(ops, none);
     for (std::size_t i = 0; i < ops; ++i) step(static_cast<std::int32_t>(i));
-    plan_.transient_bytes = free_.top();
+    for (Arena* arena : {&device_, &host_}) arena->plan.transient_bytes = arena->free.top();
   }
 
   void find_last_uses() {
@@ -248,7 +278,9 @@ class Planner {
   bool in_place(const Op& op, ValueId result, ValueId operand) const {
     int uses_of_operand = 0;
     for (ValueId value : op.operands) uses_of_operand += value == operand;
-    if (uses_of_operand != 1 || local_bytes(graph_, result) != local_bytes(graph_, operand)) return false;
+    if (uses_of_operand != 1 || local_bytes(graph_, result) != local_bytes(graph_, operand) ||
+        graph_[result].space != graph_[operand].space)
+      return false;
     for (const auto& [r, o] : op.definition->in_place)
       if (op.results[static_cast<std::size_t>(r)] == result && op.operands[static_cast<std::size_t>(o)] == operand)
         return true;
@@ -260,6 +292,7 @@ class Planner {
   MemoryCategory category(const Op& op, ValueId result) const {
     const auto of_parameter = [&](ValueId value) { return value != no_value && holds_parameter(graph_[value].role); };
     const std::int32_t last = last_use_[at(result)];
+    if (op.definition->half != Half::none && !op.definition->communication) return MemoryCategory::saved_activations;
     const bool saved = op.phase == Phase::forward && last >= 0 && last < static_cast<std::int32_t>(graph_.ops.size()) &&
                        graph_.ops[static_cast<std::size_t>(last)].phase == Phase::backward;
     if (saved)
@@ -270,22 +303,18 @@ class Planner {
     return MemoryCategory::transients;
   }
 
-  void add_live(MemoryCategory kind, std::int64_t bytes) {
-    live_by_category_[static_cast<std::size_t>(kind)] += bytes;
-    live_ += bytes;
-  }
-
   // Best fit in the order of the program may leave gaps where most is live. Other orders are tried, then the best of
   // them with the buffer that ended highest in front, again and again.
-  void close_gaps() {
-    if (plan_.transient_bytes == plan_.peak_live_bytes) return;
-    const std::vector<double> fullest = fullest_points(buffers_);
-    const auto count = static_cast<double>(buffers_.size());
-    std::vector<std::size_t> order(buffers_.size()), best_order;
+  void close_gaps(Arena& arena) {
+    ArenaPlan& plan = arena.plan;
+    if (plan.transient_bytes == plan.peak_live_bytes) return;
+    const std::vector<double> fullest = fullest_points(arena.buffers);
+    const auto count = static_cast<double>(arena.buffers.size());
+    std::vector<std::size_t> order(arena.buffers.size()), best_order;
     std::int64_t best = std::numeric_limits<std::int64_t>::max();
     Fit best_fit = Fit::smallest;
     const auto place = [&](Fit fit) {
-      std::vector<Buffer> buffers = buffers_;
+      std::vector<Buffer> buffers = arena.buffers;
       const std::int64_t bytes = place_in_order(buffers, order, fit);
       if (bytes < best) {
         best = bytes;
@@ -296,34 +325,29 @@ class Planner {
         return x.offset + x.bytes < y.offset + y.bytes;
       });
       const auto index = static_cast<std::size_t>(highest - buffers.begin());
-      if (bytes < plan_.transient_bytes) {
-        buffers_ = std::move(buffers);
-        plan_.transient_bytes = bytes;
+      if (bytes < plan.transient_bytes) {
+        arena.buffers = std::move(buffers);
+        plan.transient_bytes = bytes;
       }
       return index;
     };
     for (const Fit fit : {Fit::smallest, Fit::lowest})
       for (const Measure measure : measures) {
-        if (plan_.transient_bytes == plan_.peak_live_bytes) return;
+        if (plan.transient_bytes == plan.peak_live_bytes) return;
         std::iota(order.begin(), order.end(), std::size_t{0});
         std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-          return measure(buffers_[a], fullest[a]) > measure(buffers_[b], fullest[b]);
+          return measure(arena.buffers[a], fullest[a]) > measure(arena.buffers[b], fullest[b]);
         });
         place(fit);
       }
     order = best_order;
     const Fit fit = best_fit;
     const int tries = static_cast<int>(std::clamp(2e7 / (count * count), 2.0, 100.0));  // a try is quadratic
-    for (int i = 0; i < tries && plan_.transient_bytes != plan_.peak_live_bytes; ++i) {
+    for (int i = 0; i < tries && plan.transient_bytes != plan.peak_live_bytes; ++i) {
       const std::size_t highest = place(fit);
       const auto at_highest = std::find(order.begin(), order.end(), highest);
       std::rotate(order.begin(), at_highest, at_highest + 1);
     }
-  }
-
-  std::size_t new_buffer(std::int64_t bytes, std::int32_t i) {
-    buffers_.push_back({free_.allocate(bytes), bytes, i, i});
-    return buffers_.size() - 1;
   }
 
   void step(std::int32_t i) {
@@ -340,28 +364,32 @@ class Planner {
         reused.push_back(operand);
         buffer_of_[at(result)] = buffer;
         kind_[result] = category(op, result);
-        add_live(kind_[operand], -buffers_[buffer].bytes);
-        add_live(kind_[result], buffers_[buffer].bytes);
+        Arena& here = arena(result);
+        here.add_live(kind_[operand], -here.buffers[buffer].bytes);
+        here.add_live(kind_[result], here.buffers[buffer].bytes);
         placed = true;
       }
       if (placed) continue;
       const std::int64_t bytes = aligned(std::max<std::int64_t>(1, local_bytes(graph_, result)));
-      buffer_of_[at(result)] = new_buffer(bytes, i);
+      buffer_of_[at(result)] = arena(result).new_buffer(bytes, i);
       kind_[result] = category(op, result);
-      add_live(kind_[result], bytes);
+      arena(result).add_live(kind_[result], bytes);
     }
+    host_.note_peak(i);
     const std::int64_t scratch = aligned(scratch_(graph_, op));
     if (scratch > 0) {
-      const std::size_t buffer = scratch_of_[at(i)] = new_buffer(scratch, i);
+      const std::size_t buffer = scratch_of_[at(i)] = device_.new_buffer(scratch, i);
       plan_.scratch_bytes[at(i)] = scratch;
       const MemoryCategory kind =
           op.definition->communication ? MemoryCategory::communication : MemoryCategory::scratch;
-      add_live(kind, scratch);
-      note_peak(i);
-      add_live(kind, -scratch);
-      free_.release(buffers_[buffer].offset, scratch);
+      device_.add_live(kind, scratch);
+      device_.note_peak(i);
+      plan_.live_by_op.push_back(device_.live_by_category);
+      device_.add_live(kind, -scratch);
+      device_.free.release(device_.buffers[buffer].offset, scratch);
     } else {
-      note_peak(i);
+      device_.note_peak(i);
+      plan_.live_by_op.push_back(device_.live_by_category);
     }
     for (ValueId operand : op.operands)
       if (last_use_[at(operand)] == i && std::find(reused.begin(), reused.end(), operand) == reused.end())
@@ -370,24 +398,17 @@ class Planner {
       if (last_use_[at(result)] < 0)
         retire(result, i);
       else if (buffer_of_[at(result)] != none && last_use_[at(result)] == static_cast<std::int32_t>(graph_.ops.size()))
-        buffers_[buffer_of_[at(result)]].end = last_use_[at(result)];
+        arena(result).buffers[buffer_of_[at(result)]].end = last_use_[at(result)];
   }
 
   // The value is read for the last time by op i, or never, and nothing took its place.
   void retire(ValueId value, std::int32_t i) {
     if (buffer_of_[at(value)] == none || retired_[at(value)]++) return;  // an op may read it twice
-    Buffer& buffer = buffers_[buffer_of_[at(value)]];
+    Arena& here = arena(value);
+    Buffer& buffer = here.buffers[buffer_of_[at(value)]];
     buffer.end = i;
-    add_live(kind_[value], -buffer.bytes);
-    free_.release(buffer.offset, buffer.bytes);
-  }
-
-  void note_peak(std::int32_t i) {
-    plan_.live_by_op.push_back(live_by_category_);
-    if (live_ <= plan_.peak_live_bytes) return;
-    plan_.peak_live_bytes = live_;
-    plan_.peak_by_category = live_by_category_;
-    plan_.peak_op = i;
+    here.add_live(kind_[value], -buffer.bytes);
+    here.free.release(buffer.offset, buffer.bytes);
   }
 
   void finish_outputs() {
@@ -414,14 +435,12 @@ class Planner {
   const NamedBuffers& named_;
   const ScratchBytes& scratch_;
   MemoryPlan plan_;
-  FreeList free_;
+  Arena device_{plan_}, host_{plan_.host};
   std::vector<std::int32_t> definition_, last_use_;
-  std::vector<Buffer> buffers_;
-  std::vector<std::size_t> buffer_of_, scratch_of_;  // by value, by op: of buffers_
-  std::vector<char> retired_;                        // by value
+  std::vector<std::size_t> buffer_of_;   // by value: of the buffers of its space
+  std::vector<std::size_t> scratch_of_;  // by op: of the device's buffers
+  std::vector<char> retired_;            // by value
   std::map<ValueId, MemoryCategory> kind_;
-  std::array<std::int64_t, memory_categories> live_by_category_{};
-  std::int64_t live_ = 0;
 };
 
 }  // namespace

@@ -18,34 +18,16 @@
 #include "ir/op_definition.h"
 #include "ir/rewrite.h"
 #include "passes/pass.h"
+#include "passes/price.h"
 
 namespace longhaul {
 namespace {
 
-constexpr double link_factor = 8;     // memory moves so many times the bytes that a link does
 constexpr double cheap_share = 0.02;  // of a layer's price: what is made again without being asked for
 constexpr std::int64_t smaller = 2;   // an operand so many times smaller than a value may be kept in its place
 
 std::size_t at(std::int32_t i) {
   return static_cast<std::size_t>(i);
-}
-
-double price_of(const Graph& graph, const Op& op, const Schedule& schedule) {
-  if (schedule.seconds) return schedule.seconds(graph, op);
-  double bytes = 0, elements = 0;
-  for (const ValueId operand : op.operands) bytes += static_cast<double>(local_bytes(graph, operand));
-  for (const ValueId result : op.results) {
-    bytes += static_cast<double>(local_bytes(graph, result));
-    elements += static_cast<double>(local_count(graph[result].shape, graph[result].layout, graph.mesh));
-  }
-  const double moved = schedule.flops_per_byte * bytes * (op.definition->communication ? link_factor : 1);
-  return std::max(moved, op.definition->flops ? op.definition->flops(graph, op, graph.mesh) : elements);
-}
-
-std::vector<double> prices_of(const Graph& graph, const Schedule& schedule) {
-  std::vector<double> prices;
-  for (const Op& op : graph.ops) prices.push_back(price_of(graph, op, schedule));
-  return prices;
 }
 
 /// What one layer keeps and makes again. Values of other layers, and of none, are as they are.

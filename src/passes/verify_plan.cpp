@@ -1,5 +1,6 @@
 // verify_plan: walks a program's memory plan as the executor will, knowing nothing of how it was made. At every op it
-// holds the stretches of the arena whose content is still to be read; what the op writes must touch none of them.
+// holds the stretches of each space's arena whose content is still to be read; what the op writes must touch none of
+// them. What a queue reads or writes between a start and its wait is read by the wait, so it is held until then.
 #include <algorithm>
 #include <map>
 
@@ -47,7 +48,10 @@ class PlanVerifier {
     const std::int64_t offset = plan_.value_offset[at(value)];
     return {offset, offset + std::max<std::int64_t>(1, local_bytes(graph_, value))};
   }
-  std::string describe(ValueId value) const { return fmt::format("%{} at {}", value, text(place(value))); }
+  bool on_host(ValueId value) const { return value != scratch && graph_[value].space == Space::host; }
+  std::string describe(ValueId value) const {
+    return fmt::format("%{} at {}{}", value, text(place(value)), on_host(value) ? " of host memory" : "");
+  }
 
   static bool may_be_one(const std::optional<StateKey>& a, const std::optional<StateKey>& b) {
     if (!a || !b || a->parameter != b->parameter) return false;
@@ -108,7 +112,7 @@ class PlanVerifier {
       const Stretch stretch{offset, offset + plan_.scratch_bytes[at(i)]};
       if (auto problem = check_range(stretch, "its scratch"); !problem.empty()) return problem;
       if (auto problem = occupy(stretch, scratch, i); !problem.empty()) return problem;
-      live_.erase(stretch.begin);
+      live_[0].erase(stretch.begin);
     }
     for (ValueId operand : op.operands)
       if (last_use_[at(operand)] == i) leave(operand);
@@ -120,8 +124,9 @@ class PlanVerifier {
   std::string check_result(std::int32_t i, ValueId result) {
     const Stretch stretch = place(result);
     if (stretch.begin < 0) return fmt::format("%{} has no place", result);
-    if (stretch.begin >= named_.bytes) {
-      if (auto problem = check_range(stretch, fmt::format("%{}", result)); !problem.empty()) return problem;
+    if (on_host(result) || stretch.begin >= named_.bytes) {
+      if (auto problem = check_range(stretch, fmt::format("%{}", result), on_host(result)); !problem.empty())
+        return problem;
     } else {  // only an output, in the buffer of its name
       const auto [begin, end] = outputs_.equal_range(result);
       if (std::none_of(begin, end, [&](const auto& output) {
@@ -132,10 +137,13 @@ class PlanVerifier {
     return occupy(stretch, result, i);
   }
 
-  std::string check_range(const Stretch& stretch, const std::string& what) const {
-    if (stretch.begin < named_.bytes) return fmt::format("{} at {} lies in named buffers", what, text(stretch));
-    if (stretch.end > arena_)
-      return fmt::format("{} at {} ends beyond the arena of {} bytes", what, text(stretch), arena_);
+  std::string check_range(const Stretch& stretch, const std::string& what, bool host = false) const {
+    if (!host && stretch.begin < named_.bytes)
+      return fmt::format("{} at {} lies in named buffers", what, text(stretch));
+    const std::int64_t arena = host ? plan_.host.transient_bytes : arena_;
+    if (stretch.end > arena)
+      return fmt::format("{} at {} ends beyond the {} of {} bytes", what, text(stretch), host ? "host arena" : "arena",
+                         arena);
     if (stretch.begin % buffer_alignment)
       return fmt::format("{} at {} is not aligned to {} bytes", what, text(stretch), buffer_alignment);
     return "";
@@ -143,9 +151,10 @@ class PlanVerifier {
 
   // The stretch now holds `value`, which op i writes (-1: there from the start).
   std::string occupy(const Stretch& stretch, ValueId value, std::int32_t i) {
-    auto found = live_.upper_bound(stretch.begin);
-    if (found != live_.begin() && std::prev(found)->second.end > stretch.begin) --found;
-    if (found != live_.end() && found->first < stretch.end) {
+    auto& live = live_[on_host(value)];
+    auto found = live.upper_bound(stretch.begin);
+    if (found != live.begin() && std::prev(found)->second.end > stretch.begin) --found;
+    if (found != live.end() && found->first < stretch.end) {
       const ValueId other = found->second.value;
       const Stretch there{found->first, found->second.end};
       if (value == scratch || !may_replace(graph_.ops[at(std::max(i, 0))], value, other, i) || !(there == stretch))
@@ -155,7 +164,7 @@ class PlanVerifier {
       found->second.value = value;
       return "";
     }
-    live_.insert({stretch.begin, {stretch.end, value}});
+    live.insert({stretch.begin, {stretch.end, value}});
     return "";
   }
 
@@ -180,8 +189,9 @@ class PlanVerifier {
   }
 
   void leave(ValueId value) {
-    const auto found = live_.find(plan_.value_offset[at(value)]);
-    if (found != live_.end() && found->second.value == value) live_.erase(found);  // else a result took its place
+    auto& live = live_[on_host(value)];
+    const auto found = live.find(plan_.value_offset[at(value)]);
+    if (found != live.end() && found->second.value == value) live.erase(found);  // else a result took its place
   }
 
   // Each output ends in its buffer: made there, or copied there from where it still is, over nothing that is needed.
@@ -229,7 +239,7 @@ class PlanVerifier {
   const std::int64_t arena_;
   std::vector<std::int32_t> last_use_;
   std::multimap<ValueId, const NamedBuffers::Slot*> outputs_;
-  std::map<std::int64_t, Held> live_;  // by where they begin; they never overlap
+  std::map<std::int64_t, Held> live_[spaces];  // by space, then by where they begin; they never overlap
 };
 
 }  // namespace

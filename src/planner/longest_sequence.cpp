@@ -82,6 +82,7 @@ class Search {
 
 bool apply_policy(RunSetup& setup, LayerPolicy policy, bool least) {
   CompileRequest& request = setup.request;
+  if (policy != LayerPolicy::chosen) request.options.schedule.offload_values = 0;
   switch (policy) {
     case LayerPolicy::keep:
       request.options.schedule.activations = ActivationMode::keep;

@@ -47,7 +47,10 @@ std::string memory_text(const PlannedRun& run) {
   if (peak.gaps) text += fmt::format("  {:22} {:>16}\n", "gaps between buffers", peak.gaps);
   const std::int64_t host = host_bytes(run);
   text += fmt::format("host memory of a rank, exact: {} bytes{}\n", host,
-                      host ? " (the copy of checkpoint.asynchronous)" : " (nothing is moved there)");
+                      run.model.host_bytes > 0
+                          ? fmt::format(" (of which {} wait for the backward pass)", run.model.host_bytes)
+                      : host ? " (the copy of checkpoint.asynchronous)"
+                             : " (nothing is moved there)");
   if (run.setup.activations) {
     ActivationChoice& choice = *run.setup.activations;
     if (const auto plan = choice.within(activation_limit(run.setup).first))

@@ -43,8 +43,8 @@ PlannedRun plan_run(const Experiment& experiment, const LoadedModel& model, int 
 }
 
 std::int64_t host_bytes(const PlannedRun& run) {
-  if (!run.setup.experiment.checkpoint.asynchronous) return 0;
-  std::int64_t bytes = 0;
+  std::int64_t bytes = run.model.host_bytes;
+  if (!run.setup.experiment.checkpoint.asynchronous) return bytes;
   for (const auto& [name, slot] : run.model.named.slots)
     if (slot.state && (slot.state->role == Role::parameter || is_moment(slot.state->role))) bytes += slot.bytes;
   return bytes;

@@ -29,8 +29,8 @@ PlannedRun plan_run(const Experiment& experiment, const LoadedModel& model, int 
 /// From a set-up run, whose request is compiled as it is.
 PlannedRun plan_run(RunSetup setup);
 
-/// Bytes that a copy of masters and moments takes in host memory (checkpoint.asynchronous); all that a run keeps there
-/// besides what its device is.
+/// Bytes of host memory that a run takes besides its device: what waits there for the backward pass, and a copy of
+/// masters and moments (checkpoint.asynchronous).
 std::int64_t host_bytes(const PlannedRun& run);
 
 /// What a run would be within another limit of memory.

@@ -22,6 +22,17 @@
 namespace longhaul {
 namespace {
 
+// Of a GPU: 600 TFLOP/s beside a link of 25 GB/s, while all devices of a host copy.
+constexpr double device_flops_per_host_byte = 24000, device_host_bandwidth = 25e9;
+
+constexpr std::int64_t all_values = std::numeric_limits<std::int32_t>::max();
+
+// What a rank may take of its host's memory for values that move there.
+std::int64_t host_limit(const Experiment& experiment, const Hosts& hosts) {
+  constexpr double gib = 1 << 30;
+  return experiment.device.host_memory ? static_cast<std::int64_t>(*experiment.device.host_memory * gib) : hosts.memory;
+}
+
 std::int64_t share_of_host(int ranks) {
   return host_memory() / 4 * 3 / std::max(1, ranks);
 }
@@ -79,6 +90,10 @@ void price_ops(RunSetup& setup) {
   setup.request.options.schedule.seconds = [costs = setup.costs](const Graph& graph, const Op& op) {
     return costs->cost(graph, op).seconds;
   };
+  if (setup.request.host_limit && !experiment.device.host_memory)
+    setup.request.host_limit = profile->host_memory / profile->ranks_per_host;
+  // Where there is no link between two memories a copy reads and writes one.
+  setup.request.options.schedule.seconds_per_host_byte = 1 / std::min(device_host_bandwidth, profile->bandwidth / 2);
   setup.decisions.push_back(fmt::format("device.profile: {} ({})", profile->name, profile->about));
 }
 
@@ -92,7 +107,7 @@ void resolve_memory(RunSetup& setup, const Hosts& hosts) {
   const std::int64_t limit = request.memory_limit ? request.memory_limit : hosts.memory;
   CompileRequest kept = request;
   kept.options.schedule.keep_gathered = KeepGathered::step;
-  kept.memory_limit = 0;
+  kept.memory_limit = kept.host_limit = 0;
   kept.dump.clear();
   const std::int64_t bytes = compile_model(kept).arena_bytes;
   if (bytes <= limit) request.options.schedule.keep_gathered = KeepGathered::step;
@@ -106,37 +121,51 @@ void resolve_memory(RunSetup& setup, const Hosts& hosts) {
                         : "its share of the host (set device.memory to decide otherwise)"));
 }
 
-// activation_memory.mode auto under a limit: what each layer makes again.
+// activation_memory.mode auto under a limit: what each layer makes again, and what waits in host memory.
 void resolve_activations(RunSetup& setup) {
   const Experiment& experiment = setup.experiment;
   CompileRequest& request = setup.request;
   const auto budget = experiment.activation_memory.budget;
   if (experiment.activation_memory.mode != ActivationMode::automatic || (!budget && !request.memory_limit)) return;
   setup.activations = std::make_shared<ActivationChoice>(request);
-  ActivationChoice& choice = *setup.activations;
   // Bytes of the arena; what is kept between programs does not depend on the plan.
-  const std::int64_t named = choice.kept_between_programs();
+  const std::int64_t named = setup.activations->kept_between_programs();
   const auto [limit, limited_by] = activation_limit(setup);
-  const auto chosen = choice.within(limit);
+  auto chosen = setup.activations->within(limit);
+  if (!chosen && experiment.activation_memory.offload == OffloadMode::automatic && setup.target->has_own_memory()) {
+    request.options.schedule.offload_values = all_values;
+    setup.activations = std::make_shared<ActivationChoice>(request);
+    chosen = setup.activations->within(limit);
+  }
+  ActivationChoice& choice = *setup.activations;
+  const bool offloads = choice.offloads();
   if (!chosen) {
     CompileRequest tried = request;
-    tried.memory_limit = 0;
+    tried.memory_limit = tried.host_limit = 0;
     tried.dump.clear();
     choice.apply(choice.least(), tried);
     const CompiledModel model = compile_model(tried);
     fail(
-        "{} leaves a rank {} bytes for activations, beside {} kept between programs; with all made again that can be, "
+        "{} leaves a rank {} bytes for activations, beside {} kept between programs; with all made again that can "
+        "be{}, "
         "this run needs {}: set activation_memory.budget to {} or more, device.memory to {:.6f} (GiB) or more, lower "
-        "training.micro_batch_size or training.seq_len, or use more ranks\n{}",
-        limited_by, std::max<std::int64_t>(0, limit - named), named, model.arena_bytes - named,
-        model.arena_bytes - named, std::ceil(static_cast<double>(model.arena_bytes) / (1 << 30) * 1e6) / 1e6,
-        memory_table(model));
+        "training.micro_batch_size or training.seq_len, or use more ranks{}\n{}",
+        limited_by, std::max<std::int64_t>(0, limit - named), named,
+        offloads ? fmt::format(", and all moved that the {} bytes of host memory hold", request.host_limit) : "",
+        model.arena_bytes - named, model.arena_bytes - named,
+        std::ceil(static_cast<double>(model.arena_bytes) / (1 << 30) * 1e6) / 1e6,
+        offloads ? "; device.host_memory says how much of its host's memory a rank may have" : "", memory_table(model));
   }
-  choice.apply(*chosen, request);
+  choice.apply_within(limit, *chosen, request);
+  const std::int64_t values = request.options.schedule.offload_values;
   setup.decisions.push_back(fmt::format(
       "activation_memory: {} bytes for activations, within the {} that {} leaves; keeping all takes {}. "
-      "Steps made again, of those there are: {}",
-      choice.bytes(*chosen) - named, limit - named, limited_by, choice.bytes(0) - named, choice.describe(*chosen)));
+      "Steps made again, of those there are: {}{}",
+      (offloads ? choice.memory(*chosen, values).arena_bytes : choice.bytes(*chosen)) - named, limit - named,
+      limited_by, (offloads ? choice.memory(0, 0).arena_bytes : choice.bytes(0)) - named, choice.describe(*chosen),
+      offloads
+          ? fmt::format("; {} values in host memory, {} bytes of it", values, choice.memory(*chosen, values).host_bytes)
+          : ""));
 }
 
 // What is left to train. A pattern that names nothing was meant for something.
@@ -277,6 +306,9 @@ RunSetup place_run(const Experiment& experiment, const LoadedModel& model, int w
   options.precision = precision_of(experiment);
   options.schedule.bucket_size = experiment.parallelism.bucket_size;
   options.schedule.activations = experiment.activation_memory.mode;
+  if (setup.target->has_own_memory()) options.schedule.flops_per_host_byte = device_flops_per_host_byte;
+  if (experiment.activation_memory.offload == OffloadMode::on) options.schedule.offload_values = all_values;
+  if (experiment.activation_memory.offload != OffloadMode::off) request.host_limit = host_limit(experiment, hosts);
 
   if (!experiment.training.frozen.empty()) setup.decisions.push_back(describe_frozen(experiment, spec));
   if (spec.learned_positions && setup.sequence > spec.max_positions)

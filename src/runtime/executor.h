@@ -50,6 +50,8 @@ class Executor {
 
   /// Memory that the rank's buffers take, as planned.
   virtual std::int64_t arena_bytes() const = 0;
+  /// Host memory for values that programs move there, as planned.
+  virtual std::int64_t host_arena_bytes() const = 0;
 
   /// Of all groups together, since the last reset.
   virtual Traffic traffic() const = 0;

@@ -25,9 +25,14 @@ std::vector<TrafficRow> predicted_traffic(const std::string& name, const Program
 
 std::string print(const Program& program) {
   const Graph& graph = program.graph;
-  std::string text = fmt::format("program \"{}\": {} instructions, {} transient bytes\n", graph.name, graph.ops.size(),
-                                 program.plan.transient_bytes);
-  const auto place = [&](ValueId id) { return program.plan.value_offset[static_cast<std::size_t>(id)]; };
+  const std::int64_t on_host = program.plan.host.transient_bytes;
+  std::string text =
+      fmt::format("program \"{}\": {} instructions, {} transient bytes{}\n", graph.name, graph.ops.size(),
+                  program.plan.transient_bytes, on_host > 0 ? fmt::format(", {} host bytes", on_host) : "");
+  const auto place = [&](ValueId id) {
+    return fmt::format("{}{}", graph[id].space == Space::host ? "host:" : "",
+                       program.plan.value_offset[static_cast<std::size_t>(id)]);
+  };
   for (std::size_t i = 0; i < graph.ops.size(); ++i) {
     const Op& op = graph.ops[i];
     text += fmt::format("{:6} {:28}", i, op.definition->name);

@@ -37,6 +37,9 @@ class Target {
   /// As device.type has it: "cpu", ...
   virtual std::string_view name() const = 0;
 
+  /// Whether its memory is another than the host's.
+  virtual bool has_own_memory() const { return false; }
+
   /// What an op needs on a rank besides its operands and results: kernels are chosen for it. Throws Error when none
   /// takes the op.
   virtual std::int64_t scratch_bytes(const Graph& graph, const Op& op) = 0;

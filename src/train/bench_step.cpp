@@ -174,7 +174,10 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
         "communication     %.1f%% of the ranks' time waiting for other ranks, %.1f%% in collectives, %.1f%% in copies "
         "around them\n",
         waiting, moving, packing);
-  std::printf("memory            %lld bytes a rank\n\n", static_cast<long long>(session.executor().arena_bytes()));
+  std::printf("memory            %lld bytes a rank\n", static_cast<long long>(session.executor().arena_bytes()));
+  if (session.executor().host_arena_bytes() > 0)
+    std::printf("host memory       %lld bytes a rank\n", static_cast<long long>(session.executor().host_arena_bytes()));
+  std::printf("\n");
   std::vector<std::pair<double, std::string>> rows;
   double sum = 0;
   for (const auto& [name, row] : session.executor().profile().ops) {

@@ -94,7 +94,8 @@ class Trainer {
       first_ = first_parameters(setup_);
     });
     check_files(world_, setup_);
-    log_info("memory: {} bytes a rank, of which {} are kept between programs", model_.arena_bytes, model_.named.bytes);
+    log_info("memory: {} bytes a rank, of which {} are kept between programs{}", model_.arena_bytes, model_.named.bytes,
+             model_.host_bytes > 0 ? fmt::format("; {} bytes of host memory", model_.host_bytes) : "");
     std::string libraries;
     phase(world_, [&] {
       open_checkpoint();

@@ -294,7 +294,43 @@ bool runs_an_op_too_early(Graph& graph, const PassContext& context) {
   return false;
 }
 
+// A value that the backward pass reads several times comes back behind the first op that reads it.
+bool reloads_one_op_late(Graph& graph, const PassContext&) {
+  const auto use = uses(graph);
+  for (std::size_t i = 0; i < graph.ops.size(); ++i) {
+    if (!graph.ops[i].is("reload.wait") || use[at(graph.ops[i].results[0])].size() < 2) continue;
+    const std::size_t reader = at(use[at(graph.ops[i].results[0])][0]),
+                      start = at(definitions(graph)[at(graph.ops[i].operands[0])]);
+    // What lies between waits for nothing that moves here: the order of each queue stays.
+    std::vector<std::size_t> order;
+    for (std::size_t k = 0; k < graph.ops.size(); ++k) {
+      if (k != i && k != start) order.push_back(k);
+      if (k == reader) order.insert(order.end(), {start, i});
+    }
+    select_ops(graph, order);
+    return true;
+  }
+  return false;
+}
+
 // ---- of the memory plan
+
+// What comes to the host is put where a value lies that has not gone back yet.
+bool reuses_a_host_buffer_early(Program& program, const NamedBuffers&) {
+  const Graph& graph = program.graph;
+  std::vector<std::int64_t>& offset = program.plan.value_offset;
+  for (const Op& one : graph.ops)
+    for (const Op& other : graph.ops) {
+      if (!one.is("offload.wait") || !other.is("offload.wait") || &one == &other) continue;
+      const ValueId a = one.results[0], b = other.results[0];
+      if (local_bytes(graph, a) != local_bytes(graph, b) || !is_floating(graph[a].dtype) ||
+          offset[at(a)] == offset[at(b)])
+        continue;
+      offset[at(other.operands[0])] = offset[at(b)] = offset[at(a)];
+      return true;
+    }
+  return false;
+}
 
 // A result is put where a value still lives that is read later.
 bool overwrites_a_value(Program& program, const NamedBuffers& named) {
@@ -378,6 +414,9 @@ const std::vector<Fault>& faults() {
       {"place_casts", "place_casts", "what an all-to-all moves is rounded on its way", rounds_what_moves},
       {"coalesce", "coalesce", "two tensors of one message change places", swaps_tensors_of_a_message},
       {"schedule", "schedule", "an op runs before its operand is made", runs_an_op_too_early},
+      {"offload", "offload", "a value comes back from host memory one op too late", reloads_one_op_late},
+      {"host_buffer", "plan_memory", "a buffer of host memory is given away while it holds a value", nullptr,
+       reuses_a_host_buffer_early},
       {"plan_memory", "plan_memory", "a result overwrites a value that is read later", nullptr, overwrites_a_value},
       {"averaged_gradient", "lower_reshards", "gradients are averaged over ranks, not summed", averages_gradients},
       {"groups_apart", "lower_reshards", "a shard group's gradient leaves out the other groups", keeps_groups_apart},

@@ -185,6 +185,9 @@ RunSetup shrink_run(const RunSetup& large, int world, const Hosts& hosts) {
     experiment.activation_memory.budget.reset();
     experiment.activation_memory.mode = ActivationMode::recompute;
   }
+  experiment.activation_memory.offload =
+      large.request.options.schedule.offload_values > 0 ? OffloadMode::on : OffloadMode::off;
+  experiment.device.host_memory.reset();
   experiment.device.memory.reset();  // the large run's was held against it; this one is tiny
   auto& training = experiment.training;
   training.seq_len = smaller_sequence(large.parallel, large.sequence);

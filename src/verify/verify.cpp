@@ -113,7 +113,7 @@ StepOutcome run_alone(Communicator& world, const RunSetup& setup, const Paramete
                       const DataSource& source, const std::vector<std::int64_t>& samples, double rate) {
   CompileRequest request = setup.request;
   request.dump.clear();
-  request.memory_limit = 0;
+  request.memory_limit = request.host_limit = 0;
   std::vector<MeshAxis> axes = request.mesh.axes();
   for (auto& axis : axes) axis.size = 1;
   request.mesh = Mesh(axes);
@@ -248,6 +248,9 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
   std::string mine = check_traffic(session, model, micro_batches);
   if (mine.empty() && session.executor().arena_bytes() != model.arena_bytes)
     mine = fmt::format("{} bytes are allocated, {} were planned", session.executor().arena_bytes(), model.arena_bytes);
+  if (mine.empty() && session.executor().host_arena_bytes() != model.host_bytes)
+    mine = fmt::format("{} bytes of host memory are allocated, {} were planned", session.executor().host_arena_bytes(),
+                       model.host_bytes);
   const auto all = gather_texts(world, mine);
   for (std::size_t rank = 0; rank < all.size(); ++rank)
     if (!all[rank].empty()) report.problems.push_back(fmt::format("rank {}: {}", rank, all[rank]));

@@ -110,6 +110,10 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
       R"("activation_memory": {"mode": "some"})",
       R"("activation_memory": {"budget": 1e9})",
       R"("activation_memory": {"budget": 0})",
+      R"("activation_memory": {"offload": "on"})",
+      R"("activation_memory": {"offload": "always"})",
+      R"("device": {"host_memory": 12})",
+      R"("device": {"host_memory": 0})",
       R"("device": {"memory": 1.5})",
       R"("device": {"memory": "auto"})",
       R"("device": {"memory": null})",
@@ -159,7 +163,7 @@ TEST_CASE("the schema accepts what the code accepts and refuses what it refuses"
     accepted += code_accepts;
     CHECK(schema_accepts(schema, json::parse(text)) == code_accepts);
   }
-  CHECK(accepted == 24);
+  CHECK(accepted == 26);
   CHECK_FALSE(schema_accepts(schema, json::parse(R"({"training": {}})")));  // model.config is missing
 }
 

@@ -60,4 +60,25 @@ TEST_CASE("a covering sample of the matrix in low precisions, on the emulator", 
   }
 }
 
+TEST_CASE("what waits in pinned host memory changes no bit of a device's step", "[threads]") {
+  Cell cell{.spec = small_llama(), .sequence_ranks = 2, .zero_stage = 3, .micro_batches = 2, .dtype = DType::bfloat16};
+  cell.spec.layers[0].repeat = 4;
+  cell.masking = Masking::packed;
+  cell.activations = ActivationMode::keep;
+  for (const auto device : {emulated, checked}) {
+    cell.device = device;
+    std::string problem;
+    cell.offload_values = 0;
+    const Outcome kept = run_ranks(cell, problem);
+    cell.offload_values = 1000;
+    CHECK(compile_model(request_for(cell)).host_bytes > 0);
+    const Outcome moved = run_ranks(cell, problem);
+    CHECK(problem == "");
+    CHECK(moved.first.loss == kept.first.loss);
+    CHECK(moved.second.loss == kept.second.loss);
+    CHECK(moved.gradients == kept.gradients);
+    CHECK(moved.parameters == kept.parameters);
+  }
+}
+
 }  // namespace longhaul

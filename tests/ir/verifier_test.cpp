@@ -340,3 +340,59 @@ TEST_CASE("attention whose heads are not where it was told") {
               "attention(%7, %8, %8, %9, %9, %9) {split={g: sp, h: sp}} forward layer=3\n",
           "layer=3", "operand 0 is [dp, sp, -, -], the rule needs [dp, -, sp, -]");
 }
+
+TEST_CASE("pairs: a start and its wait") {
+  const std::string out = "%10 : float64[4, 6, 8] @[dp, sp, -] host = offload.start(%0) forward\n";
+  const std::string out_done = "%11 : float64[4, 6, 8] @[dp, sp, -] host = offload.wait(%10, %0) forward\n";
+  const std::string back = "%12 : float64[4, 6, 8] @[dp, sp, -] = reload.start(%11) backward\n";
+  const std::string back_done = "%13 : float64[4, 6, 8] @[dp, sp, -] = reload.wait(%12, %11) backward\n";
+  const std::string second = "%14 : float64[4, 6, 12] @[dp, sp, -] host = offload.start(%5) forward\n";
+  const std::string second_done = "%15 : float64[4, 6, 12] @[dp, sp, -] host = offload.wait(%14, %5) forward\n";
+  SECTION("legal") {
+    CHECK(problem(out + out_done + back + back_done) == "");
+    CHECK(problem(out + second + out_done + back + second_done + back_done) == "");
+    // Flat shards and partial sums travel as they are.
+    CHECK(problem("%10 : float64[12, 8] @[-, -]flat(dp.sp) host = offload.start(%3) forward\n"
+                  "%11 : float64[12, 8] @[-, -]sum(dp.sp) host = offload.start(%4) forward\n"
+                  "%12 : float64[12, 8] @[-, -]flat(dp.sp) host = offload.wait(%10, %3) forward\n"
+                  "%13 : float64[12, 8] @[-, -]sum(dp.sp) host = offload.wait(%11, %4) forward\n") == "");
+  }
+  SECTION("a start that nothing waits for") {
+    CHECK(problem(out) == "nothing waits for offload.start, started on queue out");
+    CHECK(problem(out + out_done + back) == "nothing waits for reload.start, started on queue in");
+  }
+  SECTION("a wait before its start, twice, or for something else") {
+    Graph graph = parse_graph(header + out + out_done + back + back_done);
+    std::swap(graph.ops[0], graph.ops[1]);
+    CHECK(verify(graph, Stage::lowered).find("is used before it is defined") != std::string::npos);
+    refused(out + out_done + "%12 : float64[4, 6, 8] @[dp, sp, -] host = offload.wait(%10, %0) forward\n", "op #2",
+            "nothing was started on queue out");
+    refused(out + "%11 : float64[4, 6, 8] @[dp, sp, -] host = offload.wait(%10, %10) forward\n", "op #1",
+            "the oldest start on queue out that nothing has waited for is another");
+  }
+  SECTION("waits in another order than starts") {
+    refused(out + second + second_done + out_done, "op #2 %15", "is another: %10");
+  }
+  SECTION("a staging value that others read") {
+    refused(
+        out + out_done + back + "%16 : float64[4, 6, 8] @[dp, sp, -] = scale(%12) {factor=2.0} backward\n" + back_done,
+        "scale", "operand %12 is a staging value, which only its wait reads");
+    refused(
+        out + out_done + back + back_done + "%16 : float64[4, 6, 8] @[dp, sp, -] = scale(%12) {factor=2.0} backward\n",
+        "scale", "operand %12 is a staging value");
+    CHECK(problem(out + out_done + back + back_done + "output \"y\" %12\n") == "output y is a staging value");
+  }
+  SECTION("spaces") {
+    refused(out + out_done + "%16 : float64[4, 6, 8] @[dp, sp, -] = scale(%11) {factor=2.0} backward\n", "scale",
+            "%11 is in host memory, it must be in device memory");
+    refused("%10 : float64[4, 6, 8] @[dp, sp, -] = offload.start(%0) forward\n", "offload.start",
+            "%10 is in device memory, it must be in host memory");
+    refused("%10 : float64[4, 6, 8] @[dp, sp, -] host = scale(%0) {factor=2.0} forward\n", "scale",
+            "%10 is in host memory, it must be in device memory");
+    refused("%12 : float64[4, 6, 8] @[dp, sp, -] = reload.start(%0) backward\n", "reload.start",
+            "%0 is in device memory, it must be in host memory");
+    CHECK(problem(out + out_done + "output \"y\" %11\n") == "output y is in host memory");
+    CHECK(verify(parse_graph("graph \"g\" mesh(dp=1)\ninput %0 : float64[4] @[-] host data \"x\"\n"), Stage::placed) ==
+          "input x is in host memory");
+  }
+}

@@ -159,3 +159,63 @@ TEST_CASE("copies of outputs") {
   CHECK(problem([](MemoryPlan& p) { p.final_copies.push_back(p.final_copies[0]); }).find("brings no output") !=
         std::string::npos);
 }
+
+namespace {
+
+// Two values go out and come back; the second copy out takes no place of the first.
+const char* const moving =
+    "graph \"g\" mesh(dp=1)\n"
+    "input %0 : float32[4, 16] @[-, -] data \"x\"\n"
+    "%1 : float32[4, 16] @[-, -] = scale(%0) {factor=2.0} forward\n"
+    "%2 : float32[4, 16] @[-, -] host = offload.start(%1) forward\n"
+    "%3 : float32[4, 16] @[-, -] = scale(%0) {factor=3.0} forward\n"
+    "%4 : float32[4, 16] @[-, -] host = offload.wait(%2, %1) forward\n"
+    "%5 : float32[4, 16] @[-, -] host = offload.start(%3) forward\n"
+    "%6 : float32[4, 16] @[-, -] host = offload.wait(%5, %3) forward\n"
+    "%7 : float32[4, 16] @[-, -] = reload.start(%6) backward\n"
+    "%8 : float32[4, 16] @[-, -] = reload.wait(%7, %6) backward\n"
+    "%9 : float32[4, 16] @[-, -] = reload.start(%4) backward\n"
+    "%10 : float32[] @[] = sum_squares(%8) backward\n"
+    "%11 : float32[4, 16] @[-, -] = reload.wait(%9, %4) backward\n"
+    "%12 : float32[] @[] = sum_squares(%11) backward\n"
+    "output \"a\" %10\n"
+    "output \"b\" %12\n";
+
+}  // namespace
+
+TEST_CASE("both arenas are planned and held to the same rules") {
+  const Graph graph = parse_graph(moving);
+  const NamedBuffers named = plan_named_buffers({&graph});
+  const MemoryPlan good = plan_memory(graph, named, [](const Graph&, const Op&) -> std::int64_t { return 0; });
+  CHECK(good.host.transient_bytes == 512);
+  CHECK(good.host.peak_live_bytes == 512);
+  CHECK(good.host.peak_op == 4);
+  CHECK(good.host.peak_by_category[static_cast<std::size_t>(MemoryCategory::saved_activations)] == 512);
+  CHECK(good.transient_bytes == 512);  // two values at a time on the device
+  const auto at = [&](int value) { return good.value_offset[static_cast<std::size_t>(value)]; };
+  CHECK(at(2) == at(4));  // a wait's result lies where its copy went
+  CHECK(at(9) == at(11));
+  CHECK(at(4) != at(6));
+  CHECK(at(2) == 0);  // host memory holds no named buffers
+  const auto problem = [&](const std::function<void(std::vector<std::int64_t>&, MemoryPlan&)>& plant) {
+    MemoryPlan plan = good;
+    plant(plan.value_offset, plan);
+    const std::string said = verify_plan(graph, named, plan);
+    INFO(said);
+    CHECK_FALSE(said.empty());
+    return said;
+  };
+  // A host buffer reused while its value has not gone back.
+  CHECK(problem([](auto& place, MemoryPlan&) { place[5] = place[6] = place[4]; })
+            .find("op #4 offload.start: %5 at [0, 256) of host memory lies over %4 at [0, 256) of host memory, which "
+                  "op #10 "
+                  "reload.wait reads later") == 0);
+  // A device buffer given away while it is being copied out, or in.
+  CHECK(problem([](auto& place, MemoryPlan&) { place[3] = place[1]; }).find("op #2 scale: %3") == 0);
+  CHECK(problem([](auto& place, MemoryPlan&) { place[9] = place[8]; }).find("op #8 reload.start: %9") == 0);
+  CHECK(problem([](auto& place, MemoryPlan& plan) {
+          place[5] = place[6] = 512;
+          plan.host.transient_bytes = 512;
+        }).find("ends beyond the host arena of 512 bytes") != std::string::npos);
+  CHECK(problem([](auto& place, MemoryPlan&) { place[2] = -1; }).find("no place") != std::string::npos);
+}

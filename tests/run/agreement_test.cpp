@@ -89,6 +89,7 @@ const std::map<std::string, std::string> other_values = {
     {"parallelism.bucket_size", "1"},
     {"activation_memory.mode", "recompute"},
     {"activation_memory.budget", "1e12"},
+    {"activation_memory.offload", "on"},
     {"checkpoint.interval", "7"},
     {"checkpoint.minutes", "3"},
     {"checkpoint.keep_latest_k", "3"},
@@ -117,6 +118,7 @@ const std::map<std::string, std::string> other_values = {
     {"distributed.different_cpus", "true"},
     {"device.type", "cuda"},
     {"device.memory", "3"},
+    {"device.host_memory", "3"},
 };
 
 }  // namespace

@@ -46,6 +46,7 @@ class ElsewhereExecutor final : public Executor {
   }
   std::span<std::byte> host_view(std::string_view) override { return {}; }
   std::int64_t arena_bytes() const override { return inside_->arena_bytes(); }
+  std::int64_t host_arena_bytes() const override { return inside_->host_arena_bytes(); }
   Traffic traffic() const override { return inside_->traffic(); }
   void reset_traffic() override { inside_->reset_traffic(); }
   void set_profiling(bool on) override { inside_->set_profiling(on); }

@@ -26,6 +26,7 @@ struct Cell {
   std::map<std::string, std::string> window_axes = {};  // see CompileOptions
   ActivationMode activations = ActivationMode::automatic;
   std::vector<int> recompute_steps = {};
+  std::int64_t offload_values = 0;                           // see Schedule
   std::int64_t tile_rows = row_block;                        // of MLPs, under ActivationMode::recompute
   std::unique_ptr<Target> (*device)(int threads) = nullptr;  // what the ranks compute on; null: the CPU
 
@@ -78,6 +79,7 @@ inline CompileRequest request_for(const Cell& cell) {
   request.options.schedule.activations = cell.activations;
   request.options.schedule.recompute_steps = cell.recompute_steps;
   request.options.schedule.tile_rows = cell.tile_rows;
+  request.options.schedule.offload_values = cell.offload_values;
   request.batch = cell.rows;
   request.sequence = cell.padded();
   request.options.placement.token_order = cell.order;
@@ -133,6 +135,9 @@ inline Outcome run_rank(Communicator& world, const Cell& cell, const CompileRequ
   }
   if (session.executor().arena_bytes() != model.arena_bytes)
     problem = fmt::format("the arena has {} bytes, planned {}", session.executor().arena_bytes(), model.arena_bytes);
+  if (session.executor().host_arena_bytes() != model.host_bytes)
+    problem =
+        fmt::format("the host arena has {} bytes, planned {}", session.executor().host_arena_bytes(), model.host_bytes);
   return outcome;
 }
 

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "ir/op_definition.h"
 #include "runtime/cpu/communication_run.h"
+#include "runtime/cpu/copy_thread.h"
 
 namespace longhaul {
 
@@ -19,13 +20,28 @@ std::size_t bytes_for(std::span<const Program* const> programs, const NamedBuffe
   return static_cast<std::size_t>(named.bytes + transient);
 }
 
+std::size_t host_bytes_for(std::span<const Program* const> programs) {
+  std::int64_t most = 0;
+  for (const Program* program : programs) most = std::max(most, program->plan.host.transient_bytes);
+  return static_cast<std::size_t>(most);
+}
+
 }  // namespace
 
 CpuExecutor::CpuExecutor(Communicator& world, std::span<const Program* const> programs, const NamedBuffers& named,
                          CpuContext& context, CpuKernelCache& kernels)
-    : world_(world), named_(named), arena_(bytes_for(programs, named)), context_(context), kernels_(kernels) {
+    : world_(world),
+      named_(named),
+      arena_(bytes_for(programs, named)),
+      host_arena_(host_bytes_for(programs)),
+      context_(context),
+      kernels_(kernels) {
   programs_.reserve(programs.size());
   for (const Program* program : programs) prepare(*program);
+}
+
+CpuExecutor::~CpuExecutor() {
+  if (context_.has_copies()) context_.copies().settle();  // a step that failed may have left some
 }
 
 Communicator& CpuExecutor::group(const Graph& graph, const AxisList& axes) {
@@ -44,8 +60,11 @@ void CpuExecutor::prepare(const Program& program) {
   const auto stored = [&](ValueId id) -> char* {
     const std::int64_t offset = program.plan.value_offset[static_cast<std::size_t>(id)];
     LONGHAUL_CHECK(offset >= 0, "value %{} has no place", id);
-    return arena_.data() + offset;
+    return (graph[id].space == Space::host ? host_arena_ : arena_).data() + offset;
   };
+  const auto starts = std::count_if(graph.ops.begin(), graph.ops.end(),
+                                    [](const Op& op) { return op.definition->half == Half::start; });
+  if (starts > 0) context_.copies().reserve(static_cast<std::size_t>(starts));
   for (std::size_t i = 0; i < graph.ops.size(); ++i) {
     const Op& op = graph.ops[i];
     Instruction instruction;
@@ -78,6 +97,7 @@ void CpuExecutor::prepare(const Program& program) {
 void CpuExecutor::run(std::size_t i) {
   Prepared& program = programs_[i];
   using Clock = std::chrono::steady_clock;
+  if (context_.has_copies()) context_.copies().settle();
   for (Instruction& instruction : program.instructions) {
     activity_.enter(&instruction.place);
     const auto begin = profiling_ ? Clock::now() : Clock::time_point();

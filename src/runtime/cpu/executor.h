@@ -1,5 +1,5 @@
-// The CPU executor: prepares every instruction of its programs once, then runs them in one arena. Ours allocates
-// nothing in a step.
+// The CPU executor: prepares every instruction of its programs once, then runs them in one arena, or two where values
+// move to host memory, which here is the same memory. Ours allocates nothing in a step.
 #pragma once
 #include <map>
 #include <memory>
@@ -21,6 +21,7 @@ class CpuExecutor final : public Executor {
   /// same order. Kernels come from `kernels` and run with `context`; both must outlive the executor.
   CpuExecutor(Communicator& world, std::span<const Program* const> programs, const NamedBuffers& named,
               CpuContext& context, CpuKernelCache& kernels);
+  ~CpuExecutor() override;
 
   void run(std::size_t program) override;
   void read(std::string_view buffer, std::int64_t byte, std::span<std::byte> to) const override;
@@ -28,6 +29,7 @@ class CpuExecutor final : public Executor {
   void zero(std::string_view buffer) override;
   std::span<std::byte> host_view(std::string_view buffer) override;
   std::int64_t arena_bytes() const override { return static_cast<std::int64_t>(arena_.bytes()); }
+  std::int64_t host_arena_bytes() const override { return static_cast<std::int64_t>(host_arena_.bytes()); }
   Traffic traffic() const override;
   void reset_traffic() override;
   void set_profiling(bool on) override { profiling_ = on; }
@@ -56,7 +58,7 @@ class CpuExecutor final : public Executor {
 
   Communicator& world_;
   NamedBuffers named_;
-  Arena arena_;
+  Arena arena_, host_arena_;
   CpuContext& context_;
   CpuKernelCache& kernels_;
   std::map<AxisList, std::unique_ptr<Communicator>> groups_;

@@ -7,6 +7,7 @@
 
 namespace longhaul {
 
+class CopyThread;
 class ThreadPool;
 namespace cpu {
 class MatmulLibraries;
@@ -24,6 +25,9 @@ class CpuContext {
   int threads() const { return threads_; }
   /// As many threads; started when first asked for, for planning needs none.
   ThreadPool& pool();
+  /// Copies while the rank computes; started when first asked for.
+  CopyThread& copies();
+  bool has_copies() const { return copies_ != nullptr; }
   /// Who computes matrix products; null: not settled, the first library that takes each.
   cpu::MatmulLibraries* libraries() const { return libraries_.get(); }
   void set_libraries(std::shared_ptr<cpu::MatmulLibraries> libraries);
@@ -31,6 +35,7 @@ class CpuContext {
  private:
   int threads_;
   std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<CopyThread> copies_;
   std::shared_ptr<cpu::MatmulLibraries> libraries_;
 };
 

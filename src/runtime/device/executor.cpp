@@ -19,6 +19,12 @@ std::size_t bytes_for(std::span<const Program* const> programs, const NamedBuffe
   return static_cast<std::size_t>(named.bytes + transient);
 }
 
+std::size_t host_bytes_for(std::span<const Program* const> programs) {
+  std::int64_t most = 0;
+  for (const Program* program : programs) most = std::max(most, program->plan.host.transient_bytes);
+  return static_cast<std::size_t>(most);
+}
+
 }  // namespace
 
 DeviceExecutor::DeviceExecutor(Communicator& world, std::span<const Program* const> programs, const NamedBuffers& named,
@@ -27,6 +33,7 @@ DeviceExecutor::DeviceExecutor(Communicator& world, std::span<const Program* con
   const Device& device = context.device();
   device.enter();
   arena_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::device, bytes_for(programs, named));
+  host_arena_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::host, host_bytes_for(programs));
   uploads_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::host, upload_bytes);
   if (arena_->bytes() > 0) context.succeed(context.api().fill(arena_->data(), 0, arena_->bytes(), context.stream()));
   programs_.reserve(programs.size());
@@ -61,7 +68,7 @@ void DeviceExecutor::prepare(const Program& program) {
   const auto stored = [&](ValueId id) -> char* {
     const std::int64_t offset = program.plan.value_offset[static_cast<std::size_t>(id)];
     LONGHAUL_CHECK(offset >= 0, "value %{} has no place", id);
-    return arena_->data() + offset;
+    return (graph[id].space == Space::host ? host_arena_ : arena_)->data() + offset;
   };
   for (std::size_t i = 0; i < graph.ops.size(); ++i) {
     const Op& op = graph.ops[i];
@@ -101,7 +108,7 @@ void DeviceExecutor::run(const Instruction& one) {
   if (one.communication)
     return one.communication->run(context_, staging_->data(), profiling_ ? &profile_.communication : nullptr);
   const DeviceCall call{one.operands.data(), one.results.data(), one.scratch, context_};
-  if (shadow_)
+  if (shadow_ && one.op->definition->half == Half::none)
     shadow_->run(*one.graph, *one.op, *one.kernel, call);
   else
     one.kernel->run(call);

@@ -32,6 +32,7 @@ class DeviceExecutor final : public Executor {
   void zero(std::string_view buffer) override;
   std::span<std::byte> host_view(std::string_view) override { return {}; }
   std::int64_t arena_bytes() const override { return static_cast<std::int64_t>(arena_->bytes()); }
+  std::int64_t host_arena_bytes() const override { return static_cast<std::int64_t>(host_arena_->bytes()); }
   Traffic traffic() const override;
   void reset_traffic() override;
   void set_profiling(bool on) override { profiling_ = on; }
@@ -66,7 +67,7 @@ class DeviceExecutor final : public Executor {
   DeviceKernelCache& kernels_;
   Shadow* shadow_;
   std::map<AxisList, std::unique_ptr<Communicator>> groups_;
-  std::unique_ptr<DeviceMemory> arena_;
+  std::unique_ptr<DeviceMemory> arena_, host_arena_;
   std::unique_ptr<DeviceMemory> staging_;  // of messages
   std::unique_ptr<DeviceMemory> uploads_;  // what write() has taken and the device may not have yet
   mutable std::size_t uploaded_ = 0;       // bytes of it

@@ -18,6 +18,7 @@ class DeviceTarget final : public Target {
   ~DeviceTarget() override;
 
   std::string_view name() const override { return context_.device().kind(); }
+  bool has_own_memory() const override { return true; }
   std::int64_t scratch_bytes(const Graph& graph, const Op& op) override;
   double peak_flops(DType dtype) override;
   /// Products are the vendor's library's: another is refused.
