@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/host.h"
 #include "comm/launch.h"
+#include "tests/cost/simple_profile.h"
 
 using namespace longhaul;
 using namespace longhaul::testing;
@@ -180,6 +181,28 @@ TEST_CASE("facts that only one side has, and the lowest rank that differs") {
                  },
                  4),
              Contains("rank 2: "));
+}
+
+TEST_CASE("ranks that were given other profiles of the machine are refused; other paths to the same numbers are not") {
+  const SmallExperiment one(small_llama()), two(small_llama());
+  const auto write = [](const SmallExperiment& own, const std::string& memory) {
+    std::string text = test::simple_profile_text;
+    const std::string part = "\"device_bytes\": 1e9";
+    std::ofstream(own.folder() / "machine.json") << text.replace(text.find(part), part.size(), memory);
+  };
+  const auto prepared = [&] {
+    return outcome([&](Communicator& world) {
+      const SmallExperiment& own = world.rank() == 1 ? two : one;
+      prepare_agreed_run(
+          world, own.load({"training.dtype=float32", "device.profile=" + (own.folder() / "machine.json").string()}));
+    });
+  };
+  write(one, "\"device_bytes\": 1e9");
+  write(two, "\"device_bytes\":   1000000000");
+  CHECK(prepared() == "");
+  write(two, "\"device_bytes\": 2e9");
+  CHECK_THAT(prepared(),
+             Contains("rank 1: ") && Contains("device.profile is round, contents ") && Contains(" on rank 0"));
 }
 
 TEST_CASE("other models and other files are refused; other paths to the same bytes are not") {
