@@ -2,6 +2,9 @@
 // learn exactly as they would.
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <mutex>
+#include <set>
+#include <string>
 
 #include "base/error.h"
 #include "comm/launch.h"
