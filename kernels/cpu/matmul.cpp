@@ -20,6 +20,9 @@ std::string describe(const MatmulProblem& p) {
 }
 
 ScopedOpenMpThreads::ScopedOpenMpThreads(int threads) : before_(omp_get_max_threads()) {
+#ifdef __SANITIZE_THREAD__
+  threads = 1;  // it does not see OpenMP's barriers, and reports what a library's threads wrote before one
+#endif
   if (before_ != threads) omp_set_num_threads(threads);
 }
 ScopedOpenMpThreads::~ScopedOpenMpThreads() {

@@ -103,7 +103,7 @@ std::unique_ptr<MatmulBackend> make_openblas_matmul(const MatmulProblem&, int th
 std::unique_ptr<MatmulBackend> make_reference_matmul(const MatmulProblem&, int threads, std::string& reason);
 
 /// Sets the calling thread's OpenMP thread count while it lives: the libraries run through OpenMP, and ranks that are
-/// threads of one process each have their own count.
+/// threads of one process each have their own count. One thread in a build with ThreadSanitizer.
 class ScopedOpenMpThreads {
  public:
   explicit ScopedOpenMpThreads(int threads);

@@ -3,17 +3,13 @@
 #include <fmt/ranges.h>
 #include <xxhash.h>
 
-#include <atomic>
 #include <chrono>
-#include <exception>
 #include <filesystem>
-#include <future>
-#include <mutex>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "base/error.h"
 #include "base/json.h"
+#include "data/ordered_work.h"
 #include "data/text_line.h"
 #include "io/file.h"
 #include "io/input_stream.h"
@@ -30,6 +26,9 @@ struct RawDocument {
   std::int64_t line = 0;  // of JSON lines, from 1; 0: the whole file is the document
   std::string bytes;
 };
+
+/// What one thread takes at a time: so little that threads end together, so much that handing it over costs nothing.
+constexpr std::size_t batch_bytes = std::size_t{256} << 10;
 
 /// Reads the documents of all files in order.
 class Reader {
@@ -196,45 +195,10 @@ class Worker {
   std::optional<ChatEncoder> chat_encoder_;  // made for the first chat
 };
 
-/// Encoders, one a thread, that work through a batch together.
-class Workers {
- public:
-  Workers(const Tokenizer& tokenizer, const TokenizeOptions& options) {
-    for (int i = 0; i < std::max(1, options.threads); ++i)
-      workers_.push_back(std::make_unique<Worker>(tokenizer, options));
-  }
-  std::vector<Tokens> run(const std::vector<RawDocument>& batch) {
-    std::vector<Tokens> results(batch.size());
-    // Of several documents that fail, the first is reported, as one thread alone would.
-    std::atomic<std::size_t> next{0};
-    std::mutex mutex;
-    std::size_t failed = batch.size();
-    std::exception_ptr error;
-    const auto work = [&](Worker& worker) {
-      for (;;) {
-        const std::size_t i = next.fetch_add(1);
-        if (i >= batch.size()) return;
-        try {
-          results[i] = worker.tokens_of(batch[i]);
-        } catch (...) {
-          const std::lock_guard lock(mutex);
-          if (i < failed) {
-            failed = i;
-            error = std::current_exception();
-          }
-        }
-      }
-    };
-    std::vector<std::thread> threads;
-    for (std::size_t i = 1; i < workers_.size(); ++i) threads.emplace_back([&, i] { work(*workers_[i]); });
-    work(*workers_[0]);
-    for (auto& thread : threads) thread.join();
-    if (error) std::rethrow_exception(error);
-    return results;
-  }
-
- private:
-  std::vector<std::unique_ptr<Worker>> workers_;
+/// Documents that lie one behind another, and how far the reader was behind them.
+struct Batch {
+  std::vector<RawDocument> documents;
+  std::int64_t position = 0;
 };
 
 }  // namespace
@@ -287,24 +251,37 @@ TokenizeProgress tokenize_files(const Tokenizer& tokenizer, const TokenizeOption
   if (options.end_token) vocabulary = std::max<std::int64_t>(vocabulary, *options.end_token + 1);
   TokenWriter writer(options.format, options.prefix, vocabulary, tokenizer.file().string(), progress.counts);
   Reader reader(options.files, options.kind);
-  Workers workers(tokenizer, options);
+  std::int64_t to_skip = documents_done;
+  const auto read_batch = [&]() -> std::optional<Batch> {
+    for (;;) {
+      Batch batch{reader.next(batch_bytes), 0};
+      batch.position = reader.position();
+      if (batch.documents.empty()) return {};
+      const auto skipped = std::min(to_skip, static_cast<std::int64_t>(batch.documents.size()));
+      to_skip -= skipped;
+      batch.documents.erase(batch.documents.begin(), batch.documents.begin() + skipped);
+      if (!batch.documents.empty()) return batch;
+    }
+  };
+  const int threads = std::max(1, options.threads);
+  std::vector<std::unique_ptr<Worker>> workers;
+  for (int i = 0; i < threads; ++i) workers.push_back(std::make_unique<Worker>(tokenizer, options));
+  OrderedWork<Batch, std::vector<Tokens>> work(
+      threads, static_cast<std::size_t>(2 * threads + 6), read_batch, [&](Batch& batch, int thread) {
+        std::vector<Tokens> results;
+        results.reserve(batch.documents.size());
+        for (const RawDocument& document : batch.documents)
+          results.push_back(workers[static_cast<std::size_t>(thread)]->tokens_of(document));
+        return results;
+      });
   using Clock = std::chrono::steady_clock;
   auto saved = Clock::now(), reported = saved;
-  constexpr std::size_t batch_bytes = std::size_t{8} << 20;
-  std::int64_t read = 0;
-  // The next batch is read while this one is encoded.
-  const auto read_batch = [&] { return std::pair(reader.next(batch_bytes), reader.position()); };
-  auto coming = std::async(std::launch::async, read_batch);
-  for (;;) {
-    auto [batch, position] = coming.get();
-    if (batch.empty()) break;
-    coming = std::async(std::launch::async, read_batch);
-    progress.file_bytes = position;
-    const auto count = static_cast<std::int64_t>(batch.size());
-    const std::int64_t skipped = std::clamp<std::int64_t>(documents_done - read, 0, count);
-    read += count;
-    batch.erase(batch.begin(), batch.begin() + skipped);
-    for (const Tokens& tokens : workers.run(batch)) {
+  std::int64_t read = documents_done;
+  while (const auto done = work.next()) {
+    const auto& [batch, results] = *done;
+    read += static_cast<std::int64_t>(batch.documents.size());
+    progress.file_bytes = batch.position;
+    for (const Tokens& tokens : results) {
       progress.text_bytes += tokens.text_bytes;
       progress.chats += tokens.chat;
       progress.ignored_tools += tokens.ignored_tools;
@@ -319,7 +296,7 @@ TokenizeProgress tokenize_files(const Tokenizer& tokenizer, const TokenizeOption
       report(progress);
       reported = now;
     }
-    if (now - saved > std::chrono::seconds(30) && read >= documents_done) {
+    if (now - saved > std::chrono::seconds(30)) {
       writer.flush();
       write_text_atomically(state_file, json{{"key", key},
                                              {"documents_read", read},

@@ -48,7 +48,12 @@ Worst run_cells(const std::vector<std::size_t>& numbers) {
 }  // namespace
 
 TEST_CASE("a covering sample of the matrix equals the specification", "[threads]") {
-  run_cells(sample());
+  auto cells = sample();
+#ifdef __SANITIZE_THREAD__  // what races does so in many cells, and each takes twenty times as long
+  for (std::size_t i = 0; i < cells.size(); i += 4) cells[i / 4] = cells[i];
+  cells.resize((cells.size() + 3) / 4);
+#endif
+  run_cells(cells);
 }
 
 TEST_CASE("the whole matrix equals the specification", "[.matrix]") {
