@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "config/key_access.h"
 
@@ -374,7 +375,7 @@ std::vector<Key> make_keys() {
 }
 
 std::string number_text(double value) {
-  return fmt::format("{}", value);
+  return std::floor(value) == value ? fmt::format("{:.0f}", value) : fmt::format("{}", value);
 }
 
 template <typename T>
@@ -468,7 +469,7 @@ std::string allowed(const Key& key) {
     if (numeric && key.limits.maximum < unbounded)
       text += key.limits.below_maximum
                   ? fmt::format(" in [{}, {})", number_text(key.limits.minimum), number_text(key.limits.maximum))
-                  : fmt::format(" from {:.0f} to {:.0f}", key.limits.minimum, key.limits.maximum);
+                  : fmt::format(" from {} to {}", number_text(key.limits.minimum), number_text(key.limits.maximum));
     else if (numeric && key.limits.minimum > -unbounded)
       text += fmt::format(" of at least {}", number_text(key.limits.minimum));
   }

@@ -141,7 +141,11 @@ ResolvedParallelism resolve_parallelism(const Experiment& e, std::int64_t world,
   ResolvedParallelism resolved;
   const auto& parallelism = e.parallelism;
   if (parallelism.data && world % *parallelism.data != 0)
-    fail("parallelism.data is {}; it must divide the number of ranks, which is {}", *parallelism.data, world);
+    fail(
+        "parallelism.data is {}; it must divide the number of ranks, which is {}: start {} ranks, or a multiple of "
+        "them "
+        "(--ranks, mpirun -n, srun -n), or set it to auto",
+        *parallelism.data, world, *parallelism.data);
 
   std::vector<NumberedLayer> all, windowed, whole;
   for (const AttentionLayer& layer : layers) {
@@ -153,8 +157,11 @@ ResolvedParallelism resolve_parallelism(const Experiment& e, std::int64_t world,
   if (parallelism.sequence) {
     split = *parallelism.sequence;
     if (world % split.ranks() != 0)
-      fail("parallelism.sequence is {}, {} ranks; that must divide the number of ranks, which is {}",
-           value_of(e, "parallelism.sequence"), split.ranks(), world);
+      fail(
+          "parallelism.sequence is {}, {} ranks; that must divide the number of ranks, which is {}: start {} ranks, or "
+          "a "
+          "multiple of them (--ranks, mpirun -n, srun -n), or set it to auto",
+          value_of(e, "parallelism.sequence"), split.ranks(), world, split.ranks());
     refuse_heads(e, split, others);
   } else {
     const std::int64_t available = world / parallelism.data.value_or(1), heads = common_divisor(others);
