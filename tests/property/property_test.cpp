@@ -109,6 +109,8 @@ Scenario random_scenario() {
   for (int i = pick(1, 3); i > 0; --i)
     s.spec.layers.push_back({pick(1, 2), random_layer(s.ulysses, s.sequence, s.spec.learned_positions)});
   s.spec.hidden_size = std::max(s.spec.hidden_size, least_hidden_size(s.spec));
+  s.activations = std::array{"auto", "keep", "recompute"}[static_cast<std::size_t>(pick(0, 2))];
+  s.offload = chance(30);
   return s;
 }
 
@@ -125,7 +127,8 @@ enum class Ending { verified, refused, nothing_to_learn };
 // What of the experiments that were verified had their documents packed.
 struct Drawn {
   std::map<Ending, int> endings;
-  std::map<std::string, int> packed;  // by `long` of best fit
+  std::map<std::string, int> packed;   // by `long` of best fit
+  std::map<std::string, int> offload;  // by activation_memory.mode
 };
 
 // Throws std::runtime_error with what is wrong.
@@ -175,6 +178,7 @@ std::optional<Found> search(const std::filesystem::path& folder, const std::stri
       if (!drawn) return;
       ++drawn->endings[ending];
       if (ending == Ending::verified && scenario.whole) ++drawn->packed[scenario.longer];
+      if (ending == Ending::verified && scenario.offload) ++drawn->offload[scenario.activations];
     } catch (const std::exception& error) {
       found = Found{scenario, error.what()};
       RC_FAIL("");
@@ -204,6 +208,10 @@ TEST_CASE("random experiments are verified, or refused with the reason", "[threa
   for (const char* longer : {"split", "truncate", "skip"}) {
     INFO(longer);
     CHECK(drawn.packed[longer] >= 3);
+  }
+  for (const char* mode : {"auto", "keep", "recompute"}) {
+    INFO(mode);
+    CHECK(drawn.offload[mode] >= 10);
   }
   const int all = endings[Ending::verified] + endings[Ending::refused] + endings[Ending::nothing_to_learn];
   CHECK(endings[Ending::verified] >= all * 3 / 4);

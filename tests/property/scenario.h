@@ -25,6 +25,8 @@ struct Scenario {
   bool whole = false;            ///< where it is packed: {mode: best_fit}
   std::string longer = "split";  ///< and its `long`: split, truncate or skip
   std::vector<int> ignored;      ///< runs of tokens that are no label, and that are, in turn, repeated; empty: no mask
+  std::string activations = "auto";  ///< activation_memory.mode
+  bool offload = false;              ///< activation_memory.offload: on
   DType dtype = DType::float64;
 
   std::int64_t samples() const { return batch < 1 ? 1 : batch; }
