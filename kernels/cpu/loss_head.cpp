@@ -73,6 +73,7 @@ LossHead::Tile LossHead::make_tile(std::int64_t rows, bool first, bool next, Mat
       MatmulProblem{
           .m = rows, .n = p.d, .k = p.v, .lda = stride, .ldb = p.d, .ldc = p.d, .a = product, .b = p.type, .c = p.type},
       threads_, backend_, libraries);
+  if (!p.trains_weight) return tile;
   MatmulProblem dw{.transpose_a = true,
                    .m = p.v,
                    .n = p.d,
@@ -102,7 +103,7 @@ std::size_t LossHead::scratch_bytes() const {
 void LossHead::run(ThreadPool& pool, const LossHeadArguments& arguments, const VectorTable& table) {
   const LossHeadProblem& p = problem_;
   *arguments.loss_sum = 0;
-  if (p.rows == 0 && p.gradients && !p.accumulate)
+  if (p.rows == 0 && p.gradients && p.trains_weight && !p.accumulate)
     std::fill_n(static_cast<char*>(arguments.dw), static_cast<std::size_t>(p.v * p.d) * size_of(p.dweight_type), 0);
   for (std::int64_t begin = 0; begin < p.rows; begin += tile_rows_) {
     const std::int64_t rows = std::min(tile_rows_, p.rows - begin);
@@ -141,6 +142,7 @@ void LossHead::run_tile(ThreadPool& pool, Tile& tile, std::int64_t begin, std::i
   if (!p.gradients) return;
   tile.dx->run(pool, dlogits, arguments.w, nullptr, static_cast<char*>(arguments.dx) + begin * row_bytes,
                product_scratch);
+  if (!p.trains_weight) return;
   Matmul& dw = begin == 0 ? *tile.dw_first : *tile.dw_next;
   dw.run(pool, dlogits, x, nullptr, arguments.dw, product_scratch);
 }
@@ -154,7 +156,8 @@ void loss_head(const LossHeadProblem& p, const LossHeadArguments& arguments) {
     const T *x = static_cast<const T*>(arguments.x), *w = static_cast<const T*>(arguments.w);
     A* dw = static_cast<A*>(arguments.dw);
     std::vector<A> logits(static_cast<std::size_t>(p.v)), dx(static_cast<std::size_t>(p.d));
-    if (p.gradients && !p.accumulate) std::fill_n(dw, p.v * p.d, A(0));
+    const bool weight = p.gradients && p.trains_weight;
+    if (weight && !p.accumulate) std::fill_n(dw, p.v * p.d, A(0));
     double total = 0;
     for (std::int64_t row = 0; row < p.rows; ++row) {
       const T* from = x + row * p.d;
@@ -190,7 +193,7 @@ void loss_head(const LossHeadProblem& p, const LossHeadArguments& arguments) {
         const A slope = dlogits[static_cast<std::size_t>(j)];
         for (std::int64_t i = 0; i < p.d; ++i) {
           dx[static_cast<std::size_t>(i)] += slope * read(w[j * p.d + i]);
-          dw[j * p.d + i] += slope * read(from[i]);
+          if (weight) dw[j * p.d + i] += slope * read(from[i]);
         }
       }
       for (std::int64_t i = 0; i < p.d; ++i)

@@ -23,6 +23,7 @@ struct LossHeadProblem {
   bool gradients = true;    ///< false: the loss only (evaluation)
   LogitTransform transform{};
   std::int64_t tile_rows = 0;  ///< rows a tile; 0 means loss_head_tile_rows()
+  bool trains_weight = true;   ///< false: with gradients, no dw (a frozen head)
 };
 /// Rows of each of the fewest equal tiles whose logits take at most about 96 MiB, at least 32 and at most 1024.
 std::int64_t loss_head_tile_rows(std::int64_t rows, std::int64_t v);
@@ -34,7 +35,7 @@ struct LossHeadArguments {
   const double* scale;         ///< the gradients' factor, usually 1 / valid tokens; null without gradients
   double* loss_sum;            ///< the sum over valid rows, without `scale`
   void* dx;                    ///< [rows, d]; null without gradients
-  void* dw;                    ///< [v, d]; null without gradients
+  void* dw;                    ///< [v, d]; null without gradients, or when the weight is not trained
   void* scratch;               ///< scratch_bytes(), aligned to 64
   void* losses = nullptr;      ///< [rows], as CrossEntropy::losses; null: not wanted
 };

@@ -40,6 +40,11 @@ void print(std::string_view text) {
 int run(const Arguments& arguments) {
   const auto dtype = parse_dtype(arguments.dtype);
   if (!dtype || !is_floating(*dtype)) fail("--dtype {} is none of float32, float64 and bfloat16", arguments.dtype);
+  if (arguments.sampling.temperature == 0 && arguments.sampling.top_p < 1)
+    fail(
+        "--top-p is {}, but --temperature is 0, which always takes the likeliest token; give a temperature to draw, as "
+        "--temperature 1",
+        arguments.sampling.top_p);
   const StoredModel model = open_stored_model(
       arguments.model, arguments.step >= 0 ? std::optional<std::int64_t>(arguments.step) : std::nullopt);
   const PromptText text(model.folder, model.spec.vocabulary, arguments.ids);

@@ -68,6 +68,11 @@ void check_experiment(const Experiment& e) {
          fmt::join(config::rope_types(), ", "));
   for (const std::string& prompt : e.sample.prompts)
     if (prompt.empty()) fail("sample.prompts holds an empty text; there must be something to go on with");
+  if (e.sample.temperature == 0 && e.sample.top_p < 1)
+    fail(
+        "sample.top_p is {}, but sample.temperature is 0, which always takes the likeliest token; set "
+        "sample.temperature above 0 to draw, or leave out sample.top_p",
+        value_of(e, "sample.top_p"));
   if (e.sample.prompts.empty() && e.sample.interval > 0)
     fail("sample.interval is {}, but sample.prompts is []: name texts to go on with", e.sample.interval);
 
@@ -156,6 +161,13 @@ void check_experiment(const Experiment& e) {
     fail("optimizer.{} is {}, but optimizer.name is {}: it is for sgd and muon",
          optimizer.nesterov ? "nesterov" : "momentum",
          value_of(e, optimizer.nesterov ? "optimizer.nesterov" : "optimizer.momentum"), value_of(e, "optimizer.name"));
+  if (optimizer.name == OptimizerKind::sgd) {
+    const Experiment defaults;
+    for (const auto& [name, changed] : {std::pair{"optimizer.betas", optimizer.betas != defaults.optimizer.betas},
+                                        std::pair{"optimizer.eps", optimizer.eps != defaults.optimizer.eps}})
+      if (changed)
+        fail("{} is {}, but optimizer.name is sgd, which has none: it is for adamw and muon", name, value_of(e, name));
+  }
   if (optimizer.nesterov && momentum_of(e) == 0)
     fail(
         "optimizer.nesterov is true, but optimizer.momentum is {}: there is nothing to look ahead with; set it, as 0.9",

@@ -1,8 +1,5 @@
 // From files and overrides to the typed struct.
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -11,6 +8,7 @@
 #include "base/json.h"
 #include "base/nearest_name.h"
 #include "config/experiment_keys.h"
+#include "config/experiment_text.h"
 #include "config/yaml_load.h"
 
 namespace longhaul {
@@ -19,91 +17,6 @@ namespace {
 
 using nlohmann::json;
 
-/// section -> key -> (value, line), in the file's order, before any key is known to exist.
-struct Entry {
-  std::string section, key;
-  Value value;
-  int line = 0;
-};
-
-// How deep values go: a mapping of names to mappings of keys to lists.
-constexpr int levels = 3;
-
-Value from_yaml(const YAML::Node& node, int left = levels) {
-  Value value;
-  if (node.IsScalar()) {
-    // yaml-cpp tags plain scalars "?" and quoted ones "!".
-    if (node.Tag() == "?" || node.Tag().empty()) return resolve_scalar(node.Scalar());
-    value.kind = Value::Kind::text;
-    value.text = node.Scalar();
-  } else if (node.IsSequence()) {
-    value.kind = Value::Kind::list;
-    value.text = "a list";
-    if (left > 0)
-      for (const auto& element : node) value.list.push_back(from_yaml(element, left - 1));
-  } else if (node.IsMap()) {
-    value.kind = Value::Kind::map;
-    value.text = "a mapping";
-    if (left > 0)
-      for (const auto& element : node) {
-        value.names.push_back(element.first.IsScalar() ? element.first.Scalar() : "");
-        value.list.push_back(from_yaml(element.second, left - 1));
-      }
-  } else {
-    value.text = "null";
-  }
-  return value;
-}
-
-Value from_json(const json& node, int left = levels) {
-  Value value;
-  value.text = node.is_structured() ? "" : node.dump(-1, ' ', false, json::error_handler_t::replace);
-  switch (node.type()) {
-    case json::value_t::boolean:
-      value.kind = Value::Kind::boolean;
-      value.boolean = node.get<bool>();
-      break;
-    case json::value_t::number_unsigned:
-      if (node.get<std::uint64_t>() > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
-        value.kind = Value::Kind::number;
-        value.number = node.get<double>();
-        break;
-      }
-      [[fallthrough]];
-    case json::value_t::number_integer:
-      value.kind = Value::Kind::integer;
-      value.integer = node.get<std::int64_t>();
-      value.number = static_cast<double>(value.integer);
-      break;
-    case json::value_t::number_float:
-      value.kind = Value::Kind::number;
-      value.number = node.get<double>();
-      break;
-    case json::value_t::string:
-      value.kind = Value::Kind::text;
-      value.text = node.get<std::string>();
-      break;
-    case json::value_t::array:
-      value.kind = Value::Kind::list;
-      value.text = "a list";
-      if (left > 0)
-        for (const json& element : node) value.list.push_back(from_json(element, left - 1));
-      break;
-    case json::value_t::object:
-      value.kind = Value::Kind::map;
-      value.text = "a mapping";
-      if (left > 0)
-        for (const auto& [name, element] : node.items()) {
-          value.names.push_back(name);
-          value.list.push_back(from_json(element, left - 1));
-        }
-      break;
-    default:
-      value.text = "null";
-  }
-  return value;
-}
-
 bool is_utf8(const std::string& text) {
   try {
     json(text).dump();  // strict by default
@@ -111,61 +24,6 @@ bool is_utf8(const std::string& text) {
   } catch (const json::type_error&) {
     return false;
   }
-}
-
-int line_of(const YAML::Node& node) {
-  return node.Mark().line + 1;
-}
-
-std::vector<Entry> read_yaml(const std::string& text, const std::string& origin) {
-  const YAML::Node root = load_yaml(text, origin);
-  std::vector<Entry> entries;
-  if (!root || root.IsNull()) return entries;
-  if (!root.IsMap()) fail("{}: an experiment is a mapping of sections, such as `training:`", origin);
-  std::set<std::string> section_names;
-  for (const auto& section : root) {
-    const std::string where = at_line(origin, line_of(section.first));
-    if (!section.first.IsScalar()) fail("{}: a section's name must be a text", where);
-    const std::string name = section.first.Scalar();
-    if (!section_names.insert(name).second)
-      fail("{}: the section {} stands twice; put its keys under one heading", where, name);
-    if (section.second.IsNull()) {
-      entries.push_back({name, "", {}, line_of(section.first)});
-      continue;
-    }
-    if (!section.second.IsMap())
-      fail("{}: {} must be a section: a mapping of keys to values, each on its own indented line", where, name);
-    if (section.second.size() == 0) entries.push_back({name, "", {}, line_of(section.first)});
-    std::set<std::string> key_names;
-    for (const auto& entry : section.second) {
-      const int line = line_of(entry.first);
-      if (!entry.first.IsScalar()) fail("{}: a key of {} must be a text", at_line(origin, line), name);
-      const std::string key = entry.first.Scalar();
-      if (!key_names.insert(key).second)
-        fail("{}: the key {}.{} stands twice; keep one of them", at_line(origin, line), name, key);
-      entries.push_back({name, key, from_yaml(entry.second), line});
-    }
-  }
-  return entries;
-}
-
-std::vector<Entry> read_json_entries(const std::string& text, const std::string& origin) {
-  JsonLines lines;
-  const json root = parse_json(text, origin, &lines);  // refuses duplicates
-  if (!root.is_object()) fail("{}: an experiment is an object of sections, such as \"training\"", origin);
-  std::vector<Entry> entries;
-  for (const auto& [name, section] : root.items()) {
-    if (name == "$schema" && section.is_string()) continue;  // for editors
-    const int line = lines["/" + name];
-    if (!section.is_object())
-      fail("{}: {} must be a section: an object of keys and values", at_line(origin, line), name);
-    if (section.empty()) entries.push_back({name, "", {}, line});
-    for (const auto& [key, value] : section.items())
-      entries.push_back({name, key, from_json(value), lines["/" + name + "/" + key]});
-  }
-  // Messages name the first mistake of the file, not the first by alphabet.
-  std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.line < b.line; });
-  return entries;
 }
 
 const Key& known_key(const std::string& section, const std::string& name, const std::string& where) {
@@ -356,7 +214,7 @@ struct Assigner {
 
 /// A value on the command line is YAML, but for a pattern (*.txt), which a file has to quote.
 Value override_value(const std::string& text, const std::string& where) {
-  if (!text.starts_with('*')) return from_yaml(load_yaml(text, where));
+  if (!text.starts_with('*')) return yaml_value(text, where);
   Value value;
   value.kind = Value::Kind::text;
   value.text = text;
@@ -387,40 +245,6 @@ void apply_override(Experiment& experiment, const std::string& argument) {
 }
 
 }  // namespace
-
-Value resolve_scalar(const std::string& text) {
-  Value value;
-  value.text = text;
-  if (text.empty() || text == "~" || text == "null" || text == "Null" || text == "NULL") {
-    value.text = "null";
-    return value;
-  }
-  for (bool truth : {false, true})
-    for (const char* name : truth ? std::array{"true", "True", "TRUE"} : std::array{"false", "False", "FALSE"})
-      if (text == name) {
-        value.kind = Value::Kind::boolean;
-        value.boolean = truth;
-        return value;
-      }
-  value.kind = Value::Kind::text;
-  const char* begin = text.data() + (text[0] == '+' ? 1 : 0);
-  const char* end = text.data() + text.size();
-  if (begin == end || text.find_first_not_of("+-.0123456789eE") != std::string::npos) return value;
-  if (text[0] == '+' && (begin[0] == '-' || begin[0] == '+')) return value;
-  std::int64_t integer = 0;
-  if (const auto [stop, error] = std::from_chars(begin, end, integer); error == std::errc() && stop == end) {
-    value.kind = Value::Kind::integer;
-    value.integer = integer;
-    value.number = static_cast<double>(integer);
-    return value;
-  }
-  double number = 0;
-  if (const auto [stop, error] = std::from_chars(begin, end, number); error == std::errc() && stop == end) {
-    value.kind = Value::Kind::number;
-    value.number = number;
-  }
-  return value;
-}
 
 void assign(Experiment& experiment, const Key& key, const Value& value, const std::string& where,
             const std::filesystem::path& folder) {
@@ -480,7 +304,7 @@ void refuse_key(const std::string& where, const std::string& section, const std:
 Experiment::Experiment() {
   for (const config::Key& key : config::keys())
     if (!key.fallback.empty())
-      config::assign(*this, key, config::from_yaml(YAML::Load(std::string(key.fallback))), "default", {});
+      config::assign(*this, key, config::yaml_value(std::string(key.fallback), "default"), "default", {});
 }
 
 Experiment parse_experiment(const std::string& text, const std::filesystem::path& origin,
@@ -493,7 +317,7 @@ Experiment parse_experiment(const std::string& text, const std::filesystem::path
 
   Experiment experiment;
   for (const config::Entry& entry :
-       ending == ".json" ? config::read_json_entries(text, name) : config::read_yaml(text, name)) {
+       ending == ".json" ? config::read_json_entries(text, name) : config::read_yaml_entries(text, name)) {
     const std::string where = config::at_line(name, entry.line);
     if (entry.key.empty()) {  // an empty section: only its name is checked
       const auto& known = config::sections();

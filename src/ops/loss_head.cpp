@@ -19,9 +19,19 @@ std::vector<DType> with_tokens(const Graph& graph, const Op& op) {
   return {DType::float64, losses, graph[op.operands[0]].dtype, graph[op.operands[1]].dtype};
 }
 
+std::vector<DType> of_frozen(const Graph& graph, const Op& op) {
+  return {DType::float64, graph[op.operands[0]].dtype};
+}
+std::vector<DType> of_frozen_with_tokens(const Graph& graph, const Op& op) {
+  std::vector<DType> types = with_tokens(graph, op);
+  types.pop_back();
+  return types;
+}
+
 double flops(const Graph& graph, const Op& op, const Mesh& mesh) {
   const Value &x = graph[op.operands[0]], &w = graph[op.operands[1]];
-  const double products = op.operands.size() == 3 ? 2 : 6;
+  const auto gives = [&](const char* name) { return op.definition->name.find(name) != std::string::npos; };
+  const double products = gives("evaluate") ? 2 : gives("frozen") ? 4 : 6;
   return products * static_cast<double>(local_count(x.shape, x.layout, mesh)) * static_cast<double>(w.shape[0]);
 }
 
@@ -52,6 +62,19 @@ const OpRegistration loss_head_evaluate_tokens({.name = "loss_head_evaluate_toke
                                                 .result_types = with_tokens,
                                                 .flops = flops,
                                                 .arithmetic = Arithmetic::products});
+// Of a head that is not trained: no gradient by the weight.
+const OpRegistration loss_head_frozen({.name = "loss_head_frozen",
+                                       .signature = "bse,ve,bs,->,bse",
+                                       .whole = "ve",
+                                       .result_types = of_frozen,
+                                       .flops = flops,
+                                       .arithmetic = Arithmetic::products});
+const OpRegistration loss_head_frozen_tokens({.name = "loss_head_frozen_tokens",
+                                              .signature = "bse,ve,bs,->,bs,bse",
+                                              .whole = "ve",
+                                              .result_types = of_frozen_with_tokens,
+                                              .flops = flops,
+                                              .arithmetic = Arithmetic::products});
 
 }  // namespace
 }  // namespace longhaul

@@ -11,7 +11,8 @@ namespace {
 
 struct Pattern {
   int projection = -1, loss = -1;  // logits = einsum(x, w); sum = cross_entropy(logits, labels), or with tokens' losses
-  int loss_gradient = -1, input_gradient = -1, weight_gradient = -1;  // absent in evaluate
+  int loss_gradient = -1, input_gradient = -1,
+      weight_gradient = -1;  // absent in evaluate; the last where the head is frozen
 };
 
 bool is_loss(const Op& op) {
@@ -53,7 +54,7 @@ bool find(const Graph& graph, Pattern& pattern) {
       if (place >= 0) return false;
       place = user;
     }
-    return pattern.input_gradient >= 0 && pattern.weight_gradient >= 0;
+    return pattern.input_gradient >= 0;  // a head that is not trained has no other
   }
   return false;
 }
@@ -80,12 +81,17 @@ void tile_loss_head(Graph& graph, const PassContext&) {
     head.definition = find_op(tokens ? "loss_head_evaluate_tokens" : "loss_head_evaluate");
     head.phase = Phase::forward;
   } else {
-    head.definition = find_op(tokens ? "loss_head_tokens" : "loss_head");
+    const bool trained = pattern.weight_gradient >= 0;
+    head.definition = find_op(trained ? (tokens ? "loss_head_tokens" : "loss_head")
+                                      : (tokens ? "loss_head_frozen_tokens" : "loss_head_frozen"));
     head.phase = Phase::backward;
     head.operands.push_back(graph.ops[at(pattern.loss_gradient)].operands[2]);
     head.results.push_back(graph.ops[at(pattern.input_gradient)].results[0]);
-    head.results.push_back(graph.ops[at(pattern.weight_gradient)].results[0]);
-    gone[at(pattern.loss_gradient)] = gone[at(pattern.input_gradient)] = gone[at(pattern.weight_gradient)] = 1;
+    gone[at(pattern.loss_gradient)] = gone[at(pattern.input_gradient)] = 1;
+    if (trained) {
+      head.results.push_back(graph.ops[at(pattern.weight_gradient)].results[0]);
+      gone[at(pattern.weight_gradient)] = 1;
+    }
     place = at(pattern.loss_gradient);
   }
   head.signature = graph.signature(head.definition->signature, head.operands);

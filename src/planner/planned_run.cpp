@@ -5,10 +5,10 @@
 #include <tuple>
 
 #include "base/error.h"
-#include "model/flops.h"
 #include "plan/alternatives.h"
 #include "planner/longest_sequence.h"
 #include "run/activation_choice.h"
+#include "run/run_flops.h"
 
 namespace longhaul {
 namespace {
@@ -34,7 +34,7 @@ PlannedRun plan_run(RunSetup setup) {
   run.model = compile_model(run.setup.request);
   if (run.setup.costs) run.time = step_cost(*run.setup.costs, run.model, run.setup.parallel.accumulation_steps);
   run.tokens = static_cast<double>(run.setup.parallel.global_batch_size * run.setup.sequence);
-  run.flops = flops_per_token(run.setup.model.spec, run.setup.sequence).causal() * run.tokens;
+  run.flops = flops_of(run.setup).causal() * run.tokens;
   return run;
 }
 

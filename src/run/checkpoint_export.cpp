@@ -14,6 +14,23 @@
 #include "run/stored_model.h"
 
 namespace longhaul {
+namespace {
+
+namespace fs = std::filesystem;
+
+// An earlier export is replaced. A run, its checkpoints and the model that it came from are not.
+void refuse_other_uses(const CheckpointExport& request, const fs::path& source) {
+  const fs::path folder = fs::weakly_canonical(request.folder), run = fs::weakly_canonical(request.run);
+  const auto refuse = [&](std::string_view what) {
+    fail("-o {} is {}, which an export would write over; name another folder", request.folder.string(), what);
+  };
+  if (folder == run) refuse("the run itself");
+  const fs::path inside = folder.lexically_relative(run / "checkpoints");
+  if (!inside.empty() && *inside.begin() != "..") refuse("where the run's checkpoints are");
+  if (!source.empty() && folder == fs::weakly_canonical(source)) refuse("the model that the run was started from");
+}
+
+}  // namespace
 
 ExportedModel export_checkpoint(const CheckpointExport& request) {
   const Checkpoint checkpoint = open_run_checkpoint(request.run, request.step);
@@ -31,6 +48,7 @@ ExportedModel export_checkpoint(const CheckpointExport& request) {
   options.source_config = origin.config_text;
   options.source_folder = origin.folder;
   options.sequence = origin.sequence;
+  refuse_other_uses(request, origin.folder);
 
   const std::vector<Parameter> all = parameters(spec);
   std::vector<DType> types;

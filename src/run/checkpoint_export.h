@@ -19,7 +19,8 @@ struct CheckpointExport {
 /// Family, tokenizer and token ids are those of the model that the run was started from (`model.config` of its
 /// experiment.yaml), when that is still there and the same; else a warning says so, and the first family that can
 /// express the checkpoint's own spec is taken. Holds a piece, or one parameter where the file stores it transposed.
-/// Throws Error when there is no such run or checkpoint, for damage, naming file and tensor, and as ModelWriter does.
+/// Throws Error when there is no such run or checkpoint, for damage, naming file and tensor, for a folder that is the
+/// run's, its checkpoints' or its model's own, and as ModelWriter does.
 ExportedModel export_checkpoint(const CheckpointExport& request);
 
 }  // namespace longhaul

@@ -15,10 +15,10 @@
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "data/sampler.h"
-#include "model/flops.h"
 #include "model/initialise.h"
 #include "run/agreement.h"
 #include "run/libraries.h"
+#include "run/run_flops.h"
 #include "run/session.h"
 #include "run/setup.h"
 #include "run/source.h"
@@ -98,8 +98,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   std::vector<std::int64_t> samples(static_cast<std::size_t>(batch));
 
   std::vector<double> seconds, losses, fractions, cores_seen;
-  const double flops =
-      flops_per_token(setup.model.spec, setup.sequence).causal() * static_cast<double>(batch * setup.sequence);
+  const double flops = flops_of(setup).causal() * static_cast<double>(batch * setup.sequence);
   const double cores = world.size() * setup.target->options().cores;
   double busy = 0, wall = 0;
   const auto cpu_of_all = [&] {

@@ -14,7 +14,6 @@
 #include "config/schedule.h"
 #include "data/loader.h"
 #include "io/file.h"
-#include "model/flops.h"
 #include "run/agreement.h"
 #include "run/attention_balance.h"
 #include "run/changed_keys.h"
@@ -23,6 +22,7 @@
 #include "run/libraries.h"
 #include "run/repeated_step.h"
 #include "run/replicas.h"
+#include "run/run_flops.h"
 #include "run/run_lock.h"
 #include "run/run_record.h"
 #include "run/session.h"
@@ -217,7 +217,7 @@ class Trainer {
   // False when something stopped it before its end, or before what comes after.
   bool loop() {
     const std::int64_t batch = setup_.parallel.global_batch_size, micro_batches = setup_.parallel.accumulation_steps;
-    const FlopsPerToken flops = flops_per_token(setup_.model.spec, setup_.sequence);
+    const FlopsPerToken flops = flops_of(setup_);
     std::vector<std::int64_t> samples(static_cast<std::size_t>(batch));
     const std::int64_t first_step = state_.step + 1;
     SourceLosses source_losses(data_.training());
@@ -360,7 +360,7 @@ class Trainer {
       documents.clear();
       for (std::size_t i = 0; i < starts.size(); ++i)
         documents.push_back((i + 1 < starts.size() ? starts[i + 1] : setup_.sequence) - starts[i]);
-      sum += packed_attention_flops(setup_.model.spec, documents);
+      sum += packed_attention_flops(flops, documents);
     }
     return sum;
   }

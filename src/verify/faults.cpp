@@ -66,6 +66,25 @@ bool norm_without_a_parameter(Graph& graph, const PassContext& context) {
   return sum != nullptr;
 }
 
+bool keeps_more_of_a_moment(Graph& graph, const PassContext&) {
+  bool planted = false;
+  for (Op& op : graph.ops) {
+    if (!op.is("sgd_momentum") && !op.is("muon_momentum")) continue;
+    op.attributes.set("momentum", 1.01 * op.attributes.number("momentum"));
+    planted = true;
+  }
+  return planted;
+}
+
+bool takes_columns_for_rows(Graph& graph, const PassContext&) {
+  Op* op = first_op(graph, [&](const Op& one) {
+    const std::int64_t rows = one.is("orthogonalize") ? one.attributes.integer("rows") : 0;
+    return rows > 0 && element_count(graph[one.operands[0]].shape) != rows * rows;
+  });
+  if (op) op->attributes.set("rows", element_count(graph[op->operands[0]].shape) / op->attributes.integer("rows"));
+  return op != nullptr;
+}
+
 // ---- of placement
 
 bool rounds_an_activation(Graph& graph, const PassContext& context) {
@@ -78,7 +97,7 @@ bool rounds_an_activation(Graph& graph, const PassContext& context) {
 }
 
 bool scales_logits_of_the_head(Graph& graph, const PassContext&) {
-  Op* head = first_op(graph, [](const Op& op) { return op.is("loss_head") || op.is("loss_head_tokens"); });
+  Op* head = first_op(graph, [](const Op& op) { return op.definition->name.starts_with("loss_head"); });
   if (head) head->attributes.set("logits_scale", 1.01 * head->attributes.number("logits_scale", 1));
   return head != nullptr;
 }
@@ -128,6 +147,20 @@ bool averages_copies_of_kv_heads(Graph& graph, const PassContext& context) {
             "scale", {value},
             {{"factor", static_cast<double>(graph[value].shape[2]) / static_cast<double>(graph[copies].shape[2])}});
       });
+}
+
+bool orthogonalizes_another_update(Graph& graph, const PassContext&) {
+  for (std::size_t j = 0; j < graph.ops.size(); ++j)
+    for (std::size_t i = 0; i < j; ++i) {
+      const Op& earlier = graph.ops[i];
+      Op& op = graph.ops[j];
+      if (!op.is("orthogonalize") || !earlier.is("orthogonalize") ||
+          !same_type(graph[op.operands[0]], graph[earlier.operands[0]]))
+        continue;
+      op.operands = earlier.operands;
+      return true;
+    }
+  return false;
 }
 
 // Where accumulators are sharded, a micro-batch's gradient takes the place of the sum so far.
@@ -390,6 +423,9 @@ const std::vector<Fault>& faults() {
       {"loss", "loss", "logits are scaled by 1.01", scales_logits},
       {"differentiate", "differentiate", "a gradient loses one of its contributions", loses_a_contribution},
       {"optimizer", "optimizer", "one parameter's gradient is left out of the norm", norm_without_a_parameter},
+      {"momentum", "optimizer", "moments of sgd and muon keep 1.01 times as much (nesterov shows it in a first step)",
+       keeps_more_of_a_moment},
+      {"muon_rows", "optimizer", "muon takes the columns of a matrix for its rows", takes_columns_for_rows},
       {"assign_precision", "assign_precision", "activations are rounded to a lower precision", rounds_an_activation},
       {"tile_loss_head", "tile_loss_head", "the tiled head scales logits by 1.01", scales_logits_of_the_head},
       {"choose_attention", "choose_attention", "attention sees half of the keys", sees_half_the_keys},
@@ -398,6 +434,7 @@ const std::vector<Fault>& faults() {
       {"partition", "partition", "a copy in another layout is that of another value", confuses_two_copies},
       {"kv_gradient", "partition", "gradients of repeated KV heads are averaged, not summed",
        averages_copies_of_kv_heads},
+      {"muon_update", "partition", "muon makes another matrix's update orthogonal", orthogonalizes_another_update},
       {"lost_accumulation", "partition", "a sharded gradient is that of the last micro-batch only",
        overwrites_sharded_accumulators},
       {"recompute", "recompute", "what the backward pass makes again is made from another layer's values",

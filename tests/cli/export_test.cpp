@@ -97,6 +97,14 @@ TEST_CASE("an export that is not possible says why and writes nothing", "[thread
   check_end(run_export(place, {run.string(), "-o", out.string(), "--dtype", "float16"}), 1, {"--dtype float16"});
   check_end(run_export(place, {run.string(), "-o", (place / "model.json").string()}), 1, {"model.json"});
   CHECK_FALSE(fs::exists(out));
+  // Nor is anything written over that is no export.
+  check_end(run_export(place, {run.string(), "-o", run.string()}), 1, {"is the run itself"});
+  check_end(run_export(place, {run.string(), "-o", (run / "checkpoints").string()}), 1, {"the run's checkpoints are"});
+  check_end(run_export(place, {run.string(), "-o", (run / "checkpoints/step-00000012").string()}), 1,
+            {"the run's checkpoints are"});
+  check_end(run_export(place, {run.string(), "-o", place / ""}), 1, {"the run was started from"});
+  CHECK_FALSE(fs::exists(run / "config.json"));
+  CHECK_FALSE(fs::exists(place / "config.json"));
 
   // Damage is found where it is read, and an earlier export stays.
   check_end(run_export(place, {run.string(), "-o", out.string(), "--step", "9"}), 0, {});

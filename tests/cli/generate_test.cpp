@@ -77,6 +77,8 @@ TEST_CASE("a run's checkpoint, its export and the text of both go on in the same
   check_end(run_generate(place, {"--model", run, "--prompt", "1 300", "--ids"}), 1,
             {"token 300, which is outside the model's vocabulary of 257"});
   check_end(run_generate(place, {"--model", run, "--prompt", "abc", "--ids"}), 1, {"'abc' is not token ids"});
+  check_end(run_generate(place, {"--model", run, "--prompt", "a", "--top-p", "0.5"}), 1,
+            {"--top-p is 0.5, but --temperature is 0"});
   check_end(run_generate(place, {"--model", run, "--prompt", "a", "--dtype", "int32"}), 1,
             {"--dtype int32 is none of"});
 }

@@ -206,6 +206,16 @@ TEST_CASE("the loss head matches its float64 reference over tiles") {
             arguments.dx = arguments.dw = nullptr;
             evaluate.run(*run.pool, arguments, *run.table);
             CHECK(loss == out[2].at(0));
+            // A head that is not trained gives the same gradient by its input.
+            LossHeadProblem frozen = p;
+            frozen.trains_weight = false;
+            LossHead untrained(frozen, run.pool->threads(), backend);
+            CHECK(untrained.scratch_bytes() <= head.scratch_bytes());
+            Tensor dx = run.output(shape.rows * shape.d);
+            arguments.dx = dx.data();
+            untrained.run(*run.pool, arguments, *run.table);
+            CHECK(loss == out[2].at(0));
+            CHECK(dx.same_bits(out[0]));
             return out;
           };
           const auto expected = run_head(Run{.storage = storage, .exact = true}, "");

@@ -69,6 +69,19 @@ TEST_CASE("each token's own loss comes out of the same op") {
   CHECK(op_names(evaluated) == Names{"loss_head_evaluate_tokens", "multiply"});
 }
 
+TEST_CASE("a head that is not trained has no gradient by its weight, and its logits are never whole either") {
+  const std::string input_alone =
+      "%7 : float64[] @[] = constant() {value=1.0} backward\n"
+      "%8 : float64[] @[] = multiply(%7, %3) backward\n"
+      "%9 : float64[2, 4, 13] @[-, -, -] = cross_entropy_gradient(%4, %2, %8) {soft_cap=5.0} backward\n"
+      "%10 : float64[2, 4, 8] @[-, -, -] = einsum \"bsv,ve->bse\"(%9, %1) backward\n";
+  const Graph graph = tiled(forward + input_alone + "output \"loss\" %6\noutput \"dx\" %10\n");
+  CHECK(op_names(graph) == Names{"constant", "multiply", "loss_head_frozen", "multiply"});
+  CHECK(print(graph, test::find(graph, "loss_head_frozen")) ==
+        "%5 : float64[] @[], %10 : float64[2, 4, 8] @[-, -, -] = loss_head_frozen(%0, %1, %2, %8) {soft_cap=5.0} "
+        "backward by=tile_loss_head");
+}
+
 TEST_CASE("tile_loss_head does not fire") {
   const auto stays = [](const std::string& lines) {
     const Graph graph = tiled(lines);

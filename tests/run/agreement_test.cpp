@@ -138,6 +138,7 @@ TEST_CASE("every key that is no path is compared, and a rank that has another va
     if (key == "data.mask_prompt" || key == "data.chat_format" || key == "data.train_on")
       common = {"data.format=jsonl"};  // elsewhere they are refused
     if (key == "sample.interval") common = {"sample.prompts=[once]"};
+    if (key == "sample.top_p") common = {"sample.temperature=1"};
     if (key == "optimizer.momentum") common = {"optimizer.name=sgd"};
     if (key == "optimizer.nesterov") common = {"optimizer.name=sgd", "optimizer.momentum=0.9"};
     if (key == "optimizer.state_dtype") common = {"training.dtype=float32"};

@@ -112,16 +112,16 @@ TEST_CASE("prompts that cannot be read are refused before the first step", "[thr
   fs::remove_all(place.run);
   CHECK_THAT(place.train_on(place.load({"sample.prompts=[abc]", "device.memory=0.0005"}), 1),
              Contains("device.memory"));
-  CHECK_THAT(
-      [&] {
-        try {
-          place.load({"sample.interval=2"});
-        } catch (const std::exception& error) {
-          return std::string(error.what());
-        }
-        return std::string();
-      }(),
-      Contains("sample.interval is 2, but sample.prompts is []"));
+  const auto refusal = [&](const std::string& key) -> std::string {
+    try {
+      place.load({key});
+    } catch (const std::exception& error) {
+      return error.what();
+    }
+    return "";
+  };
+  CHECK_THAT(refusal("sample.interval=2"), Contains("sample.interval is 2, but sample.prompts is []"));
+  CHECK_THAT(refusal("sample.top_p=0.5"), Contains("sample.top_p is 0.5, but sample.temperature is 0"));
 }
 
 TEST_CASE("exports while training are those of the checkpoints of their steps, in dtype and pieces as asked",

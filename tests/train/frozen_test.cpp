@@ -8,6 +8,9 @@
 
 #include "base/error.h"
 #include "comm/launch.h"
+#include "config/experiment.h"
+#include "ir/op_definition.h"
+#include "model/flops.h"
 #include "ranks.h"
 #include "run/setup.h"
 #include "run/source.h"
@@ -89,6 +92,54 @@ TEST_CASE("frozen parameters have no gradients, no moments and no messages, to t
         else
           CHECK(sent(model, "all_gather") < sent(whole, "all_gather"));
       }
+    }
+}
+
+TEST_CASE("model FLOPs count what is computed when parameters are frozen, and a frozen head is tiled too") {
+  TransformerSpec shared = small_llama(), parallel = small_llama(), post = small_qwen3();
+  shared.layers[0].layer.branches = Branches::parallel_shared_norm;
+  parallel.layers[0].layer.branches = Branches::parallel;
+  for (auto& group : post.layers) group.layer.norm_placement = NormPlacement::both;
+  const std::vector<std::vector<std::string>> sets = {{},
+                                                      {"embedding.*"},
+                                                      {"embedding.*", "layers.0.*"},
+                                                      {"embedding.*", "layers.0.*", "*norm*", "layers.1.attention.*"},
+                                                      {"embedding.*", "layers.0.*", "layers.1.mlp.*", "head.*"},
+                                                      {"layers.*.weight"},
+                                                      {"head.weight"},
+                                                      {"embedding.*", "*norm.weight", "*.q.weight", "*.k.weight",
+                                                       "*.v.weight", "*.o.weight", "*.q.bias", "*.k.bias", "*.v.bias"},
+                                                      {"embedding.*", "layers.*", "head.*"}};
+  for (const auto& spec : {small_llama(), small_gpt2(), shared, parallel, post})
+    for (const auto& patterns : sets) {
+      const auto trains = [&](const std::string& name) {
+        return std::none_of(patterns.begin(), patterns.end(),
+                            [&](const std::string& pattern) { return matches_pattern(pattern, name); });
+      };
+      const Cell cell{.spec = spec, .activations = ActivationMode::keep};
+      CompileRequest request = request_for(cell);
+      std::erase_if(request.options.meaning.parameters, [&](const ParameterInfo& one) { return !trains(one.name); });
+      INFO(cell.text() << (patterns.empty() ? "" : " without " + patterns.back()) << " and " << patterns.size());
+      const CompiledModel model = compile_model(request);
+      const Graph& graph = model.program(ProgramKind::accumulate_only).graph;
+      double products = 0;
+      std::int64_t gradients = 0, heads = 0;
+      for (const Op& op : graph.ops) {
+        if (op.definition->arithmetic == Arithmetic::products) products += op.definition->flops(graph, op, graph.mesh);
+        gradients += op.definition->arithmetic == Arithmetic::attention_gradient;
+        heads += op.definition->name.starts_with("loss_head");
+      }
+      const FlopsPerToken flops = flops_per_token(spec, cell.sequence, trains);
+      CHECK(products == flops.matmul * static_cast<double>(cell.rows * cell.sequence));
+      std::int64_t with_backward = 0;
+      const auto layers = spec.each_layer();
+      for (std::size_t i = 0; i < layers.size(); ++i)
+        with_backward += flops.layers[i].of_pair ==
+                         12.0 * static_cast<double>(layers[i]->attention.heads * layers[i]->attention.head_dim);
+      CHECK(gradients == with_backward);
+      CHECK(heads == 1);
+      if (patterns.empty()) CHECK(flops.matmul == flops_per_token(spec, cell.sequence).matmul);
+      if (patterns == sets.back()) CHECK(flops.causal() < 0.75 * flops_per_token(spec, cell.sequence).causal());
     }
 }
 

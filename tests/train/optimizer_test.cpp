@@ -349,6 +349,9 @@ TEST_CASE("keys of optimizers that do not go together are refused") {
   };
   CHECK_THAT(refusal({"optimizer.momentum=0.9"}), Contains("optimizer.momentum is 0.9, but optimizer.name is adamw"));
   CHECK_THAT(refusal({"optimizer.nesterov=true"}), Contains("optimizer.nesterov is true, but optimizer.name is adamw"));
+  CHECK_THAT(refusal({"optimizer.name=sgd", "optimizer.betas=[0.5, 0.9]"}),
+             Contains("optimizer.betas is [0.5, 0.9], but optimizer.name is sgd"));
+  CHECK_THAT(refusal({"optimizer.name=sgd", "optimizer.eps=1e-3"}), Contains("optimizer.eps is"));
   CHECK_THAT(refusal({"optimizer.name=sgd", "optimizer.nesterov=true"}), Contains("optimizer.momentum is auto"));
   CHECK_THAT(refusal({"optimizer.state_dtype=bfloat16"}),
              Contains("optimizer.state_dtype is bfloat16 while training.dtype is float64"));

@@ -280,6 +280,9 @@ TEST_CASE("every planted fault is refused, and --locate names its place", "[thre
       {"groups_apart", "= slice("},
       {"kv_gradient", "pass partition"},
       {"lost_accumulation", "pass partition"},
+      {"momentum", "pass optimizer"},
+      {"muon_rows", "pass optimizer"},
+      {"muon_update", "pass partition"},
       {"dropped_boundary_label", "input labels"},
       {"wrong_boundary_mask", "input key_start"},
       {"counted_padding", "input labels"},
@@ -287,6 +290,9 @@ TEST_CASE("every planted fault is refused, and --locate names its place", "[thre
   };
   // What a fault needs to have a place.
   const std::map<std::string, std::vector<std::string>> keys = {
+      {"momentum", {"optimizer.name=sgd", "optimizer.momentum=0.9", "optimizer.nesterov=true"}},
+      {"muon_rows", {"optimizer.name=muon"}},
+      {"muon_update", {"optimizer.name=muon", "parallelism.zero_stage=2"}},
       {"expand_ring", {"parallelism.data=2", "parallelism.sequence={ring: 2}"}},
       {"expand_window", {"parallelism.data=2", "parallelism.sequence={ring: 2}"}},
       {"recompute", {"activation_memory.mode=recompute"}},

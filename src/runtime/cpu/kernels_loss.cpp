@@ -48,16 +48,17 @@ bool make_count_valid(const CpuProblem& problem, CpuKernel& kernel, std::string&
 template <bool fast, bool tokens>
 bool make_loss_head(const CpuProblem& problem, CpuKernel& kernel, std::string& refusal) {
   constexpr std::size_t losses = tokens ? 2 : 1;  // results before the gradients
-  const bool gradients = problem.results.size() > losses;
+  const bool gradients = problem.results.size() > losses, weight = problem.results.size() > losses + 1;
   cpu::LossHeadProblem head{};
   head.type = problem.operands[0].dtype;
   head.rows = bind::rows(problem.operands[0]);
   head.d = bind::last(problem.operands[0]);
   head.v = problem.operands[1].shape[0];
-  head.dweight_type = gradients                     ? problem.results[losses + 1].dtype
+  head.dweight_type = weight                        ? problem.results[losses + 1].dtype
                       : head.type == DType::float64 ? DType::float64
                                                     : DType::float32;
   head.gradients = gradients;
+  head.trains_weight = weight;
   head.transform = transform_of(problem.op);
   if (problem.operands[1].dtype != head.type) {
     refusal = "input and weight of two dtypes";
@@ -73,7 +74,7 @@ bool make_loss_head(const CpuProblem& problem, CpuKernel& kernel, std::string& r
     kernel.scratch_bytes = plan->scratch_bytes();
     kernel.provisional = !problem.context.libraries();
   }
-  kernel.run = [plan, head, gradients](const CpuCall& call) {
+  kernel.run = [plan, head, gradients, weight](const CpuCall& call) {
     cpu::LossHeadArguments arguments{};
     arguments.x = call.operands[0];
     arguments.w = call.operands[1];
@@ -84,7 +85,7 @@ bool make_loss_head(const CpuProblem& problem, CpuKernel& kernel, std::string& r
     if (gradients) {
       arguments.scale = static_cast<const double*>(call.operands[3]);
       arguments.dx = call.results[losses];
-      arguments.dw = call.results[losses + 1];
+      if (weight) arguments.dw = call.results[losses + 1];
     }
     if constexpr (fast)
       plan->run(call.context.pool(), arguments);
@@ -106,6 +107,8 @@ const auto loss_head_forms = bind::fast_and_reference(make_loss_head<true, false
 const auto token_forms = bind::fast_and_reference(make_loss_head<true, true>, make_loss_head<false, true>);
 const CpuKernels loss_head("loss_head", loss_head_forms);
 const CpuKernels loss_head_evaluate("loss_head_evaluate", loss_head_forms);
+const CpuKernels loss_head_frozen("loss_head_frozen", loss_head_forms);
+const CpuKernels loss_head_frozen_tokens("loss_head_frozen_tokens", token_forms);
 const CpuKernels loss_head_tokens("loss_head_tokens", token_forms);
 const CpuKernels loss_head_evaluate_tokens("loss_head_evaluate_tokens", token_forms);
 

@@ -14,7 +14,8 @@ std::size_t line(std::int64_t bytes) {
 struct LossHead {
   std::int64_t rows = 0, d = 0, v = 0, tile_rows = 0, stride = 0;
   cuda::Type type{};
-  bool gradients = false, tokens = false;  // tokens: each one's loss is the second result
+  bool gradients = false, trains_weight = false;
+  bool tokens = false;  // each one's loss is the second result
   float logits_scale = 1, soft_cap = 0;
   std::size_t product_workspace = 0;
 
@@ -80,6 +81,7 @@ void run_tile(const LossHead& head, const DeviceCall& call, std::int64_t begin) 
   product.c = static_cast<char*>(call.results[head.first_gradient()]) + begin * head.d * element;
   product.a_stride = head.stride, product.b_stride = head.d, product.c_stride = head.d;
   multiply(product);
+  if (!head.trains_weight) return;
   product = {};
   product.m = head.v, product.n = head.d, product.k = rows, product.a_transposed = 1;
   product.type = head.type, product.out_type = cuda::Type::float32;
@@ -100,8 +102,9 @@ bool make_loss_head(const DeviceProblem& problem, DeviceKernel& kernel, std::str
   LossHead head;
   head.tokens = tokens;
   const std::size_t weight_gradient = head.first_gradient() + 1;
-  head.gradients = problem.results.size() > weight_gradient;
-  if (head.gradients && !bind::single(problem.results[weight_gradient], "gradients of the weight", refusal))
+  head.gradients = problem.results.size() > head.first_gradient();
+  head.trains_weight = problem.results.size() > weight_gradient;
+  if (head.trains_weight && !bind::single(problem.results[weight_gradient], "gradients of the weight", refusal))
     return false;
   head.rows = bind::rows(x), head.d = bind::last(x), head.v = weight.shape[0];
   head.type = bind::type_of(x.dtype);
@@ -115,7 +118,7 @@ bool make_loss_head(const DeviceProblem& problem, DeviceKernel& kernel, std::str
     if (head.rows == 0) {
       const cuda::ScalarConstant nothing{0, static_cast<double*>(call.results[0])};
       call.context.succeed(call.context.api().scalar_constant(&nothing, call.context.stream()));
-      if (head.gradients)
+      if (head.trains_weight)
         call.context.succeed(call.context.api().fill(call.results[head.first_gradient() + 1], 0,
                                                      static_cast<std::size_t>(head.v * head.d) * 4,
                                                      call.context.stream()));
@@ -163,6 +166,8 @@ bool make_cross_entropy(const DeviceProblem& problem, DeviceKernel& kernel, std:
 
 const DeviceKernels loss_head("loss_head", {{"tiles", make_loss_head<false>}});
 const DeviceKernels loss_head_evaluate("loss_head_evaluate", {{"tiles", make_loss_head<false>}});
+const DeviceKernels loss_head_frozen("loss_head_frozen", {{"tiles", make_loss_head<false>}});
+const DeviceKernels loss_head_frozen_tokens("loss_head_frozen_tokens", {{"tiles", make_loss_head<true>}});
 const DeviceKernels loss_head_tokens("loss_head_tokens", {{"tiles", make_loss_head<true>}});
 const DeviceKernels loss_head_evaluate_tokens("loss_head_evaluate_tokens", {{"tiles", make_loss_head<true>}});
 const DeviceKernels count_valid("count_valid", bind::generic(make_count_valid));
