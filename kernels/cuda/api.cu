@@ -118,6 +118,7 @@ Api make_api() {
   api.reduce_heads = GuardedCall<reduce_heads>::call;
   api.add_rows = GuardedCall<add_rows>::call;
   api.copy_table = Guarded<copy_table>::call;
+  api.copy_entries = Guarded<copy_entries>::call;
   api.scalar_constant = GuardedCall<scalar_constant>::call;
   api.scalar_product = GuardedCall<scalar_product>::call;
   api.clip_coefficient = GuardedCall<clip_coefficient>::call;
@@ -127,7 +128,10 @@ Api make_api() {
   api.generic_norm_gradient = GuardedCall<generic_norm_gradient>::call;
   api.loss_rows = GuardedCall<loss_rows>::call;
   api.loss_sum = GuardedCall<loss_sum>::call;
-  api.adamw_step = GuardedCall<adamw_step>::call;
+  api.optimizer_blocks = optimizer_blocks;
+  api.optimizer_step = GuardedCall<optimizer_step>::call;
+  api.squares_blocks = squares_blocks;
+  api.sums_of_squares = GuardedCall<sums_of_squares>::call;
   api.generic_attention_forward = GuardedCall<generic_attention_forward>::call;
   api.attention_delta = GuardedCall<attention_delta>::call;
   api.generic_attention_backward = GuardedCall<generic_attention_backward>::call;

@@ -13,7 +13,7 @@
 
 namespace longhaul::cuda {
 
-constexpr std::int32_t kApiVersion = 4;  // changes with every change of this header
+constexpr std::int32_t kApiVersion = 5;  // changes with every change of this header
 constexpr int kMaximumRanks = 16;        // of a push collective
 
 using Stream = void*;
@@ -289,6 +289,8 @@ struct Api {
   int (*add_rows)(const AddRows* call, Stream stream);
   /// The entries lie on the host and are read before the call returns.
   int (*copy_table)(const CopyEntry* entries, std::int32_t count, Stream stream);
+  /// The same in one launch, of entries in device memory that copy_table would take; `largest_bytes`: of one entry.
+  int (*copy_entries)(const CopyEntry* entries, std::int32_t count, std::int64_t largest_bytes, Stream stream);
   int (*scalar_constant)(const ScalarConstant* call, Stream stream);
   int (*scalar_product)(const ScalarProduct* call, Stream stream);
   int (*clip_coefficient)(const ClipCoefficient* call, Stream stream);
@@ -298,7 +300,12 @@ struct Api {
   int (*generic_norm_gradient)(const GenericNormGradient* call, Stream stream);
   int (*loss_rows)(const LossRows* call, Stream stream);
   int (*loss_sum)(const LossSum* call, Stream stream);
-  int (*adamw_step)(const AdamWStep* call, Stream stream);
+  /// Number the rows' blocks, on the host; 0 blocks in all: nothing to launch.
+  std::int64_t (*optimizer_blocks)(OptimizerTensor* tensors, std::int32_t count);
+  int (*optimizer_step)(const OptimizerStep* call, Stream stream);
+  std::int64_t (*squares_blocks)(SquaresTensor* tensors, std::int32_t count);
+  /// The same bits as sum_of_squares of each.
+  int (*sums_of_squares)(const SquaresTable* call, Stream stream);
   int (*generic_attention_forward)(const GenericAttentionForward* call, Stream stream);
   int (*attention_delta)(const AttentionDelta* call, Stream stream);
   int (*generic_attention_backward)(const GenericAttentionBackward* call, Stream stream);

@@ -9,7 +9,7 @@ namespace longhaul::cuda {
 
 enum class Type : std::int32_t { bfloat16 = 0, float32 = 1, float64 = 2 };
 
-constexpr int kMaximumInputs = 64;
+constexpr int kMaximumInputs = 256;
 
 struct Add {  // y = x[0] + x[1] + ..., in this order; float64 too
   std::int64_t count;
@@ -23,7 +23,8 @@ struct Scale {  // y = factor x
   Type type;
   float factor;
   const void* x;
-  void* y;  ///< may be x
+  void* y;               ///< may be x
+  const double* square;  ///< not null: y = factor x / max(sqrt(*square), 1e-7)
 };
 struct AddBias {  // y [rows, columns] = x + bias [columns]
   std::int64_t rows, columns;
@@ -120,13 +121,40 @@ struct LossSum {  // result = (accumulate: result +) the sum of loss, in float64
   double* result;
 };
 
-struct AdamWStep {  // AdamW whose scalars lie on the device
-  std::int64_t count;
-  float *parameter, *first_moment, *second_moment;
-  const void* gradient;
-  Type gradient_type;
-  const double *coefficient, *learning_rate, *step;
-  double beta1, beta2, epsilon, weight_decay;
+// ---- many tensors in one launch. Rows lie in device memory; first_block is set by the call that counts their blocks.
+enum class OptimizerRule : std::int32_t { adamw = 0, sgd = 1, muon_momentum = 2, muon_step = 3 };
+/// As kernels/cpu has them: adamw.h, sgd.h, muon.h. Parameters are float32.
+struct OptimizerTensor {
+  std::int64_t first_block, count;
+  float* parameter;      ///< in place; of muon_momentum the update, written
+  void* first_moment;    ///< adamw, muon_momentum, sgd with momentum; else null
+  void* second_moment;   ///< adamw; else null
+  const void* gradient;  ///< of muon_step the update
+  void* copy;            ///< not null: the new parameter in bfloat16
+  Type moment_type, gradient_type;
+  double weight_decay, scale;  ///< scale of muon_step
+};
+struct OptimizerStep {
+  OptimizerRule rule;
+  std::int32_t tensors, nesterov;
+  std::int64_t blocks;            ///< optimizer_blocks of the table
+  const OptimizerTensor* tensor;  ///< [tensors], in device memory; null: `one` alone
+  OptimizerTensor one;
+  const double *coefficient, *learning_rate, *step;  ///< in device memory; what the rule has no use for may be null
+  double beta1, beta2, epsilon;                      ///< beta1 is the momentum of sgd and muon
+};
+struct SquaresTensor {  // result = the sum of squares of x, a float64
+  std::int64_t first_block, count;
+  const void* x;
+  double* result;
+  Type type;
+  std::int32_t blocks;  ///< set with first_block
+};
+struct SquaresTable {
+  std::int32_t tensors;
+  std::int64_t blocks;          ///< squares_blocks of the table
+  const SquaresTensor* tensor;  ///< [tensors], in device memory
+  double* workspace;            ///< [blocks]
 };
 
 // ---- attention of any head_dim up to 256: q, out [b, s, h, d]; k, v [b, t, g, d]; log_sum_exp [b, h, s];

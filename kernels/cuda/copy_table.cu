@@ -1,6 +1,6 @@
 // Copies by a table: one launch packs or unpacks all that travels in a message.
-#include "kernels/cuda/generic.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/table.cuh"
 
 namespace longhaul::cuda {
 namespace {
@@ -32,18 +32,41 @@ GPU_DEVICE void move(const CopyEntry& p) {
   }
 }
 
+GPU_DEVICE void move(const CopyEntry& copy, int unit) {
+  switch (unit) {
+    case 16:
+      return move<uint4>(copy);
+    case 8:
+      return move<uint2>(copy);
+    case 4:
+      return move<std::uint32_t>(copy);
+    default:
+      return move<std::uint16_t>(copy);
+  }
+}
+
+// What divides addresses, strides and runs, at most 16.
+GPU_HOST_DEVICE int unit_of(const CopyEntry& copy) {
+  std::uint64_t all = reinterpret_cast<std::uintptr_t>(copy.to) | static_cast<std::uint64_t>(copy.run_bytes) | 16;
+  if (copy.from) all |= reinterpret_cast<std::uintptr_t>(copy.from);
+  for (int d = 0; d < 2; d++)
+    if (copy.extent[d] > 1)
+      all |= static_cast<std::uint64_t>(copy.to_stride[d]) |
+             (copy.from ? static_cast<std::uint64_t>(copy.from_stride[d]) : 0);
+  return static_cast<int>(all & (~all + 1));
+}
+
 GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) copy_table_kernel(GPU_PARAMETER TableParameters p) {
   const Entry& entry = p.entry[gpu::block_y()];
-  switch (entry.unit) {
-    case 16:
-      return move<uint4>(entry.copy);
-    case 8:
-      return move<uint2>(entry.copy);
-    case 4:
-      return move<std::uint32_t>(entry.copy);
-    default:
-      return move<std::uint16_t>(entry.copy);
-  }
+  move(entry.copy, entry.unit);
+}
+
+struct EntryParameters {
+  const CopyEntry* entry;
+};
+GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) copy_entries_kernel(GPU_PARAMETER EntryParameters p) {
+  const CopyEntry copy = load_row(p.entry + gpu::block_y());
+  move(copy, unit_of(copy));
 }
 
 }  // namespace
@@ -63,19 +86,23 @@ void copy_table(const CopyEntry* entries, std::int32_t count, Stream stream) {
     require(copy.extent[0] >= 0 && copy.extent[1] >= 0 && copy.run_bytes >= 0, "copy_table: an extent is negative");
     const std::int64_t bytes = copy.extent[0] * copy.extent[1] * copy.run_bytes;
     if (bytes == 0) continue;
-    std::uint64_t all = reinterpret_cast<std::uintptr_t>(copy.to) | static_cast<std::uint64_t>(copy.run_bytes) | 16;
-    if (copy.from) all |= reinterpret_cast<std::uintptr_t>(copy.from);
-    for (int d = 0; d < 2; d++)
-      if (copy.extent[d] > 1)
-        all |= static_cast<std::uint64_t>(copy.to_stride[d]) |
-               (copy.from ? static_cast<std::uint64_t>(copy.from_stride[d]) : 0);
-    const auto unit = static_cast<std::int32_t>(all & (~all + 1));
+    const std::int32_t unit = unit_of(copy);
     require(unit >= 2, "copy_table: runs of an odd number of bytes");
     p.entry[held++] = {copy, unit};
     most = bytes / unit > most ? bytes / unit : most;
     if (held == kEntries) launch();
   }
   launch();
+}
+
+void copy_entries(const CopyEntry* entries, std::int32_t count, std::int64_t largest_bytes, Stream stream) {
+  require(count >= 0 && count <= 65535, "copy_entries: a launch has at most 65535 entries");
+  if (count == 0 || largest_bytes == 0) return;
+  // Many entries fill the device by themselves.
+  const unsigned wanted = elementwise_blocks(divide_up(largest_bytes, std::int64_t{16}));
+  const auto share = static_cast<unsigned>(divide_up(8192, count));
+  gpu::launch(copy_entries_kernel, dim3(wanted < share ? wanted : share, static_cast<unsigned>(count)),
+              kElementwiseThreads, 0, EntryParameters{entries}, native(stream));
 }
 
 }  // namespace longhaul::cuda

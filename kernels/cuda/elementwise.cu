@@ -1,4 +1,6 @@
 // Generic element-wise kernels, sums of columns, heads and rows.
+#include <cmath>
+
 #include "kernels/cuda/generic.cuh"
 #include "kernels/cuda/launch.h"
 
@@ -22,8 +24,13 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) add_kernel(GPU_PARAMETER Ad
 }
 
 GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) scale_kernel(GPU_PARAMETER Scale p) {
+  float factor = p.factor;
+  if (p.square) {
+    const double norm = sqrt(gpu::global_load(p.square));
+    factor = static_cast<float>(factor / (norm > 1e-7 ? norm : 1e-7));
+  }
   for_each_element(p.count,
-                   [&](std::int64_t i) { store_element(p.y, p.type, i, load_element(p.x, p.type, i) * p.factor); });
+                   [&](std::int64_t i) { store_element(p.y, p.type, i, load_element(p.x, p.type, i) * factor); });
 }
 
 GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) add_bias_kernel(GPU_PARAMETER AddBias p) {

@@ -36,6 +36,19 @@ GPU_DEVICE void load_four(float (&x)[4], const void* from, Type type, std::int64
   }
 }
 
+/// The same the other way; what is not valid is not written.
+GPU_DEVICE void store_four(void* to, Type type, const float (&x)[4], std::int64_t i, bool whole, int valid) {
+  if (!whole) {
+    for (int e = 0; e < 4; e++)
+      if (e < valid) store_element(to, type, i + e, x[e]);
+  } else if (type == Type::bfloat16) {
+    gpu::global_store(reinterpret_cast<uint2*>(static_cast<gpu::bfloat16*>(to) + i),
+                      uint2{gpu::pack_bfloat16(x[0], x[1]), gpu::pack_bfloat16(x[2], x[3])});
+  } else {
+    gpu::global_store(reinterpret_cast<float4*>(static_cast<float*>(to) + i), float4{x[0], x[1], x[2], x[3]});
+  }
+}
+
 /// This thread's elements of a grid-stride loop: body(i).
 template <typename Body>
 GPU_DEVICE void for_each_element(std::int64_t count, Body body) {

@@ -60,7 +60,7 @@ void cast(const void* from, Type from_type, void* to, Type to_type, std::int64_t
 void strided_copy(const StridedCopy& call, Stream stream);
 
 // the generic kernels: elementwise.cu, copy_table.cu, scalar.cu, norm_generic.cu, loss_rows.cu, optimizer.cu,
-// attention_generic.cu
+// optimizer_steps.cu, attention_generic.cu
 void add(const Add& call, Stream stream);
 void scale(const Scale& call, Stream stream);
 void add_bias(const AddBias& call, Stream stream);
@@ -70,6 +70,7 @@ void expand_heads(const Heads& call, Stream stream);
 void reduce_heads(const Heads& call, Stream stream);
 void add_rows(const AddRows& call, Stream stream);
 void copy_table(const CopyEntry* entries, std::int32_t count, Stream stream);
+void copy_entries(const CopyEntry* entries, std::int32_t count, std::int64_t largest_bytes, Stream stream);
 void scalar_constant(const ScalarConstant& call, Stream stream);
 void scalar_product(const ScalarProduct& call, Stream stream);
 void clip_coefficient(const ClipCoefficient& call, Stream stream);
@@ -79,7 +80,10 @@ std::size_t generic_norm_workspace(std::int64_t rows, std::int64_t columns);
 void generic_norm_gradient(const GenericNormGradient& call, Stream stream);
 void loss_rows(const LossRows& call, Stream stream);
 void loss_sum(const LossSum& call, Stream stream);
-void adamw_step(const AdamWStep& call, Stream stream);
+std::int64_t optimizer_blocks(OptimizerTensor* tensors, std::int32_t count);
+void optimizer_step(const OptimizerStep& call, Stream stream);
+std::int64_t squares_blocks(SquaresTensor* tensors, std::int32_t count);
+void sums_of_squares(const SquaresTable& call, Stream stream);
 void generic_attention_forward(const GenericAttentionForward& call, Stream stream);
 void attention_delta(const AttentionDelta& call, Stream stream);
 void generic_attention_backward(const GenericAttentionBackward& call, Stream stream);

@@ -1,8 +1,8 @@
-// AdamW with fp32 master parameters, and the sum of squares behind gradient clipping.
+// AdamW with fp32 master parameters and scalars of the host, and the sums of squares behind gradient clipping.
 #include <cmath>
 
-#include "kernels/cuda/generic.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/table.cuh"
 
 namespace longhaul::cuda {
 namespace {
@@ -53,59 +53,64 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) adamw_kernel(GPU_PARAMETER 
   });
 }
 
-// With the scalars that the device holds: the formula of kernels/cpu, in its order.
-GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) adamw_step_kernel(GPU_PARAMETER AdamWStep p) {
-  const std::uint32_t shared = gpu::shared_base();
-  if (gpu::thread_index() == 0) {
-    const double rate = gpu::global_load(p.learning_rate), step = gpu::global_load(p.step);
-    const float decay = static_cast<float>(1 - rate * p.weight_decay);
-    const float size = static_cast<float>(rate / (1 - pow(p.beta1, step)));
-    const float root = static_cast<float>(sqrt(1 - pow(p.beta2, step)));
-    gpu::shared_store(shared, float4{decay, size, root, static_cast<float>(gpu::global_load(p.coefficient))});
-  }
-  gpu::block_sync();
-  const float4 scalars = gpu::shared_load<float4>(shared);
-  const float beta1 = static_cast<float>(p.beta1), beta2 = static_cast<float>(p.beta2),
-              rest1 = static_cast<float>(1 - p.beta1), rest2 = static_cast<float>(1 - p.beta2),
-              epsilon = static_cast<float>(p.epsilon);
-  for_each_element(p.count, [&](std::int64_t i) {
-    const float g = load_element(p.gradient, p.gradient_type, i) * scalars.w;
-    const float first = beta1 * gpu::global_load_mutable(p.first_moment + i) + rest1 * g;
-    const float second = beta2 * gpu::global_load_mutable(p.second_moment + i) + rest2 * g * g;
-    const float denominator = sqrtf(second) / scalars.z + epsilon;
-    gpu::global_store(p.first_moment + i, first);
-    gpu::global_store(p.second_moment + i, second);
-    gpu::global_store(p.parameter + i,
-                      gpu::global_load_mutable(p.parameter + i) * scalars.x - scalars.y * first / denominator);
-  });
-}
-
 struct SquareParameters {
   const void* x;
   std::int64_t count;
   double *partial, *result;
   std::int32_t partials, accumulate;
 };
+/// This block's share of a tensor's sum, block `block` of `blocks`; thread 0 has it.
 template <typename T>
-GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) square_partials(GPU_PARAMETER SquareParameters p) {
+GPU_DEVICE double square_share(const void* x, std::int64_t count, std::int64_t block, std::int64_t blocks,
+                               std::uint32_t shared) {
   constexpr int W = kWidth<T>;
   double sum = 0;
-  for_each_vector<W>(p.count, [&](std::int64_t at, std::int64_t valid) {
-    float x[W], part = 0;
-    load_vector<T>(x, static_cast<const T*>(p.x) + at, valid);
+  const std::int64_t stride = blocks * kElementwiseThreads * W;
+  for (std::int64_t at = (block * kElementwiseThreads + gpu::thread_index()) * W; at < count; at += stride) {
+    float values[W], part = 0;
+    load_vector<T>(values, static_cast<const T*>(x) + at, count - at);
 #pragma unroll
-    for (int i = 0; i < W; i++) part += x[i] * x[i];
+    for (int i = 0; i < W; i++) part += values[i] * values[i];
     sum += part;
-  });
-  sum = team_sum(sum, kElementwiseThreads, gpu::shared_base());
+  }
+  return team_sum(sum, kElementwiseThreads, shared);
+}
+GPU_DEVICE double sum_of_partials(const double* partial, int partials, std::uint32_t shared) {
+  double sum = 0;
+  for (int i = gpu::thread_index(); i < partials; i += kElementwiseThreads) sum += gpu::global_load(partial + i);
+  return team_sum(sum, kElementwiseThreads, shared);
+}
+template <typename T>
+GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) square_partials(GPU_PARAMETER SquareParameters p) {
+  const double sum = square_share<T>(p.x, p.count, gpu::block_x(), gpu::grid_x(), gpu::shared_base());
   if (gpu::thread_index() == 0) gpu::global_store(p.partial + gpu::block_x(), sum);
 }
 GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) square_total(GPU_PARAMETER SquareParameters p) {
-  double sum = 0;
-  for (int i = gpu::thread_index(); i < p.partials; i += kElementwiseThreads) sum += gpu::global_load(p.partial + i);
-  sum = team_sum(sum, kElementwiseThreads, gpu::shared_base());
+  const double sum = sum_of_partials(p.partial, p.partials, gpu::shared_base());
   if (gpu::thread_index() == 0)
     gpu::global_store(p.result, p.accumulate ? gpu::global_load_mutable(p.result) + sum : sum);
+}
+
+// Many tensors: the partials of all, then their totals, a block a tensor.
+GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) squares_partials(GPU_PARAMETER SquaresTable p) {
+  const std::uint32_t shared = gpu::shared_base();
+  const SquaresTensor t = load_row(p.tensor + row_of_block(p.tensor, p.tensors, shared));
+  const std::int64_t block = gpu::block_x() - t.first_block;
+  const double sum = t.type == Type::bfloat16
+                         ? square_share<gpu::bfloat16>(t.x, t.count, block, t.blocks, shared + kTableShared)
+                         : square_share<float>(t.x, t.count, block, t.blocks, shared + kTableShared);
+  if (gpu::thread_index() == 0) gpu::global_store(p.workspace + gpu::block_x(), sum);
+}
+GPU_KERNEL GPU_LAUNCH_BOUNDS(kElementwiseThreads, 1) squares_totals(GPU_PARAMETER SquaresTable p) {
+  const SquaresTensor t = load_row(p.tensor + gpu::block_x());
+  const int partials = GPU_FAULT(squares_partial_lost) && t.blocks > 1 ? t.blocks - 1 : t.blocks;
+  const double sum = sum_of_partials(p.workspace + t.first_block, partials, gpu::shared_base());
+  if (gpu::thread_index() == 0) gpu::global_store(t.result, sum);
+}
+
+int square_blocks(Type type, std::int64_t count) {
+  const unsigned blocks = elementwise_blocks(count / (type == Type::bfloat16 ? 8 : 4));
+  return blocks < kPartials ? static_cast<int>(blocks) : kPartials;
 }
 
 }  // namespace
@@ -121,12 +126,6 @@ void adamw(const AdamW& call, Stream stream) {
               dim3(elementwise_blocks(call.count / 8)), kElementwiseThreads, 0, p, native(stream));
 }
 
-void adamw_step(const AdamWStep& call, Stream stream) {
-  require(call.coefficient && call.learning_rate && call.step, "adamw_step: a scalar is null");
-  if (call.count == 0) return;
-  gpu::launch(adamw_step_kernel, dim3(elementwise_blocks(call.count)), kElementwiseThreads, 128, call, native(stream));
-}
-
 std::size_t sum_of_squares_workspace() {
   return kPartials * sizeof(double);
 }
@@ -134,12 +133,26 @@ std::size_t sum_of_squares_workspace() {
 void sum_of_squares(const void* x, Type type, std::int64_t count, std::int32_t accumulate, double* result,
                     void* workspace, Stream stream) {
   require(workspace && result, "sum_of_squares: workspace or result is null");
-  const unsigned blocks = elementwise_blocks(count / (type == Type::bfloat16 ? 8 : 4));
-  const int partials = blocks < kPartials ? static_cast<int>(blocks) : kPartials;
+  const int partials = square_blocks(type, count);
   const SquareParameters p{x, count, static_cast<double*>(workspace), result, partials, accumulate};
   gpu::launch(type == Type::bfloat16 ? square_partials<gpu::bfloat16> : square_partials<float>,
               dim3(static_cast<unsigned>(partials)), kElementwiseThreads, 256, p, native(stream));
   gpu::launch(square_total, dim3(1), kElementwiseThreads, 256, p, native(stream));
+}
+
+std::int64_t squares_blocks(SquaresTensor* tensors, std::int32_t count) {
+  return number_blocks(tensors, count, [](SquaresTensor& t) { return t.blocks = square_blocks(t.type, t.count); });
+}
+
+void sums_of_squares(const SquaresTable& call, Stream stream) {
+  require(call.tensor && call.workspace, "sums_of_squares: the table or the workspace is null");
+  require(call.blocks >= call.tensors && call.blocks < std::int64_t{1} << 31,
+          "sums_of_squares: blocks are not those of squares_blocks");
+  if (call.tensors == 0) return;
+  gpu::launch(squares_partials, dim3(static_cast<unsigned>(call.blocks)), kElementwiseThreads, kTableShared + 256, call,
+              native(stream));
+  gpu::launch(squares_totals, dim3(static_cast<unsigned>(call.tensors)), kElementwiseThreads, 256, call,
+              native(stream));
 }
 
 }  // namespace longhaul::cuda

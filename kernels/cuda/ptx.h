@@ -5,6 +5,7 @@
 
 #define GPU_KERNEL static __global__ void
 #define GPU_DEVICE __device__ __forceinline__
+#define GPU_HOST_DEVICE __host__ __device__ __forceinline__
 #define GPU_PARAMETER const __grid_constant__
 #define GPU_LAUNCH_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
 // Planted defects exist only in the emulator's build.

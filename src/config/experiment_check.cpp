@@ -172,13 +172,6 @@ void check_experiment(const Experiment& e) {
     fail(
         "optimizer.nesterov is true, but optimizer.momentum is {}: there is nothing to look ahead with; set it, as 0.9",
         value_of(e, "optimizer.momentum"));
-  if (e.device.type != DeviceType::cpu &&
-      (optimizer.name != OptimizerKind::adamw || optimizer.state_dtype == DType::bfloat16))
-    fail(
-        "device.type is {}, which has kernels for optimizer.name adamw with float32 moments alone; they are {} and "
-        "{}",
-        value_of(e, "device.type"), value_of(e, "optimizer.name"), value_of(e, "optimizer.state_dtype"));
-
   const auto decay = e.lr_scheduler.decay_type;
   if (decay == DecayType::wsd && !e.lr_scheduler.decay_ratio)
     fail(

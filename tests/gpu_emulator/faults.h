@@ -58,6 +58,9 @@ enum PlantedFault {
   column_sums_first_lost,
   loss_rows_label_overwritten,
   generic_attention_window,
+  table_boundary,
+  optimizer_scalars_barrier,
+  squares_partial_lost,
   last_fault
 };
 

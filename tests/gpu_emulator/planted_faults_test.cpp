@@ -165,6 +165,38 @@ std::string windowed_attention() {
   succeed(device().generic_attention_forward(&call, nullptr));
   return std::abs(lse.values()[8] - std::log(4.0f)) < 1e-5 ? "" : "wrong log-sum-exp";  // of four scores of 0
 }
+// SGD of three tensors, and their sums of squares.
+std::string many_tensors() {
+  const DeviceArray<float> x(std::vector<float>(9000, 2.0f)), gradient(std::vector<float>(9000, 1.0f));
+  const DeviceArray<double> scalars(std::vector<double>{0.5, 1}), sums(3);
+  std::vector<cuda::SquaresTensor> squares;
+  cuda::OptimizerStep step{};
+  std::vector<cuda::OptimizerTensor> rows;
+  for (int i = 0; i < 3; i++) {
+    squares.push_back({0, 3000, gradient.data() + 3000 * i, sums.data() + i, cuda::Type::float32, 0});
+    rows.emplace_back();
+    rows.back().count = 3000, rows.back().parameter = x.data() + 3000 * i;
+    rows.back().gradient = gradient.data() + 3000 * i, rows.back().gradient_type = cuda::Type::float32;
+    rows.back().weight_decay = i;
+  }
+  cuda::SquaresTable table{3, device().squares_blocks(squares.data(), 3), nullptr, nullptr};
+  const DeviceArray<cuda::SquaresTensor> d_squares(squares);
+  const DeviceArray<double> workspace(static_cast<std::size_t>(table.blocks));
+  table.tensor = d_squares.data(), table.workspace = workspace.data();
+  succeed(device().sums_of_squares(&table, nullptr));
+  step.rule = cuda::OptimizerRule::sgd, step.tensors = 3, step.blocks = device().optimizer_blocks(rows.data(), 3);
+  const DeviceArray<cuda::OptimizerTensor> d_rows(rows);
+  step.tensor = d_rows.data(), step.coefficient = scalars.data(), step.learning_rate = scalars.data() + 1;
+  succeed(device().optimizer_step(&step, nullptr));
+  const std::vector<double> got = sums.values();
+  const std::vector<float> parameter = x.values();
+  for (int i = 0; i < 3; i++) {
+    if (got[i] != 3000) return "wrong sum";
+    for (int k = 0; k < 3000; k++)
+      if (parameter[3000 * i + k] != 2 - 0.5f - 2 * i) return "wrong parameter";
+  }
+  return "";
+}
 // Back-to-back all-reduces of three ranks whose sums depend on their order.
 std::string ordered_sums() {
   const int n = 3;
@@ -249,7 +281,10 @@ std::vector<Planted> all_faults() {
           PLANTED(peer_single_buffer, ordered_sums, true),
           PLANTED(column_sums_first_lost, column_sums, true),
           PLANTED(loss_rows_label_overwritten, losses_in_place, true),
-          PLANTED(generic_attention_window, windowed_attention, true)};
+          PLANTED(generic_attention_window, windowed_attention, true),
+          PLANTED(table_boundary, many_tensors, true),
+          PLANTED(optimizer_scalars_barrier, many_tensors, true),
+          PLANTED(squares_partial_lost, many_tensors, true)};
 #undef PLANTED
 }
 

@@ -195,7 +195,7 @@ Measurement loss_rows(Context& context, const Shape& shape) {
   return m;
 }
 
-Measurement adamw_step(Context& context, const Shape& shape) {
+Measurement optimizer_step(Context& context, const Shape& shape) {
   const std::int64_t count = shape.number("count");
   const Values gradient(context, count, 1), parameter(context, count, 2), first(context, count, 3);
   Values second(context, count, 4);
@@ -203,28 +203,52 @@ Measurement adamw_step(Context& context, const Shape& shape) {
   second.upload();
   std::vector<double> p = parameter.wide(), m1 = first.wide(), m2 = second.wide();
   double* const s = scalars(context, {0.5, 1e-2, 3});
-  const AdamWStep call{count,
-                       parameter.device,
-                       first.device,
-                       second.device,
-                       gradient.device,
-                       Type::float32,
-                       s,
-                       s + 1,
-                       s + 2,
-                       0.9,
-                       0.95,
-                       1e-8,
-                       0.1};
-  context.succeed(context.api.adamw_step(&call, nullptr));
+  OptimizerStep call{};
+  call.rule = OptimizerRule::adamw;
+  call.one = {
+      0,   count, parameter.device, first.device, second.device, gradient.device, nullptr, Type::float32, Type::float32,
+      0.1, 0};
+  call.coefficient = s, call.learning_rate = s + 1, call.step = s + 2;
+  call.beta1 = 0.9, call.beta2 = 0.95, call.epsilon = 1e-8;
+  context.succeed(context.api.optimizer_step(&call, nullptr));
   plain::adamw<double>(count, p.data(), m1.data(), m2.data(), gradient.wide().data(), 0.5, 1e-2, 0.9, 0.95, 1e-8, 0.1,
                        3);
   std::vector<float> got(p.size());
   context.download(got.data(), parameter.device, got.size() * 4);
-  Measurement m = measured(context, call, &Api::adamw_step, 28.0 * static_cast<double>(count));
+  Measurement m = measured(context, call, &Api::optimizer_step, 28.0 * static_cast<double>(count));
   double difference = 0, norm = 1e-300;
   for (std::size_t i = 0; i < p.size(); i++) difference += (got[i] - p[i]) * (got[i] - p[i]), norm += p[i] * p[i];
   m.error = std::sqrt(difference / norm);
+  return m;
+}
+
+// As many tensors of as many elements.
+Measurement sums_of_squares(Context& context, const Shape& shape) {
+  const std::int64_t count = shape.number("count"), tensors = shape.number("tensors"), each = count / tensors;
+  const Values x(context, each * tensors, 1);
+  double* const results = scalars(context, std::vector<double>(static_cast<std::size_t>(tensors), 0));
+  std::vector<SquaresTensor> rows;
+  for (std::int64_t i = 0; i < tensors; i++)
+    rows.push_back({0, each, x.device + i * each, results + i, Type::float32, 0});
+  SquaresTable call{};
+  call.tensors = static_cast<std::int32_t>(tensors);
+  call.blocks = context.api.squares_blocks(rows.data(), call.tensors);
+  const std::size_t bytes = rows.size() * sizeof rows[0];
+  void* const table = context.allocate(bytes);
+  context.upload(table, rows.data(), bytes);
+  call.tensor = static_cast<const SquaresTensor*>(table);
+  call.workspace = static_cast<double*>(context.allocate(static_cast<std::size_t>(call.blocks) * sizeof(double)));
+  Measurement m = measured(context, call, &Api::sums_of_squares, 4.0 * static_cast<double>(each * tensors));
+  std::vector<double> got(rows.size());
+  context.download(got.data(), results, got.size() * sizeof(double));
+  for (std::int64_t i = 0; i < tensors; i++) {
+    double want = 0;
+    for (std::int64_t k = 0; k < each; k++) {
+      const double value = x.host[static_cast<std::size_t>(i * each + k)];
+      want += value * value;
+    }
+    m.error = std::max(m.error, std::abs(got[static_cast<std::size_t>(i)] - want) / want);
+  }
   return m;
 }
 
@@ -321,7 +345,8 @@ std::vector<Op> generic_ops() {
       {"generic_norm", {"rows=16384,columns=4096"}, "rows=21,columns=50", norm, {}},
       {"generic_norm_gradient", {"rows=16384,columns=4096"}, "rows=70,columns=50", norm_gradient, {}},
       {"loss_rows", {"rows=1024,vocabulary=128256"}, "rows=5,vocabulary=29", loss_rows, {}},
-      {"adamw_step", {"count=67108864"}, "count=5001", adamw_step, {}},
+      {"optimizer_step", {"count=67108864"}, "count=5001", optimizer_step, {}},
+      {"sums_of_squares", {"count=67108864,tensors=64"}, "count=501,tensors=5", sums_of_squares, {}},
       {"generic_attention_forward", {"s=1024,h=8,g=2,d=80"}, "s=33,h=4,g=2,d=20", forward, {}},
       {"generic_attention_backward", {"s=1024,h=8,g=2,d=80"}, "s=33,h=4,g=2,d=20", backward, {}},
   };

@@ -1,4 +1,4 @@
-// RoPE, activations, AdamW in plain loops.
+// RoPE, activations and the optimizers in plain loops.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -58,6 +58,37 @@ void adamw(std::int64_t count, Scalar* parameter, Scalar* first, Scalar* second,
     const Scalar square = second[i] / (1 - std::pow(beta2, static_cast<Scalar>(step)));
     parameter[i] -= learning_rate * mean / (std::sqrt(square) + epsilon);
   }
+}
+
+/// One step of SGD, as torch.optim.SGD without dampening; `moment` null: no momentum.
+template <typename Scalar>
+void sgd(std::int64_t count, Scalar* parameter, Scalar* moment, const Scalar* gradient, Scalar gradient_scale,
+         Scalar learning_rate, Scalar momentum, bool nesterov, Scalar weight_decay) {
+  for (std::int64_t i = 0; i < count; i++) {
+    Scalar g = gradient[i] * gradient_scale + weight_decay * parameter[i];
+    if (moment) {
+      moment[i] = momentum * moment[i] + g;
+      g = nesterov ? g + momentum * moment[i] : moment[i];
+    }
+    parameter[i] -= learning_rate * g;
+  }
+}
+
+/// The two halves of Muon around its orthogonal matrix.
+template <typename Scalar>
+void muon_momentum(std::int64_t count, Scalar* update, Scalar* moment, const Scalar* gradient, Scalar gradient_scale,
+                   Scalar momentum, bool nesterov) {
+  for (std::int64_t i = 0; i < count; i++) {
+    const Scalar g = (1 - momentum) * gradient[i] * gradient_scale;
+    moment[i] = momentum * moment[i] + g;
+    update[i] = nesterov ? g + momentum * moment[i] : moment[i];
+  }
+}
+template <typename Scalar>
+void muon_step(std::int64_t count, Scalar* parameter, const Scalar* update, Scalar learning_rate, Scalar scale,
+               Scalar weight_decay) {
+  for (std::int64_t i = 0; i < count; i++)
+    parameter[i] -= learning_rate * (weight_decay * parameter[i] + scale * update[i]);
 }
 
 }  // namespace longhaul::cuda::plain

@@ -34,11 +34,6 @@ void add_block(std::vector<cuda::CopyEntry>& table, const BlockLayout& layout, c
     table.push_back({nullptr, const_cast<char*>(block) + run, {1, layout.outer}, whole - run, {0, 0}, {0, whole}});
 }
 
-void copy_all(DeviceContext& context, const std::vector<cuda::CopyEntry>& table) {
-  if (!table.empty())
-    context.succeed(context.api().copy_table(table.data(), static_cast<std::int32_t>(table.size()), context.stream()));
-}
-
 }  // namespace
 
 std::int64_t device_scratch_bytes(const CommunicationStep& step) {
@@ -50,14 +45,21 @@ std::size_t host_staging_bytes(const CommunicationStep& step) {
   return static_cast<std::size_t>(aligned(sent(step)) + aligned(received(step)) + step.reduction_bytes);
 }
 
+void add_slice(std::vector<cuda::CopyEntry>& table, const CommunicationStep& step,
+               std::span<const void* const> operands, std::span<void* const> results) {
+  for (std::size_t p = 0; p < step.parts.size(); ++p)
+    add_block(table, step.parts[p].pack, static_cast<const char*>(operands[p]), step.index,
+              static_cast<const char*>(results[p]), true);
+}
+
 DeviceCommunication::DeviceCommunication(const CommunicationStep& step, Communicator* group,
                                          std::span<const void* const> operands, std::span<void* const> results,
-                                         void* scratch)
+                                         void* scratch, TableSpace& tables)
     : step_(step), group_(group) {
   const auto tensor = [](const void* pointer) { return static_cast<const char*>(pointer); };
   if (step.is_local()) {
-    for (std::size_t p = 0; p < step.parts.size(); ++p)
-      add_block(pack_, step.parts[p].pack, tensor(operands[p]), step.index, tensor(results[p]), true);
+    add_slice(pack_.entries, step, operands, results);
+    pack_.keep_in(tables);
     return;
   }
   LONGHAUL_CHECK(group && group->size() == step.ranks && group->rank() == step.index,
@@ -69,10 +71,13 @@ DeviceCommunication::DeviceCommunication(const CommunicationStep& step, Communic
   for (std::size_t p = 0; p < step.parts.size(); ++p) {
     const CommunicationStep::Part& part = step.parts[p];
     for (std::int64_t i = 0; step.packs && i < step.send_blocks; ++i)
-      add_block(pack_, part.pack, tensor(operands[p]), i, sending + i * step.block_bytes + part.offset, true);
+      add_block(pack_.entries, part.pack, tensor(operands[p]), i, sending + i * step.block_bytes + part.offset, true);
     for (std::int64_t i = 0; step.unpacks && i < step.receive_blocks; ++i)
-      add_block(unpack_, part.unpack, tensor(results[p]), i, receiving + i * step.block_bytes + part.offset, false);
+      add_block(unpack_.entries, part.unpack, tensor(results[p]), i, receiving + i * step.block_bytes + part.offset,
+                false);
   }
+  pack_.keep_in(tables);
+  unpack_.keep_in(tables);
 }
 
 void DeviceCommunication::exchange(const void* send, void* receive, void* reduction) const {
@@ -102,7 +107,7 @@ void DeviceCommunication::run(DeviceContext& context, void* staging, Communicati
     times->*kind += std::chrono::duration<double>(now - at).count();
     at = now;
   };
-  copy_all(context, pack_);
+  pack_.run(context);
   if (step_.is_local()) return;
   char* const send = static_cast<char*>(staging);
   char* const receive = send + aligned(sent(step_));
@@ -117,7 +122,7 @@ void DeviceCommunication::run(DeviceContext& context, void* staging, Communicati
   exchange(send, receive, reduction);
   add_to(&CommunicationTimes::moving);
   bind::copy(context, receive_, receive, received(step_));
-  copy_all(context, unpack_);
+  unpack_.run(context);
   if (times) context.device().synchronize();
   add_to(&CommunicationTimes::packing);
 }

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "runtime/communication.h"
-#include "runtime/device/kernel.h"
+#include "runtime/device/tables.h"
 
 namespace longhaul {
 
@@ -15,12 +15,16 @@ std::int64_t device_scratch_bytes(const CommunicationStep& step);
 /// Of pinned host memory: what is sent, what is received, and what a reduction needs.
 std::size_t host_staging_bytes(const CommunicationStep& step);
 
+/// The copies of a slice, which sends nothing.
+void add_slice(std::vector<cuda::CopyEntry>& table, const CommunicationStep& step,
+               std::span<const void* const> operands, std::span<void* const> results);
+
 /// One step at its place in memory; `step` must outlive it.
 class DeviceCommunication {
  public:
   /// `scratch` has device_scratch_bytes. `group` may be null for a slice.
   DeviceCommunication(const CommunicationStep& step, Communicator* group, std::span<const void* const> operands,
-                      std::span<void* const> results, void* scratch);
+                      std::span<void* const> results, void* scratch, TableSpace& tables);
   /// Packs, waits for the device, sends, receives and unpacks; `staging` has host_staging_bytes. With `times` as
   /// run_communication of the CPU.
   void run(DeviceContext& context, void* staging, CommunicationTimes* times) const;
@@ -30,7 +34,7 @@ class DeviceCommunication {
 
   const CommunicationStep& step_;
   Communicator* group_;
-  std::vector<cuda::CopyEntry> pack_, unpack_;
+  CopyTable pack_, unpack_;
   const void* send_ = nullptr;
   void* receive_ = nullptr;
 };

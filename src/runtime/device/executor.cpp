@@ -28,8 +28,13 @@ std::size_t host_bytes_for(std::span<const Program* const> programs) {
 }  // namespace
 
 DeviceExecutor::DeviceExecutor(Communicator& world, std::span<const Program* const> programs, const NamedBuffers& named,
-                               DeviceContext& context, DeviceKernelCache& kernels, Shadow* shadow)
-    : world_(world), named_(named), context_(context), kernels_(kernels), shadow_(shadow) {
+                               DeviceContext& context, DeviceKernelCache& kernels, Shadow* shadow, bool groups)
+    : world_(world),
+      named_(named),
+      context_(context),
+      kernels_(kernels),
+      shadow_(shadow),
+      groups_instructions_(groups) {
   const Device& device = context.device();
   device.enter();
   arena_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::device, bytes_for(programs, named));
@@ -43,7 +48,9 @@ DeviceExecutor::DeviceExecutor(Communicator& world, std::span<const Program* con
     for (const Instruction& one : program.instructions)
       if (one.step) staging = std::max(staging, host_staging_bytes(*one.step));
   staging_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::host, staging);
+  tables_.upload(context);
   synchronize();
+  tables_.settle();
 }
 
 DeviceExecutor::~DeviceExecutor() {
@@ -97,11 +104,30 @@ void DeviceExecutor::prepare(const Program& program) {
         one.place.ranks = graph.mesh.group(one.step->axes, world_.rank());
       }
       one.communication =
-          std::make_unique<DeviceCommunication>(*one.step, members, one.operands, one.results, one.scratch);
+          std::make_unique<DeviceCommunication>(*one.step, members, one.operands, one.results, one.scratch, tables_);
     }
     prepared.instructions.push_back(std::move(one));
   }
+  order(prepared, program);
   programs_.push_back(std::move(prepared));
+}
+
+void DeviceExecutor::order(Prepared& program, const Program& from) {
+  if (!groups_instructions_) {
+    for (std::size_t i = 0; i < program.instructions.size(); ++i) program.order.push_back({{i}, nullptr});
+    return;
+  }
+  std::vector<Instructed> all;
+  for (std::size_t i = 0; i < program.instructions.size(); ++i) {
+    const Instruction& one = program.instructions[i];
+    all.push_back({one.graph, one.op, one.step.get(), one.operands, one.results, one.scratch,
+                   static_cast<std::size_t>(one.scratch ? from.plan.scratch_bytes[i] : 0)});
+  }
+  program.order = group_instructions(all);
+  for (InstructionGroup& group : program.order) {
+    if (group.instructions.size() == 1) group.many = nullptr;
+    if (group.many) group.many->prepare(context_, tables_);
+  }
 }
 
 void DeviceExecutor::run(const Instruction& one) {
@@ -114,28 +140,44 @@ void DeviceExecutor::run(const Instruction& one) {
     one.kernel->run(call);
 }
 
+void DeviceExecutor::run(const Prepared& program, const InstructionGroup& group) {
+  const Instruction& first = program.instructions[group.instructions[0]];
+  if (!group.many) return run(first);
+  if (!shadow_ || first.step) return group.many->run(context_);
+  std::vector<Shadow::Checked> ops;
+  for (const std::size_t i : group.instructions) {
+    const Instruction& one = program.instructions[i];
+    ops.push_back(
+        {one.graph, one.op, {one.operands.data(), one.results.data(), nullptr, context_}, one.op->is("cast")});
+  }
+  shadow_->run(ops, "of many tensors", [&] { group.many->run(context_); });
+}
+
 void DeviceExecutor::run(std::size_t i) {
   using Clock = std::chrono::steady_clock;
   context_.device().enter();
-  for (const Instruction& one : programs_[i].instructions) {
-    activity_.enter(&one.place);
+  const Prepared& program = programs_[i];
+  for (const InstructionGroup& group : program.order) {
+    const Instruction& first = program.instructions[group.instructions[0]];
+    activity_.enter(&first.place);
     const auto begin = profiling_ ? Clock::now() : Clock::time_point();
     try {
-      run(one);
+      run(program, group);
       if (profiling_) synchronize();
     } catch (const Error& error) {
-      throw Error(fmt::format("program {}, instruction {}, {}: {}", one.place.program, one.place.instruction,
-                              LocalOp(*one.graph, *one.op, false).text(), error.what()));
+      throw Error(fmt::format("program {}, instruction {}{}, {}: {}", first.place.program, first.place.instruction,
+                              group.many ? fmt::format(" and {} more", group.instructions.size() - 1) : "",
+                              LocalOp(*first.graph, *first.op, false).text(), error.what()));
     }
     if (profiling_) {
-      Profile::Row& row = profile_.ops[one.op->definition->name];
+      Profile::Row& row = profile_.ops[first.op->definition->name];
       row.seconds += std::chrono::duration<double>(Clock::now() - begin).count();
-      row.calls += 1;
-      row.flops += one.flops;
+      row.calls += static_cast<std::int64_t>(group.instructions.size());
+      for (const std::size_t one : group.instructions) row.flops += program.instructions[one].flops;
     }
   }
   activity_.enter(nullptr);
-  for (const auto& copy : programs_[i].copies)
+  for (const auto& copy : program.copies)
     context_.succeed(context_.api().copy(arena_->data() + copy.to, arena_->data() + copy.from,
                                          static_cast<std::size_t>(copy.bytes), context_.stream()));
 }

@@ -12,6 +12,7 @@
 #include "ir/memory_plan.h"
 #include "runtime/device/communication_run.h"
 #include "runtime/device/kernel.h"
+#include "runtime/device/many.h"
 #include "runtime/device/shadow.h"
 #include "runtime/executor.h"
 #include "runtime/program.h"
@@ -21,8 +22,9 @@ namespace longhaul {
 class DeviceExecutor final : public Executor {
  public:
   /// As CpuExecutor; the context's device has been selected. With `shadow`, which may be null, every op is checked.
+  /// Without `groups` every instruction is a kernel of its own.
   DeviceExecutor(Communicator& world, std::span<const Program* const> programs, const NamedBuffers& named,
-                 DeviceContext& context, DeviceKernelCache& kernels, Shadow* shadow);
+                 DeviceContext& context, DeviceKernelCache& kernels, Shadow* shadow, bool groups);
   ~DeviceExecutor() override;
 
   /// Queues the program. What fails later, on the device, is thrown where it is waited for.
@@ -53,10 +55,14 @@ class DeviceExecutor final : public Executor {
   };
   struct Prepared {
     std::vector<Instruction> instructions;
+    std::vector<InstructionGroup> order;
     std::vector<MemoryPlan::Copy> copies;
   };
   void prepare(const Program& program);
+  /// Several instructions in a launch; not when the last candidate of every op is wanted.
+  void order(Prepared& program, const Program& from);
   void run(const Instruction& instruction);
+  void run(const Prepared& program, const InstructionGroup& group);
   Communicator& group(const Graph& graph, const AxisList& axes);
   char* place(std::string_view buffer, std::int64_t byte, std::size_t count) const;
   void synchronize() const;
@@ -66,11 +72,13 @@ class DeviceExecutor final : public Executor {
   DeviceContext& context_;
   DeviceKernelCache& kernels_;
   Shadow* shadow_;
+  const bool groups_instructions_;
   std::map<AxisList, std::unique_ptr<Communicator>> groups_;
   std::unique_ptr<DeviceMemory> arena_, host_arena_;
   std::unique_ptr<DeviceMemory> staging_;  // of messages
   std::unique_ptr<DeviceMemory> uploads_;  // what write() has taken and the device may not have yet
   mutable std::size_t uploaded_ = 0;       // bytes of it
+  TableSpace tables_;
   std::vector<Prepared> programs_;
   bool profiling_ = false;
   Profile profile_;

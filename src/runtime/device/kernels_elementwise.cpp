@@ -35,8 +35,12 @@ bool make_add(const DeviceProblem& problem, DeviceKernel& kernel, std::string& r
 
 bool make_scale(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
   if (!bind::narrow(refusal, {&problem.results[0]})) return false;
-  const cuda::Scale scale{problem.results[0].count(), bind::type_of(problem.results[0].dtype),
-                          static_cast<float>(problem.op.attributes.number("factor", 1)), nullptr, nullptr};
+  const cuda::Scale scale{problem.results[0].count(),
+                          bind::type_of(problem.results[0].dtype),
+                          static_cast<float>(problem.op.attributes.number("factor", 1)),
+                          nullptr,
+                          nullptr,
+                          nullptr};
   return bind::run(kernel, scale, bind::operands(&cuda::Scale::x), bind::results(&cuda::Scale::y), &cuda::Api::scale);
 }
 

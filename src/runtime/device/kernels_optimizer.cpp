@@ -1,5 +1,8 @@
-// sum_squares, clip_coefficient, adamw.
+// sum_squares, clip_coefficient, adamw, sgd, sgd_momentum, muon_momentum, orthogonalize, muon_step.
+#include <algorithm>
+
 #include "runtime/device/bind.h"
+#include "runtime/device/optimizer_row.h"
 
 namespace longhaul {
 namespace {
@@ -24,30 +27,88 @@ bool make_clip(const DeviceProblem& problem, DeviceKernel& kernel, std::string&)
                    &cuda::Api::clip_coefficient);
 }
 
-bool make_adamw(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
-  for (const TensorType& result : problem.results)
-    if (!bind::single(result, "moments and parameter", refusal)) return false;
-  if (!bind::narrow(refusal, {&problem.operands[3]})) return false;
-  using Step = cuda::AdamWStep;
-  Step step{};
-  step.count = problem.results[0].count();
-  step.gradient_type = bind::type_of(problem.operands[3].dtype);
-  step.beta1 = problem.op.attributes.number("beta1");
-  step.beta2 = problem.op.attributes.number("beta2");
-  step.epsilon = problem.op.attributes.number("epsilon");
-  step.weight_decay = problem.op.attributes.number("weight_decay");
-  bind::run(kernel, step,
-            bind::operands(bind::skip, bind::skip, bind::skip, &Step::gradient, &Step::coefficient,
-                           &Step::learning_rate, &Step::step),
-            bind::results(&Step::first_moment, &Step::second_moment, &Step::parameter), &cuda::Api::adamw_step);
-  const std::int64_t bytes = problem.results[0].bytes();
-  bind::copy_first(kernel, {{0, 0, bytes}, {1, 1, bytes}, {2, 2, bytes}});
+// Every optimizer's: where a result could not take its operand's place, the old values are copied first.
+bool make_step(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
+  cuda::OptimizerStep step{};
+  if (!optimizer_step(problem, step, refusal)) return false;
+  kernel.run = [step, name = problem.name()](const DeviceCall& call) {
+    cuda::OptimizerStep one = step;
+    connect_optimizer(one, name, call.operands, call.results);
+    call.context.succeed(call.context.api().optimizer_step(&one, call.context.stream()));
+  };
+  std::vector<bind::Continued> continued;
+  for (const auto& [result, operand] : problem.op.definition->in_place) {
+    const auto r = static_cast<std::size_t>(result);
+    continued.push_back({static_cast<std::size_t>(operand), r, problem.results[r].bytes()});
+  }
+  bind::copy_first(kernel, std::move(continued));
+  return true;
+}
+
+// Newton-Schulz iterations as kernels/cpu/muon.cpp has them: X = x / max(|x|, 1e-7); five times A = X XT of the smaller
+// side, X = a X + (b A + c A A) X.
+bool make_orthogonalize(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
+  if (!bind::single(problem.results[0], "an orthogonal matrix", refusal)) return false;
+  constexpr float a = 3.4445f, b = -4.775f, c = 2.0315f;
+  constexpr int iterations = 5;
+  const std::int64_t rows = problem.op.attributes.integer("rows"), count = problem.results[0].count(),
+                     columns = count / std::max<std::int64_t>(1, rows), least = std::min(rows, columns);
+  const bool tall = rows > columns;
+  const auto room = [](std::int64_t elements) { return static_cast<std::size_t>((elements * 4 + 255) / 256 * 256); };
+  const std::size_t sums = (problem.context.api().sum_of_squares_workspace() + 8 + 255) / 256 * 256,
+                    workspace = problem.context.product_workspace();
+  kernel.scratch_bytes = room(count) + 2 * room(least * least) + sums + workspace;
+  kernel.run = [=](const DeviceCall& call) {
+    const cuda::Api& api = call.context.api();
+    const cuda::Stream stream = call.context.stream();
+    char* scratch = static_cast<char*>(call.scratch);
+    const auto take = [&](std::size_t bytes) {
+      scratch += bytes;
+      return scratch - bytes;
+    };
+    float *from = reinterpret_cast<float*>(take(room(count))), *to = static_cast<float*>(call.results[0]);
+    float *const gram = reinterpret_cast<float*>(take(room(least * least))), *const square = reinterpret_cast<float*>(
+                                                                                 take(room(least * least)));
+    auto* const norm = reinterpret_cast<double*>(take(sums));
+    call.context.succeed(api.sum_of_squares(call.operands[0], cuda::Type::float32, count, 0, norm, norm + 1, stream));
+    const cuda::Scale scale{count, cuda::Type::float32, 1, call.operands[0], from, norm};
+    call.context.succeed(api.scale(&scale, stream));
+    // c = alpha x y (+ beta addend); x and y row-major, transposed where a stride says so
+    const auto multiply = [&](std::int64_t m, std::int64_t n, std::int64_t k, const float* x, bool x_transposed,
+                              const float* y, bool y_transposed, float alpha, float beta, const float* addend,
+                              float* result) {
+      cuda::Matmul one{};
+      one.m = m, one.n = n, one.k = k;
+      one.a_transposed = x_transposed, one.b_transposed = y_transposed;
+      one.type = one.out_type = cuda::Type::float32;
+      one.alpha = alpha, one.beta = beta;
+      one.a = x, one.b = y, one.c = result, one.addend = addend;
+      one.a_stride = x_transposed ? m : k, one.b_stride = y_transposed ? k : n, one.c_stride = n;
+      one.workspace = workspace ? scratch : nullptr, one.workspace_bytes = static_cast<std::int64_t>(workspace);
+      call.context.succeed(api.matmul(&one, stream));
+    };
+    static_assert(iterations % 2 == 1);  // so that the last one writes the result
+    for (int i = 0; i < iterations; ++i) {
+      multiply(least, least, tall ? rows : columns, from, tall, from, !tall, 1, 0, nullptr, gram);
+      multiply(least, least, least, gram, false, gram, false, c, b, gram, square);
+      if (tall)
+        multiply(rows, columns, columns, from, false, square, false, 1, a, from, to);
+      else
+        multiply(rows, columns, rows, square, false, from, false, 1, a, from, to);
+      std::swap(from, to);
+    }
+  };
   return true;
 }
 
 const DeviceKernels sum_squares("sum_squares", bind::generic(make_sum_squares));
 const DeviceKernels clip("clip_coefficient", bind::generic(make_clip));
-const DeviceKernels adamw("adamw", bind::generic(make_adamw));
+const DeviceKernels adamw("adamw", bind::generic(make_step));
+const DeviceKernels sgd("sgd", bind::generic(make_step));
+const DeviceKernels sgd_momentum("sgd_momentum", bind::generic(make_step));
+const DeviceKernels momentum("muon_momentum", bind::generic(make_step));
+const DeviceKernels orthogonalize("orthogonalize", {{"library", make_orthogonalize}});
+const DeviceKernels muon_step("muon_step", bind::generic(make_step));
 
 }  // namespace
 }  // namespace longhaul

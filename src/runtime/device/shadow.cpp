@@ -53,30 +53,47 @@ std::string difference(const HostTensor& device, const HostTensor& host, double 
 }  // namespace
 
 void Shadow::run(const Graph& graph, const Op& op, const DeviceKernel& kernel, const DeviceCall& call) {
-  const LocalOp local(graph, op, false);
-  std::vector<HostTensor> operands, results;
-  std::vector<const void*> from;
-  std::vector<void*> to;
-  for (std::size_t i = 0; i < local.operands.size(); ++i)
-    operands.push_back(read(call, local.operands[i], call.operands[i]));
-  for (const TensorType& type : local.results) results.emplace_back(type);
-  for (const HostTensor& operand : operands) from.push_back(operand.data());
-  for (HostTensor& result : results) to.push_back(result.data());
-  kernel.run(call);
-  call.context.device().synchronize();
-  const auto reference = kernels_.get(graph, op);
-  std::vector<char> scratch(reference->scratch_bytes + 64);
-  const auto address = (reinterpret_cast<std::uintptr_t>(scratch.data()) + 63) / 64 * 64;
-  reference->run({from.data(), to.data(), reinterpret_cast<void*>(address), cpu_});
-  // Sums of one operand's elements, as of a bias whose gradient is zero by symmetry.
-  const double limit = limit_of(local), least = op.definition->linear ? limit * 1e-2 * norm(operands[0]) : 0;
-  for (std::size_t i = 0; i < results.size(); ++i) {
-    const std::string wrong = difference(read(call, local.results[i], call.results[i]), results[i], limit, least);
-    if (!wrong.empty())
-      throw Error(
-          fmt::format("kernel {} and the CPU's reference kernel disagree about result {}: {}", kernel.name, i, wrong));
+  const Checked one{&graph, &op, call, false};
+  run({&one, 1}, kernel.name, [&] { kernel.run(call); });
+}
+
+void Shadow::run(std::span<const Checked> ops, const std::string& kernel, const std::function<void()>& launch) {
+  std::vector<std::vector<HostTensor>> read_of(ops.size());
+  const auto read_operands = [&](bool after) {
+    for (std::size_t k = 0; k < ops.size(); ++k) {
+      const LocalOp local(*ops[k].graph, *ops[k].op, false);
+      for (std::size_t i = 0; ops[k].after == after && i < local.operands.size(); ++i)
+        read_of[k].push_back(read(ops[k].call, local.operands[i], ops[k].call.operands[i]));
+    }
+  };
+  read_operands(false);
+  launch();
+  ops[0].call.context.device().synchronize();
+  read_operands(true);
+  for (std::size_t k = 0; k < ops.size(); ++k) {
+    const LocalOp local(*ops[k].graph, *ops[k].op, false);
+    const std::vector<HostTensor>& operands = read_of[k];
+    std::vector<HostTensor> results;
+    std::vector<const void*> from;
+    std::vector<void*> to;
+    for (const TensorType& type : local.results) results.emplace_back(type);
+    for (const HostTensor& operand : operands) from.push_back(operand.data());
+    for (HostTensor& result : results) to.push_back(result.data());
+    const auto reference = kernels_.get(*ops[k].graph, *ops[k].op);
+    std::vector<char> scratch(reference->scratch_bytes + 64);
+    const auto address = (reinterpret_cast<std::uintptr_t>(scratch.data()) + 63) / 64 * 64;
+    reference->run({from.data(), to.data(), reinterpret_cast<void*>(address), cpu_});
+    // Sums of one operand's elements, as of a bias whose gradient is zero by symmetry.
+    const double limit = limit_of(local), least = ops[k].op->definition->linear ? limit * 1e-2 * norm(operands[0]) : 0;
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      const std::string wrong =
+          difference(read(ops[k].call, local.results[i], ops[k].call.results[i]), results[i], limit, least);
+      if (!wrong.empty())
+        throw Error(fmt::format("kernel {} and the CPU's reference kernel disagree about result {} of {}: {}", kernel,
+                                i, local.text(), wrong));
+    }
+    ++checked_;
   }
-  ++checked_;
 }
 
 }  // namespace longhaul

@@ -2,6 +2,9 @@
 // what differs stops the run and names the op. What to look at first on new hardware, and slow.
 #pragma once
 #include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "runtime/cpu/kernel.h"
@@ -15,6 +18,14 @@ class Shadow {
   /// Runs the op on the device and on the host, and waits for both. Throws Error where a result differs: by more than
   /// 1e-4 of its root mean square, 2e-2 where a tensor of the op is bfloat16, or in what is not finite.
   void run(const Graph& graph, const Op& op, const DeviceKernel& kernel, const DeviceCall& call);
+  /// The same for several ops that one launch carries out.
+  struct Checked {
+    const Graph* graph;
+    const Op* op;
+    DeviceCall call;
+    bool after = false;  ///< reads what another op of the launch writes
+  };
+  void run(std::span<const Checked> ops, const std::string& kernel, const std::function<void()>& launch);
   /// Ops checked so far.
   std::int64_t checked() const { return checked_; }
 

@@ -75,7 +75,8 @@ std::unique_ptr<Executor> DeviceTarget::executor(Communicator& world, std::span<
       "a target serves one rank");
   const int place = place_on_host(world);
   phase(world, [&] { context_.device().select(place); });
-  return std::make_unique<DeviceExecutor>(world, programs, named, context_, kernels_, shadow_.get());
+  return std::make_unique<DeviceExecutor>(world, programs, named, context_, kernels_, shadow_.get(),
+                                          !options().reference_only);
 }
 
 }  // namespace longhaul

@@ -9,6 +9,7 @@
 
 #define GPU_KERNEL static void
 #define GPU_DEVICE inline __attribute__((always_inline))
+#define GPU_HOST_DEVICE inline
 #define GPU_PARAMETER const
 #define GPU_LAUNCH_BOUNDS(threads, blocks)
 // A planted defect: on when the tests ask for it, never in the shipped library.
