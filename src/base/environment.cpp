@@ -33,6 +33,9 @@ const std::vector<EnvironmentVariable>& environment_variables() {
        "numbers are the same"},
       {"LONGHAUL_CUDA_LIBRARY",
        "path of liblonghaul_cuda.so, when it is not beside the program; the only place then looked at"},
+      {"LONGHAUL_JOB_TOKEN",
+       "with --transport sockets: a text that only the processes of one job know; those that show another are sent "
+       "away"},
       {"LONGHAUL_TEST_DATA", "set by ctest: the tests' folder"},
       {"LONGHAUL_SOURCE", "set by ctest: the source folder"},
       {"LONGHAUL_BINARY", "set by ctest: the longhaul program"},
@@ -45,6 +48,16 @@ const std::vector<EnvironmentVariable>& foreign_variables() {
       {"OMPI_COMM_WORLD_SIZE", "the processes that Open MPI's launcher started"},
       {"PMI_SIZE", "the processes that MPICH's launcher, or Slurm with PMI, started"},
       {"SLURM_STEP_NUM_TASKS", "the processes of a Slurm step"},
+      {"OMPI_COMM_WORLD_RANK", "which of them this is, for --transport sockets"},
+      {"PMI_RANK", "the same by MPICH's launcher, or Slurm with PMI"},
+      {"SLURM_PROCID", "the same of a Slurm step"},
+      {"SLURM_STEP_ID", "the step's number, for its port and token"},
+      {"SLURM_STEP_NODELIST", "its hosts, of which the first has rank 0"},
+      {"SLURM_RESTART_COUNT", "how often the job was requeued, for its token"},
+      {"RANK", "which process this is, as torchrun and Kubernetes' training operators say"},
+      {"WORLD_SIZE", "how many there are, by the same"},
+      {"MASTER_ADDR", "the host of rank 0"},
+      {"MASTER_PORT", "its port"},
       {"SLURM_JOB_ID", "the number of the batch job, for the run folder's lock and record"},
       {"PBS_JOBID", "the same under PBS"},
       {"LSB_JOBID", "the same under LSF"},
@@ -85,8 +98,9 @@ std::vector<std::pair<std::string, std::string>> variables(Condition&& wanted) {
 }  // namespace
 
 std::vector<std::pair<std::string, std::string>> deciding_environment() {
-  constexpr std::array others = {"LONGHAUL_LOG",    "LONGHAUL_DUMP",   "LONGHAUL_CUDA_LIBRARY", "LONGHAUL_TEST_DATA",
-                                 "LONGHAUL_SOURCE", "LONGHAUL_BINARY", "LONGHAUL_ISA",          "LONGHAUL_CHECK_OPS"};
+  constexpr std::array others = {"LONGHAUL_LOG",       "LONGHAUL_DUMP",      "LONGHAUL_CUDA_LIBRARY",
+                                 "LONGHAUL_TEST_DATA", "LONGHAUL_SOURCE",    "LONGHAUL_BINARY",
+                                 "LONGHAUL_ISA",       "LONGHAUL_CHECK_OPS", "LONGHAUL_JOB_TOKEN"};
   return variables([&](const std::string& name) {
     return name.starts_with("LONGHAUL_") && std::find(others.begin(), others.end(), name) == others.end();
   });

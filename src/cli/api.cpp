@@ -38,7 +38,7 @@ int train(const RunRequest& request) {
   TrainHooks hooks{.on_step = nullptr, .stop = request.stop};
   if (request.on_step)
     hooks.on_step = [&](const StepMetrics& metrics) { request.on_step(report_of(metrics, experiment.training.steps)); };
-  return cli::run_ranks(request.ranks, [&](Communicator& world) {
+  return cli::run_ranks(request.ranks, request.transport, [&](Communicator& world) {
     if (world.rank() == 0) {
       std::printf("# the experiment, resolved\n%s\n", to_yaml(experiment).c_str());
       std::fflush(stdout);  // before whatever is said on standard error

@@ -12,6 +12,7 @@ std::function<int()> add_bench(CLI::App& app) {
   auto arguments = std::make_shared<ExperimentArguments>();
   auto options = std::make_shared<BenchStepOptions>();
   add_experiment_arguments(*step, *arguments);
+  add_transport_argument(*step, arguments->transport);
   step->add_option("--steps", options->steps, "steps to time (default 5)")->check(CLI::Range(1, 1000000));
   step->add_option("--warmup", options->warmup, "steps before them (default 1)")->check(CLI::Range(0, 1000000));
   step->add_flag("--row", options->row,
@@ -21,7 +22,7 @@ std::function<int()> add_bench(CLI::App& app) {
   return [arguments, options, step, kernels, &app] {
     if (app.got_subcommand("kernels")) return kernels();
     const Experiment experiment = load_experiment(arguments->file, step->remaining());
-    return run_ranks(arguments->ranks, [&](Communicator& world) {
+    return run_ranks(arguments->ranks, arguments->transport, [&](Communicator& world) {
       bench_step(world, experiment, *options);
       return 0;
     });

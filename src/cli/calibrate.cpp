@@ -12,6 +12,7 @@ namespace {
 
 struct Arguments {
   int ranks = 0;
+  std::string transport = "auto";
   std::int64_t threads = 0;  // 0: the rank's share of the cores
   std::string device = "cpu";
   std::filesystem::path output;
@@ -48,8 +49,10 @@ void print_summary(const MachineProfile& profile) {
 
 std::function<int()> add_calibrate(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
-  app.add_option("--ranks", arguments->ranks, "measure with N ranks at once, threads of this process")
+  app.add_option("--ranks", arguments->ranks,
+                 "measure with N ranks at once, threads of this process or what --transport says")
       ->check(CLI::Range(1, 4096));
+  add_transport_argument(app, arguments->transport);
   app.add_option("--threads", arguments->threads, "threads of a rank (default: its share of the cores)")
       ->check(CLI::Range(1, 4096));
   app.add_option("--device", arguments->device, "cpu or cuda (default cpu)")->check(CLI::IsMember({"cpu", "cuda"}));
@@ -57,7 +60,7 @@ std::function<int()> add_calibrate(CLI::App& app) {
   app.add_flag("--small", arguments->small, "tiny sizes, in a second: a profile of the right form and of no use")
       ->group("");
   return [arguments] {
-    return run_ranks(arguments->ranks, [&](Communicator& world) {
+    return run_ranks(arguments->ranks, arguments->transport, [&](Communicator& world) {
       Experiment experiment;
       experiment.device.type = arguments->device == "cuda" ? DeviceType::cuda : DeviceType::cpu;
       if (arguments->threads) experiment.training.threads = arguments->threads;

@@ -37,14 +37,40 @@ void add_experiment_arguments(CLI::App& app, ExperimentArguments& arguments) {
       "docs/experiment.md.");
 }
 
-int run_ranks(int ranks, const std::function<int(Communicator&)>& body) {
+const std::vector<std::string>& transports() {
+  static const std::vector<std::string> names = {"auto", "threads", "mpi", "sockets"};
+  return names;
+}
+
+void add_transport_argument(CLI::App& app, std::string& transport) {
+  app.add_option("--transport", transport,
+                 "how ranks talk: threads, mpi, sockets (processes that find one another without MPI; with --ranks N "
+                 "they are started here), or auto (threads with --ranks, MPI under a launcher)")
+      ->check(CLI::IsMember(transports()));
+}
+
+int run_ranks(int ranks, const std::string& transport, const std::function<int(Communicator&)>& body) {
   if (ranks > 0) {
+    if (transport == "mpi")
+      fail("--transport mpi and --ranks {}: MPI's launcher says how many ranks there are; start them with mpirun -n {}",
+           ranks, ranks);
     refuse_several_processes();
-  } else if (const auto launcher = launcher_size()) {
-    // One process needs no MPI, should this build have none.
-    if (mpi_available() || launcher->value != "1") return run_mpi(body);
+    return transport == "sockets" ? run_processes(ranks, body) : run_threads(ranks, body);
   }
-  return run_threads(ranks == 0 ? 1 : ranks, body);
+  if (transport == "threads") fail("--transport threads needs to know how many: give --ranks N");
+  if (transport == "mpi") return run_mpi(body);
+  if (transport == "sockets") return run_sockets(body);
+  if (const auto launcher = launcher_size()) {
+    if (mpi_available()) return run_mpi(body);
+    // One process needs neither.
+    if (launcher->value != "1") {
+      log_info("this build has no MPI: the {} processes of {} find one another by sockets", launcher->value,
+               launcher->variable);
+      return run_sockets(body);
+    }
+  }
+  refuse_unled_processes();
+  return run_threads(1, body);
 }
 
 }  // namespace longhaul::cli

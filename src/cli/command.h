@@ -22,14 +22,23 @@ const std::vector<Command>& commands();
 struct ExperimentArguments {
   std::filesystem::path file;
   std::vector<std::string> overrides;
-  int ranks = 0;  // 0: as launched (one process, or the MPI launcher's)
+  int ranks = 0;  // 0: as launched (one process, or the launcher's)
+  std::string transport = "auto";
 };
 void add_experiment_arguments(CLI::App& app, ExperimentArguments& arguments);
 
-/// Runs body on the ranks asked for: threads of this process for --ranks N, the launcher's processes under MPI, else
-/// one rank. Throws Error for --ranks in one of several processes of a launcher. A body that throws ends all of them
-/// with a nonzero code.
-int run_ranks(int ranks, const std::function<int(Communicator&)>& body);
+/// How ranks may talk to one another: what --transport takes.
+const std::vector<std::string>& transports();
+/// --transport, for commands that start ranks.
+void add_transport_argument(CLI::App& app, std::string& transport);
+
+/// Runs body on the ranks asked for. `transport` auto: threads of this process for --ranks N, the launcher's processes
+/// under MPI (a build without MPI: by sockets, which is logged), else one rank. threads: as auto with --ranks. mpi: the
+/// launcher's processes. sockets: --ranks N starts N processes here, else the launcher's find one another
+/// (run_sockets). Throws Error for --ranks in one of several processes of a launcher, for what does not go together,
+/// and where the environment speaks of several processes by RANK and WORLD_SIZE and nobody said how they talk. A body
+/// that throws ends all of them with a nonzero code.
+int run_ranks(int ranks, const std::string& transport, const std::function<int(Communicator&)>& body);
 
 // ---- the subcommands
 std::function<int()> add_train(CLI::App& app);

@@ -16,6 +16,7 @@ std::function<int()> add_eval(CLI::App& app) {
   };
   auto arguments = std::make_shared<Arguments>();
   add_experiment_arguments(app, arguments->experiment);
+  add_transport_argument(app, arguments->experiment.transport);
   app.add_option("--from", arguments->options.from,
                  "a run folder (job.folder), whose newest checkpoint is evaluated, or a model folder with weights; "
                  "default: model.weights of the experiment");
@@ -29,7 +30,7 @@ std::function<int()> add_eval(CLI::App& app) {
   return [arguments, &app] {
     const Experiment experiment = load_experiment(arguments->experiment.file, app.remaining());
     if (arguments->step >= 0) arguments->options.step = arguments->step;
-    return run_ranks(arguments->experiment.ranks, [&](Communicator& world) {
+    return run_ranks(arguments->experiment.ranks, arguments->experiment.transport, [&](Communicator& world) {
       const EvaluationReport report = evaluate(world, experiment, arguments->options);
       if (world.rank() == 0) {
         std::fputs((arguments->json ? report.json() : report.text()).c_str(), stdout);

@@ -12,6 +12,7 @@ std::function<int()> add_verify(CLI::App& app) {
   auto arguments = std::make_shared<ExperimentArguments>();
   auto options = std::make_shared<VerificationOptions>();
   add_experiment_arguments(app, *arguments);
+  add_transport_argument(app, arguments->transport);
   app.add_flag("--locate", options->locate,
                "when something differs, name the first pass that moved the meaning, or the first op whose result on "
                "the ranks differs (slow; keeps every value)");
@@ -25,7 +26,7 @@ std::function<int()> add_verify(CLI::App& app) {
   app.footer("Faults that can be planted, and after which pass:\n" + fault_table());
   return [arguments, options, &app] {
     const Experiment experiment = load_experiment(arguments->file, app.remaining());
-    return run_ranks(arguments->ranks, [&](Communicator& world) {
+    return run_ranks(arguments->ranks, arguments->transport, [&](Communicator& world) {
       const VerificationReport report = verify_run(world, experiment, *options);
       if (world.rank() == 0) {
         std::fputs(report.text().c_str(), stdout);

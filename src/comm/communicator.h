@@ -1,6 +1,6 @@
 // Communication between ranks through memory of the host: one interface, several transports (threads of one process,
-// MPI). It is the control plane of every run (outcomes, checkpoints, texts) and the data plane of the CPU executor;
-// what a device sends by itself, and what runs beside computation, is its executor's.
+// MPI, sockets). It is the control plane of every run (outcomes, checkpoints, texts) and the data plane of the CPU
+// executor; what a device sends by itself, and what runs beside computation, is its executor's.
 //
 // Every data call blocks until this rank may read `receive` and reuse `send` and `scratch`.
 //
@@ -55,7 +55,7 @@ class Communicator {
 
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  /// "threads" or "mpi".
+  /// "threads", "mpi" or "sockets".
   virtual std::string_view transport() const = 0;
 
   /// A communicator over `members` (ranks of this one, in the order of the new ranks; holds rank()). Collective over

@@ -37,8 +37,19 @@ void refuse_other_size(int mpi_size, const std::string& library) {
   fail(
       "the launcher says {}={}, but MPI ({}) counts {} rank(s): the processes would not work together. Start them with "
       "the mpirun of that MPI, or under Slurm with a matching plugin (srun --mpi=pmix for Open MPI, --mpi=pmi2 for "
-      "MPICH); for threads of one process use --ranks N without a launcher; if no launcher is meant, unset {}",
+      "MPICH); or let them find one another without MPI (--transport sockets); for threads of one process use --ranks "
+      "N "
+      "without a launcher; if no launcher is meant, unset {}",
       launcher->variable, launcher->value, library, mpi_size, launcher->variable);
+}
+
+void refuse_unled_processes() {
+  const auto rank = foreign_variable("RANK"), size = foreign_variable("WORLD_SIZE");
+  if (!rank || rank->empty() || !size || size->empty() || *size == "1") return;
+  fail(
+      "the environment says that this is process {} of {} (RANK, WORLD_SIZE), and nothing says how they talk: give "
+      "--transport sockets to make them the ranks of one run, or unset WORLD_SIZE if this is a run of its own",
+      *rank, *size);
 }
 
 bool mpi_available() {
@@ -51,7 +62,7 @@ bool mpi_available() {
 
 void end_job(const Communicator& world, int code) noexcept {
 #ifdef LONGHAUL_WITH_MPI
-  if (!world.one_process()) {
+  if (world.transport() == "mpi" && !world.one_process()) {
     // MPI itself may be what is stuck.
     try {
       std::thread([code] {
@@ -75,8 +86,9 @@ std::string mpi_library() {
 
 int run_mpi(const std::function<int(Communicator&)>&) {
   fail(
-      "this build has no MPI, so ranks cannot be processes: use --ranks N (threads of one process) without a launcher, "
-      "or install an MPI library and build again with -DLONGHAUL_MPI=ON");
+      "this build has no MPI: let processes find one another without it (--transport sockets), use --ranks N (threads "
+      "of "
+      "one process) without a launcher, or install an MPI library and build again with -DLONGHAUL_MPI=ON");
 }
 #endif
 

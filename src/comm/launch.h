@@ -1,4 +1,5 @@
-// How ranks come to be: one process (one rank), threads of one process (--ranks N), or processes under an MPI launcher.
+// How ranks come to be: one process (one rank), threads of one process (--ranks N), processes under an MPI launcher, or
+// processes that find one another by sockets.
 #pragma once
 #include <functional>
 
@@ -29,5 +30,19 @@ std::string mpi_library();
 /// whole job with code 1; a PeerFailure prints nothing (its origin does). Once in a process. Throws Error when this
 /// build has no MPI.
 int run_mpi(const std::function<int(Communicator&)>& body);
+
+/// The exit code of ranks that talk by sockets when one of them was killed or its host is down.
+inline constexpr int exit_lost_rank = 87;
+
+/// Ranks as processes that some launcher started and that find one another over TCP (comm/sockets/rendezvous.h says how
+/// and what it reads). Runs body and returns, on every rank, the largest of the ranks' results; where another
+/// rank failed, which prints its message, 1; exit_lost_rank where one is gone without a word, which is printed. Throws
+/// Error with the rank in the message for a failure of this one, which all others are told; and for what connect_all
+/// throws.
+int run_sockets(const std::function<int(Communicator&)>& body);
+/// The same on `ranks` processes that it starts on this host: copies of this one, which must have no other threads. In
+/// this process it passes signals on to them and returns the largest of their exit codes (128 + the signal of one that
+/// was killed); what their bodies throw they print. Throws Error when processes cannot be started.
+int run_processes(int ranks, const std::function<int(Communicator&)>& body);
 
 }  // namespace longhaul

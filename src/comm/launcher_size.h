@@ -21,4 +21,8 @@ void refuse_several_processes();
 /// check.
 void refuse_other_size(int mpi_size, const std::string& library);
 
+/// Throws Error when RANK and WORLD_SIZE say that this is one of several processes, and no launcher that MPI knows
+/// does: each would start a run of its own.
+void refuse_unled_processes();
+
 }  // namespace longhaul

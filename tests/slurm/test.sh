@@ -4,14 +4,14 @@
 #
 #   tests/slurm/test.sh [path of longhaul] [scenario ...]      all scenarios by default; about five minutes
 #
-# Scenarios: signal scancel requeue killed stopped node second. `cluster.sh missing` says what it needs and is not there.
+# Scenarios: signal scancel requeue killed stopped node second sockets. `cluster.sh missing` says what it needs and is not there.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source=$(realpath "$here/../..")
 longhaul=$(realpath "${1:-$source/build/longhaul}")
 shift $(($# > 0))
 scenarios=("${@:-signal}")
-(($# > 0)) || scenarios=(signal scancel requeue killed stopped node second)
+(($# > 0)) || scenarios=(signal scancel requeue killed stopped node second sockets)
 work=$(mktemp -d)
 failures=0
 trap '"$here/cluster.sh" stop "$work/slurm" > /dev/null 2>&1; rm -rf "$work"' EXIT
@@ -114,6 +114,22 @@ for scenario in "${scenarios[@]}"; do
       wait_until 60 'grep -q "missing: rank 1 (host longhaul2" "$work/stopped.log"'
       wait_until 60 'grep -q "code 86" "$work/stopped.log"'
       wait_until 60 'grep -q "resuming from step" "$work/stopped.log"'
+      scancel "$job"
+      ;;
+    sockets) # no MPI: told to stop, then a rank dies; the script goes on both times
+      export TRANSPORT=sockets
+      job=$(submit sockets -- checkpoint.interval=10)
+      unset TRANSPORT
+      wait_until 60 '(($(lines sockets) > 40))' || continue
+      scancel --signal=USR1 "$job"
+      wait_until 30 'grep -q "stopped by SIGUSR1" "$work/sockets.log"' && saved sockets
+      stopped=$(last_step sockets)
+      wait_until 90 '(($(lines sockets) > stopped + 20))'
+      grep -q "resuming from step $stopped " "$work/sockets.log" || fail "sockets: not resumed from step $stopped"
+      kill -9 "$(ranks | sed -n 's/longhaul2 //p' | head -n 1)"
+      wait_until 60 'grep -q "try 1 of 3" "$work/sockets.log"'
+      wait_until 60 '[[ $(grep -c "resuming from step" "$work/sockets.log") -ge 2 ]]'
+      grep -q "is gone, without a word" "$work/sockets.log" || fail "sockets: nobody named the rank that was killed"
       scancel "$job"
       ;;
     node) # a node loses power: Slurm takes the job back, and starts it when it can

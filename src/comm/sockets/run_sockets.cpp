@@ -1,0 +1,180 @@
+// Ranks as processes without an MPI: those that a launcher started, or that this process starts itself.
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <numeric>
+#include <thread>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "comm/exchange.h"
+#include "comm/launch.h"
+#include "comm/launcher_size.h"
+#include "comm/rank_message.h"
+#include "comm/sockets/rendezvous.h"
+#include "comm/sockets/sockets_communicator.h"
+
+namespace longhaul {
+namespace {
+
+constexpr std::chrono::seconds patience{300};  // for all to come
+
+int run_place(sockets::Place place, const std::function<int(Communicator&)>& body) {
+  const int rank = place.rank, size = place.size;
+  set_log_rank(rank, size);
+  const auto mesh = std::make_shared<sockets::Mesh>(rank, sockets::connect_all(std::move(place), patience));
+  std::vector<int> all(static_cast<std::size_t>(size));
+  std::iota(all.begin(), all.end(), 0);
+  SocketsCommunicator world(mesh, std::move(all));
+  try {
+    const std::vector<int> results = all_gather(world, body(world));
+    return *std::max_element(results.begin(), results.end());
+  } catch (const PeerFailure& failure) {
+    // The rank that failed prints its message.
+    log_debug("rank {} stops: {}", rank, failure.what());
+    world.abort(failure.what());
+    return mesh->failure_code();
+  } catch (const sockets::LostRank& error) {
+    const std::string message = with_rank(rank, error.what());
+    mesh->abort(message, exit_lost_rank);
+    std::fprintf(stderr, "longhaul: %s\n", message.c_str());
+    return exit_lost_rank;
+  } catch (const std::logic_error& error) {
+    world.abort(error.what());
+    throw std::logic_error(with_rank(rank, error.what()));
+  } catch (const std::exception& error) {
+    world.abort(error.what());
+    throw Error(with_rank(rank, error.what()));
+  }
+}
+
+// ---- processes of this one
+
+std::atomic<pid_t> children{0};  // their process group
+
+extern "C" void pass_on(int signal) {
+  const int error = errno;
+  if (const pid_t group = children.load(); group > 0) ::kill(-group, signal);
+  errno = error;
+}
+
+/// While it lives, what this process is told goes to the ranks.
+class PassSignals {
+ public:
+  PassSignals() {
+    for (std::size_t i = 0; i < passed.size(); ++i) {
+      struct sigaction action {};
+      action.sa_handler = pass_on;
+      action.sa_flags = SA_RESTART;
+      sigemptyset(&action.sa_mask);
+      sigaction(passed[i], &action, &former_[i]);
+    }
+  }
+  ~PassSignals() { restore(); }
+  /// In a child too: it is told itself.
+  void restore() const {
+    children = 0;
+    for (std::size_t i = 0; i < passed.size(); ++i) sigaction(passed[i], &former_[i], nullptr);
+  }
+  PassSignals(const PassSignals&) = delete;
+
+ private:
+  static constexpr std::array passed = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP, SIGQUIT};
+  std::array<struct sigaction, passed.size()> former_{};
+};
+
+/// The largest exit code; 128 + its signal for a rank that was killed. When one has failed and others do not end within
+/// half a minute, they are killed.
+int wait_for(const std::vector<pid_t>& processes) {
+  using Clock = std::chrono::steady_clock;
+  int worst = 0;
+  std::size_t left = processes.size();
+  Clock::time_point first_failure{};
+  while (left > 0) {
+    int status = 0;
+    const pid_t ended = ::waitpid(-children.load(), &status, worst == 0 ? 0 : WNOHANG);
+    if (ended < 0 && errno == EINTR) continue;
+    if (ended < 0) break;
+    if (ended == 0) {
+      if (Clock::now() - first_failure > std::chrono::seconds(30)) ::kill(-children.load(), SIGKILL);
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      continue;
+    }
+    --left;
+    const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    if (WIFSIGNALED(status)) {
+      const auto rank = std::find(processes.begin(), processes.end(), ended) - processes.begin();
+      std::fprintf(stderr, "longhaul: rank %d (process %d) was ended by signal %d (%s)\n", static_cast<int>(rank),
+                   ended, WTERMSIG(status), strsignal(WTERMSIG(status)));
+    }
+    if (worst == 0 && code != 0) first_failure = Clock::now();
+    worst = std::max(worst, code);
+  }
+  return worst;
+}
+
+}  // namespace
+
+int run_sockets(const std::function<int(Communicator&)>& body) {
+  return run_place(sockets::place_from_environment(), body);
+}
+
+int run_processes(int ranks, const std::function<int(Communicator&)>& body) {
+  if (ranks < 1) fail("a run needs at least one rank, not {}: give --ranks 1 or more", ranks);
+  auto listener = sockets::listen_on(0);
+  if (!listener) fail("no free port for the ranks to come together");
+  const int port = sockets::port_of(*listener);
+  const auto now = std::chrono::system_clock::now().time_since_epoch().count();
+  const sockets::Token token = sockets::token_of(fmt::format("{} {} {}", ::getpid(), now, port));
+  const PassSignals signals;
+  std::fflush(nullptr);
+  std::vector<pid_t> processes;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const pid_t parent = ::getpid(), child = ::fork();
+    if (child < 0) {
+      const int error = errno;
+      if (!processes.empty()) ::kill(-processes[0], SIGKILL);
+      while (::wait(nullptr) > 0) {
+      }
+      fail("cannot start process {} of {}: {}; give fewer --ranks", rank, ranks, std::strerror(error));
+    }
+    // A group of their own: what a terminal sends comes once, from this process. Set on both sides, whoever is first.
+    const pid_t group = rank == 0 ? 0 : processes[0];
+    (void)::setpgid(child, child > 0 && rank == 0 ? child : group);
+    if (child > 0) {
+      processes.push_back(child);
+      if (rank == 0) children = child;
+      continue;
+    }
+    (void)::prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (::getppid() != parent) ::_exit(1);
+    int code = 1;
+    try {
+      signals.restore();
+      sockets::Place place{rank, ranks, "127.0.0.1", {port}, token, "--ranks"};
+      if (rank == 0)
+        place.listener = std::move(*listener);
+      else
+        listener.reset();
+      code = run_place(std::move(place), body);
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "longhaul: %s\n", error.what());
+    }
+    std::fflush(nullptr);
+    ::_exit(code);
+  }
+  listener.reset();
+  return wait_for(processes);
+}
+
+}  // namespace longhaul
