@@ -117,9 +117,9 @@ for scenario in "${scenarios[@]}"; do
       scancel "$job"
       ;;
     sockets) # no MPI: told to stop, then a rank dies; the script goes on both times
-      export TRANSPORT=sockets
+      export TRANSPORT=sockets MASTER_ADDR=10.99.0.1  # these nodes have no names that resolve
       job=$(submit sockets -- checkpoint.interval=10)
-      unset TRANSPORT
+      unset TRANSPORT MASTER_ADDR
       wait_until 60 '(($(lines sockets) > 40))' || continue
       scancel --signal=USR1 "$job"
       wait_until 30 'grep -q "stopped by SIGUSR1" "$work/sockets.log"' && saved sockets

@@ -192,7 +192,7 @@ Socket find_rank_0(const Place& place, const Hello& hello, Deadline deadline) {
       fail("sockets: rank {} of {} on {} found no rank 0 (by {}): {}", place.rank, place.size, host_name(),
            place.source, why);
     if (now >= tell) {
-      log_info("sockets: looking for rank 0: {}", why);
+      log_warn("sockets: looking for rank 0: {}", why);
       tell = now + seconds(60);
     }
     std::this_thread::sleep_for(pause);
