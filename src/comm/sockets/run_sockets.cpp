@@ -98,6 +98,7 @@ class PassSignals {
 int wait_for(const std::vector<pid_t>& processes) {
   using Clock = std::chrono::steady_clock;
   int worst = 0;
+  bool given_up = false;
   std::size_t left = processes.size();
   Clock::time_point first_failure{};
   while (left > 0) {
@@ -106,11 +107,15 @@ int wait_for(const std::vector<pid_t>& processes) {
     if (ended < 0 && errno == EINTR) continue;
     if (ended < 0) break;
     if (ended == 0) {
-      if (Clock::now() - first_failure > std::chrono::seconds(30)) ::kill(-children.load(), SIGKILL);
+      if (Clock::now() - first_failure > std::chrono::seconds(30)) {
+        ::kill(-children.load(), SIGKILL);
+        given_up = true;
+      }
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
       continue;
     }
     --left;
+    if (given_up && WIFSIGNALED(status)) continue;  // by this process
     const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     if (WIFSIGNALED(status)) {
       const auto rank = std::find(processes.begin(), processes.end(), ended) - processes.begin();
