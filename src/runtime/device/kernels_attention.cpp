@@ -33,11 +33,10 @@ bool takes(const DeviceProblem& problem, std::string& refusal) {
   }
   return true;
 }
-// The kernels on tensor cores.
-bool takes_tensor_cores(const DeviceProblem& problem, std::int64_t most, std::string& refusal) {
+// The kernels on tensor cores, for heads of `d`.
+bool takes_tensor_cores(const DeviceProblem& problem, std::int64_t d, std::int64_t most, std::string& refusal) {
   if (!takes(problem, refusal)) return false;
   const auto& q = problem.operands[0];
-  const std::int64_t d = q.shape[3];
   if (q.dtype != DType::bfloat16)
     refusal = "q, k and v in " + std::string(name_of(q.dtype)) + ", not bfloat16";
   else if (d > most || (d != 64 && d != 128 && d != 256))
@@ -68,8 +67,9 @@ struct FastAttention {
   std::size_t mask_bytes;
   cuda::Implementation implementation;
 };
-FastAttention fast_of(const DeviceProblem& problem) {
-  const cuda::GenericAttention p = problem_of(problem);
+FastAttention fast_of(const DeviceProblem& problem, std::int64_t head_dim) {
+  cuda::GenericAttention p = problem_of(problem);
+  p.head_dim = static_cast<std::int32_t>(head_dim);
   return {
       {p.batch, p.queries, p.keys, p.heads, p.kv_heads, p.head_dim, p.scale},
       {p.batch, p.queries, p.keys, p.window, nullptr, nullptr, nullptr},
@@ -88,19 +88,107 @@ cuda::HeadMatrix matrix(const void* data) {
   return {const_cast<void*>(data), 0, 0, 0};
 }
 
+std::int64_t head_dim(const DeviceProblem& problem) {
+  return problem.operands[0].shape[3];
+}
+void name_fast(const FastAttention& fast, const char* padded, DeviceKernel& kernel) {
+  kernel.name = std::string(padded) + (fast.implementation == cuda::Implementation::hopper ? "hopper" : "portable");
+}
+
+// Tensors [.., head_dim] that lie in scratch with heads of a fast kernel, zeros behind theirs.
+class PaddedHeads {
+ public:
+  PaddedHeads(std::int64_t own, std::int64_t padded, std::size_t begin) : own_(own), padded_(padded), bytes_(begin) {}
+  // Where in the scratch the padded one lies.
+  std::size_t add(const TensorType& type) {
+    const std::size_t at = bytes_;
+    tensors_.push_back({at, type.count() / own_, static_cast<std::int64_t>(size_of(type.dtype))});
+    bytes_ += round_up(static_cast<std::size_t>(tensors_.back().rows * padded_) * size_of(type.dtype));
+    return at;
+  }
+  std::size_t bytes() const { return bytes_; }
+  // Tensors [first, first + count) from these places, in one launch, or to them.
+  void in(const DeviceCall& call, std::size_t first, std::initializer_list<const void*> from) const {
+    std::vector<cuda::CopyEntry> table;
+    for (const void* one : from) {
+      const Tensor& t = tensors_[first++];
+      char* const to = static_cast<char*>(call.scratch) + t.at;
+      const std::int64_t own = own_ * t.element, row = padded_ * t.element;
+      table.push_back({one, to, {1, t.rows}, own, {0, own}, {0, row}});
+      table.push_back({nullptr, to + own, {1, t.rows}, row - own, {0, 0}, {0, row}});
+    }
+    copy(call, table);
+  }
+  void out(const DeviceCall& call, std::size_t first, std::initializer_list<void*> to) const {
+    std::vector<cuda::CopyEntry> table;
+    for (void* one : to) {
+      const Tensor& t = tensors_[first++];
+      const std::int64_t own = own_ * t.element, row = padded_ * t.element;
+      table.push_back({static_cast<char*>(call.scratch) + t.at, one, {1, t.rows}, own, {0, row}, {0, own}});
+    }
+    copy(call, table);
+  }
+
+ private:
+  struct Tensor {
+    std::size_t at;
+    std::int64_t rows, element;
+  };
+  static void copy(const DeviceCall& call, const std::vector<cuda::CopyEntry>& table) {
+    call.context.succeed(
+        call.context.api().copy_table(table.data(), static_cast<std::int32_t>(table.size()), call.context.stream()));
+  }
+  std::int64_t own_, padded_;
+  std::size_t bytes_;
+  std::vector<Tensor> tensors_;
+};
+
+// The head dimension that a fast kernel is given instead, or 0 with the reason: at most twice as much is computed.
+std::int64_t padded_dim(const DeviceProblem& problem, std::int64_t most, std::string& refusal) {
+  const std::int64_t d = head_dim(problem);
+  for (const std::int64_t padded : {64, 128, 256})
+    if (padded <= most && d < padded && 2 * d >= padded)
+      return takes_tensor_cores(problem, padded, most, refusal) ? padded : 0;
+  refusal = "a head dimension of " + std::to_string(d) + "; 32 to " + std::to_string(most) + " are padded";
+  return 0;
+}
+
+void run_forward(const FastAttention& fast, const DeviceCall& call, const void* q, const void* k, const void* v,
+                 void* out, cuda::Type out_type) {
+  make_mask(fast, call);
+  cuda::AttentionForward one{};
+  one.shape = fast.shape, one.mask = call.scratch, one.implementation = fast.implementation;
+  one.q = matrix(q), one.k = matrix(k), one.v = matrix(v);
+  one.out = matrix(out), one.out_type = out_type;
+  one.log_sum_exp = static_cast<float*>(call.results[1]);
+  call.context.succeed(call.context.api().attention_forward(&one, call.context.stream()));
+}
+
 bool make_fast(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
-  if (!takes_tensor_cores(problem, 256, refusal)) return false;
-  const FastAttention fast = fast_of(problem);
-  kernel.name = fast.implementation == cuda::Implementation::hopper ? "hopper" : "portable";
+  if (!takes_tensor_cores(problem, head_dim(problem), 256, refusal)) return false;
+  const FastAttention fast = fast_of(problem, head_dim(problem));
+  name_fast(fast, "", kernel);
   kernel.scratch_bytes = fast.mask_bytes;
   kernel.run = [fast, out_type = bind::type_of(problem.results[0].dtype)](const DeviceCall& call) {
-    make_mask(fast, call);
-    cuda::AttentionForward one{};
-    one.shape = fast.shape, one.mask = call.scratch, one.implementation = fast.implementation;
-    one.q = matrix(call.operands[0]), one.k = matrix(call.operands[1]), one.v = matrix(call.operands[2]);
-    one.out = matrix(call.results[0]), one.out_type = out_type;
-    one.log_sum_exp = static_cast<float*>(call.results[1]);
-    call.context.succeed(call.context.api().attention_forward(&one, call.context.stream()));
+    run_forward(fast, call, call.operands[0], call.operands[1], call.operands[2], call.results[0], out_type);
+  };
+  return true;
+}
+
+bool make_padded(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
+  const std::int64_t dim = padded_dim(problem, 256, refusal);
+  if (dim == 0) return false;
+  const FastAttention fast = fast_of(problem, dim);
+  PaddedHeads heads(head_dim(problem), dim, fast.mask_bytes);
+  const std::size_t q = heads.add(problem.operands[0]), k = heads.add(problem.operands[1]),
+                    v = heads.add(problem.operands[2]), out = heads.add(problem.results[0]);
+  name_fast(fast, "padded_", kernel);
+  kernel.scratch_bytes = heads.bytes();
+  kernel.run = [=, out_type = bind::type_of(problem.results[0].dtype)](const DeviceCall& call) {
+    char* const room = static_cast<char*>(call.scratch);
+    heads.in(call, 0, {call.operands[0], call.operands[1], call.operands[2]});
+    run_forward(fast, call, room + q, room + k, room + v, room + out, out_type);
+    heads.out(call, 3, {call.results[0]});
   };
   return true;
 }
@@ -129,30 +217,75 @@ void add_to_operands(const DeviceProblem& problem, DeviceKernel& kernel) {
         {{9, 0, problem.results[0].bytes()}, {10, 1, problem.results[1].bytes()}, {11, 2, problem.results[2].bytes()}});
 }
 
-bool make_fast_gradient(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
-  if (!takes_tensor_cores(problem, 128, refusal)) return false;
+struct FastGradient {
+  FastAttention fast;
+  cuda::Type dq_type, dkv_type;
+  bool accumulates;
+  std::size_t workspace;
+};
+bool fast_gradient_of(const DeviceProblem& problem, std::int64_t dim, FastGradient& gradient, std::string& refusal) {
   if (adds(problem))
     for (const TensorType& result : problem.results)
       if (!bind::single(result, "sums of gradients", refusal)) return false;
-  const FastAttention fast = fast_of(problem);
-  const cuda::Type dq_type = bind::type_of(problem.results[0].dtype),
-                   dkv_type = bind::type_of(problem.results[1].dtype);
-  kernel.name = fast.implementation == cuda::Implementation::hopper ? "hopper" : "portable";
-  kernel.scratch_bytes = fast.mask_bytes + problem.context.api().attention_backward_workspace(&fast.shape);
-  kernel.run = [=, accumulates = adds(problem)](const DeviceCall& call) {
-    make_mask(fast, call);
-    cuda::AttentionBackward one{};
-    one.shape = fast.shape, one.mask = call.scratch, one.implementation = fast.implementation;
-    one.q = matrix(call.operands[0]), one.k = matrix(call.operands[1]), one.v = matrix(call.operands[2]);
-    one.delta = static_cast<const float*>(call.operands[6]);
-    one.log_sum_exp = static_cast<const float*>(call.operands[7]), one.dout = matrix(call.operands[8]);
-    one.dq = matrix(call.results[0]), one.dk = matrix(call.results[1]), one.dv = matrix(call.results[2]);
-    one.dq_type = dq_type, one.dkv_type = dkv_type;
-    one.accumulate_dq = one.accumulate_dkv = accumulates;
-    one.workspace = static_cast<char*>(call.scratch) + fast.mask_bytes;
-    call.context.succeed(call.context.api().attention_backward(&one, call.context.stream()));
+  const FastAttention fast = fast_of(problem, dim);
+  gradient = {fast, bind::type_of(problem.results[0].dtype), bind::type_of(problem.results[1].dtype), adds(problem),
+              round_up(problem.context.api().attention_backward_workspace(&fast.shape))};
+  return true;
+}
+struct GradientTensors {
+  const void *q, *k, *v, *dout;
+  void *dq, *dk, *dv;
+};
+// The workspace lies behind the mask.
+void run_backward(const FastGradient& gradient, const DeviceCall& call, const GradientTensors& tensors) {
+  const FastAttention& fast = gradient.fast;
+  make_mask(fast, call);
+  cuda::AttentionBackward one{};
+  one.shape = fast.shape, one.mask = call.scratch, one.implementation = fast.implementation;
+  one.q = matrix(tensors.q), one.k = matrix(tensors.k), one.v = matrix(tensors.v), one.dout = matrix(tensors.dout);
+  one.delta = static_cast<const float*>(call.operands[6]);
+  one.log_sum_exp = static_cast<const float*>(call.operands[7]);
+  one.dq = matrix(tensors.dq), one.dk = matrix(tensors.dk), one.dv = matrix(tensors.dv);
+  one.dq_type = gradient.dq_type, one.dkv_type = gradient.dkv_type;
+  one.accumulate_dq = one.accumulate_dkv = gradient.accumulates;
+  one.workspace = static_cast<char*>(call.scratch) + fast.mask_bytes;
+  call.context.succeed(call.context.api().attention_backward(&one, call.context.stream()));
+}
+
+bool make_fast_gradient(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
+  FastGradient gradient{};
+  if (!takes_tensor_cores(problem, head_dim(problem), 128, refusal) ||
+      !fast_gradient_of(problem, head_dim(problem), gradient, refusal))
+    return false;
+  name_fast(gradient.fast, "", kernel);
+  kernel.scratch_bytes = gradient.fast.mask_bytes + gradient.workspace;
+  kernel.run = [=](const DeviceCall& call) {
+    run_backward(gradient, call,
+                 {call.operands[0], call.operands[1], call.operands[2], call.operands[8], call.results[0],
+                  call.results[1], call.results[2]});
   };
   add_to_operands(problem, kernel);
+  return true;
+}
+
+bool make_padded_gradient(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
+  FastGradient gradient{};
+  const std::int64_t dim = padded_dim(problem, 128, refusal);
+  if (dim == 0 || !fast_gradient_of(problem, dim, gradient, refusal)) return false;
+  PaddedHeads heads(head_dim(problem), dim, gradient.fast.mask_bytes + gradient.workspace);
+  const std::size_t q = heads.add(problem.operands[0]), k = heads.add(problem.operands[1]),
+                    v = heads.add(problem.operands[2]), dout = heads.add(problem.operands[8]),
+                    dq = heads.add(problem.results[0]), dk = heads.add(problem.results[1]),
+                    dv = heads.add(problem.results[2]);
+  name_fast(gradient.fast, "padded_", kernel);
+  kernel.scratch_bytes = heads.bytes();
+  kernel.run = [=](const DeviceCall& call) {
+    char* const room = static_cast<char*>(call.scratch);
+    heads.in(call, 0, {call.operands[0], call.operands[1], call.operands[2], call.operands[8]});
+    if (gradient.accumulates) heads.in(call, 4, {call.operands[9], call.operands[10], call.operands[11]});
+    run_backward(gradient, call, {room + q, room + k, room + v, room + dout, room + dq, room + dk, room + dv});
+    heads.out(call, 4, {call.results[0], call.results[1], call.results[2]});
+  };
   return true;
 }
 
@@ -233,15 +366,16 @@ bool make_merge(const DeviceProblem& problem, DeviceKernel& kernel, std::string&
                    bind::results(&Merge::out, &Merge::log_sum_exp), &cuda::Api::generic_merge);
 }
 
-const DeviceKernels forward("attention", {{"tensor_cores", make_fast}, {"generic", make_generic}});
-const DeviceKernels block("attention_block", {{"tensor_cores", make_fast}, {"generic", make_generic}});
+const std::vector<DeviceCandidate> forwards = {
+    {"tensor_cores", make_fast}, {"padded", make_padded}, {"generic", make_generic}};
+const std::vector<DeviceCandidate> gradients = {
+    {"tensor_cores", make_fast_gradient}, {"padded", make_padded_gradient}, {"generic", make_generic_gradient}};
+const DeviceKernels forward("attention", forwards);
+const DeviceKernels block("attention_block", forwards);
 const DeviceKernels delta("attention_delta", bind::generic(make_delta));
-const DeviceKernels backward("attention_gradient",
-                             {{"tensor_cores", make_fast_gradient}, {"generic", make_generic_gradient}});
-const DeviceKernels block_backward("attention_block_gradient",
-                                   {{"tensor_cores", make_fast_gradient}, {"generic", make_generic_gradient}});
-const DeviceKernels block_backward_add("attention_block_gradient_add",
-                                       {{"tensor_cores", make_fast_gradient}, {"generic", make_generic_gradient}});
+const DeviceKernels backward("attention_gradient", gradients);
+const DeviceKernels block_backward("attention_block_gradient", gradients);
+const DeviceKernels block_backward_add("attention_block_gradient_add", gradients);
 const DeviceKernels merge("attention_merge", {{"warps", make_warp_merge}, {"generic", make_merge}});
 
 }  // namespace
