@@ -173,38 +173,65 @@ double Session::count(std::int64_t micro_batches, const std::function<void(std::
   double valid = 0;
   for (std::int64_t i = 0; i < micro_batches; ++i) {
     load(fill, i);
+    if (world_.size() == 1 && target_.has_own_memory()) {  // all labels are here: there is nothing to wait for
+      for (const std::int32_t label : batch_.labels) valid += label >= 0;
+      continue;
+    }
     executor_->run(model_.index(ProgramKind::count));
     valid += executor_->scalar("valid_tokens");
   }
   return valid;
 }
 
-StepResult Session::accumulate(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill,
-                               const std::function<void(std::int64_t)>& after) {
-  StepResult result;
-  result.valid_tokens = count(micro_batches, fill);
+double Session::queue_accumulation(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill,
+                                   const std::function<void(std::int64_t)>& after) {
+  executor_->kept_scalars();  // of a step that failed
+  const double valid_tokens = count(micro_batches, fill);
   // A step without any valid token has loss 0 and gradients 0, not NaN.
-  executor_->set_scalar("inverse_count", 1 / std::max(1.0, result.valid_tokens));
+  executor_->set_scalar("inverse_count", 1 / std::max(1.0, valid_tokens));
   for (std::int64_t i = 0; i < micro_batches; ++i) {
     if (micro_batches > 1) load(fill, i);  // one micro-batch is still in its buffers
     executor_->run(model_.index(accumulate_kind(i, micro_batches)));
-    result.loss += executor_->scalar("loss");
+    executor_->keep_scalar("loss");
     if (after) after(i);
   }
+  return valid_tokens;
+}
+
+StepResult Session::accumulate(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill,
+                               const std::function<void(std::int64_t)>& after) {
+  StepResult result;
+  result.valid_tokens = queue_accumulation(micro_batches, fill, after);
+  for (const double loss : executor_->kept_scalars()) result.loss += loss;
   return result;
 }
 
-double Session::update(std::int64_t step, double learning_rate) {
+void Session::queue_update(std::int64_t step, double learning_rate) {
   executor_->set_scalar("step", static_cast<double>(step));
   executor_->set_scalar("learning_rate", learning_rate);
   executor_->run(model_.index(ProgramKind::update));
+}
+
+double Session::update(std::int64_t step, double learning_rate) {
+  queue_update(step, learning_rate);
   return executor_->scalar("grad_norm");
 }
 
 StepResult Session::step(std::int64_t step, double learning_rate, std::int64_t micro_batches,
-                         const std::function<void(std::int64_t)>& fill) {
-  StepResult result = accumulate(micro_batches, fill);
-  result.grad_norm = update(step, learning_rate);
+                         const std::function<void(std::int64_t)>& fill, bool only_learning) {
+  StepResult result;
+  result.valid_tokens = queue_accumulation(micro_batches, fill, nullptr);
+  const bool updates = result.valid_tokens > 0 || !only_learning;
+  if (updates) {
+    queue_update(step, learning_rate);
+    executor_->keep_scalar("grad_norm");
+  }
+  std::vector<double> kept = executor_->kept_scalars();
+  if (updates) {
+    result.grad_norm = kept.back();
+    kept.pop_back();
+  }
+  for (const double loss : kept) result.loss += loss;
   return result;
 }
 

@@ -71,9 +71,11 @@ class Session {
   int data_ranks() const { return data_ranks_; }
 
   /// One optimizer step of `micro_batches`; fill(i) fills micro_batch() with the i-th (called twice for each unless
-  /// there is one only: once to count, once to train). `step` counts from 1.
+  /// there is one only: once to count, once to train). `step` counts from 1. Waits for the target once, where that is
+  /// possible: the update is on its way before the loss is known. `only_learning`: without a valid token there is no
+  /// update, and the norm is 0.
   StepResult step(std::int64_t step, double learning_rate, std::int64_t micro_batches,
-                  const std::function<void(std::int64_t)>& fill);
+                  const std::function<void(std::int64_t)>& fill, bool only_learning = false);
   /// Everything of a step but the update: gradients stay in their buffers.
   /// `after`, when given, is called with a micro-batch's number once its program has run, micro_batch() being still it.
   StepResult accumulate(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill,
@@ -122,6 +124,10 @@ class Session {
   // The byte of a tensor's buffer at which element `begin` lies; `bytes` from there on must be this rank's.
   std::int64_t place(const StateTensor& tensor, std::int64_t begin, std::size_t bytes) const;
   double count(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill);
+  // Everything of accumulate() and update() but what is read; returns the count of valid tokens.
+  double queue_accumulation(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill,
+                            const std::function<void(std::int64_t)>& after);
+  void queue_update(std::int64_t step, double learning_rate);
 
   Communicator& world_;
   Target& target_;

@@ -4,9 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "comm/communicator.h"
 #include "runtime/activity.h"
@@ -45,6 +48,17 @@ class Executor {
   double scalar(std::string_view buffer) const;
   void set_scalar(std::string_view buffer, double value);
 
+  /// Notes what such a buffer holds after all that has been run, without waiting for it where that can be avoided.
+  virtual void keep_scalar(std::string_view buffer) { kept_.push_back(scalar(buffer)); }
+  /// Everything noted since the last call, in order; waits for it.
+  virtual std::vector<double> kept_scalars() { return std::exchange(kept_, {}); }
+
+  /// What has been asked of a device of its own since the process began; nothing of the CPU.
+  struct Work {
+    std::int64_t launches = 0, allocations = 0, synchronisations = 0;
+  };
+  virtual std::optional<Work> work() const { return std::nullopt; }
+
   /// Where the rank is in its programs, for whoever watches it: an executor enters every instruction.
   const Activity& activity() const { return activity_; }
 
@@ -68,6 +82,7 @@ class Executor {
   Executor& operator=(const Executor&) = delete;
 
   Activity activity_;
+  std::vector<double> kept_;
 };
 
 }  // namespace longhaul

@@ -107,6 +107,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     if (!world.one_process()) all = sum_over_ranks(world, all);
     return all;
   };
+  Executor::Work work, whole_step;  // profiling waits for every instruction
   for (std::int64_t step = 1; step <= total; ++step) {
     if (step == options.warmup + 1) session.executor().set_profiling(true);
     source.take(cursors, samples);
@@ -116,10 +117,14 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     world.barrier();
     const double cpu_begin = cpu_of_all();
     world.barrier();
+    if (step == options.warmup) work = session.executor().work().value_or(work);
     const auto begin = std::chrono::steady_clock::now();
     losses.push_back(session.step(step, learning_rate(experiment, step), setup.parallel.accumulation_steps, fill).loss);
     world.barrier();
     const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    if (const auto now = session.executor().work(); now && step == options.warmup)
+      whole_step = {now->launches - work.launches, now->allocations - work.allocations,
+                    now->synchronisations - work.synchronisations};
     if (step <= options.warmup) continue;
     const double cpu = cpu_of_all() - cpu_begin;
     seconds.push_back(elapsed);
@@ -176,6 +181,10 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   std::printf("memory            %lld bytes a rank\n", static_cast<long long>(session.executor().arena_bytes()));
   if (session.executor().host_arena_bytes() > 0)
     std::printf("host memory       %lld bytes a rank\n", static_cast<long long>(session.executor().host_arena_bytes()));
+  if (whole_step.launches > 0)
+    std::printf("device            %lld launches, %lld allocations, %lld synchronisations in step %lld, unprofiled\n",
+                static_cast<long long>(whole_step.launches), static_cast<long long>(whole_step.allocations),
+                static_cast<long long>(whole_step.synchronisations), static_cast<long long>(options.warmup));
   std::printf("\n");
   std::vector<std::pair<double, std::string>> rows;
   double sum = 0;

@@ -214,6 +214,14 @@ class Trainer {
     state_.libraries = setup_.target->libraries();
   }
 
+  void describe_work(const std::optional<Executor::Work>& before) {
+    const std::optional<Executor::Work> now = session_->executor().work();
+    if (before && now && reports())
+      log_info("a step takes {} launches, {} allocations and {} synchronisations of the device",
+               now->launches - before->launches, now->allocations - before->allocations,
+               now->synchronisations - before->synchronisations);
+  }
+
   // False when something stopped it before its end, or before what comes after.
   bool loop() {
     const std::int64_t batch = setup_.parallel.global_batch_size, micro_batches = setup_.parallel.accumulation_steps;
@@ -238,9 +246,16 @@ class Trainer {
       source_losses.clear();
       std::function<void(std::int64_t)> after;
       if (source_losses.active()) after = [&](std::int64_t i) { source_losses.add(*session_, samples, i); };
-      StepResult result = session_->accumulate(micro_batches, fill, after);
-      if (const std::int64_t twice = experiment().checkpoint.verify_steps; twice > 0 && step % twice == 0)
-        compute_again(*session_, step, result, micro_batches, fill);
+      // The second step is like all that follow.
+      const auto before = step == first_step + 1 ? session_->executor().work() : std::nullopt;
+      const std::int64_t verify_steps = experiment().checkpoint.verify_steps,
+                         number = step - bad_steps_.skipped_steps() - state_.steps_without_label;
+      const bool again = verify_steps > 0 && step % verify_steps == 0;
+      // A device need not wait before the update for a loss that only ends the run.
+      const bool at_once = setup_.target->has_own_memory() && !again && !after && !bad_steps_.active();
+      StepResult result = at_once ? session_->step(number, rate, micro_batches, fill, true)
+                                  : session_->accumulate(micro_batches, fill, after);
+      if (again) compute_again(*session_, step, result, micro_batches, fill);
       std::string bad;
       const bool learns = result.valid_tokens > 0;
       if (!learns) {
@@ -260,7 +275,7 @@ class Trainer {
         });
       }
       if (bad.empty()) {
-        result.grad_norm = session_->update(step - bad_steps_.skipped_steps() - state_.steps_without_label, rate);
+        if (!at_once) result.grad_norm = session_->update(number, rate);
         bad_steps_.took(result.loss, result.grad_norm);
       } else {
         log_warn("step {} is skipped: {}{}", step, bad,
@@ -276,6 +291,7 @@ class Trainer {
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       state_.step = step;
       watchdog_->finished_step(step, seconds);
+      describe_work(before);
 
       StepMetrics metrics;
       metrics.step = step;

@@ -70,6 +70,34 @@ TEST_CASE("what a device does not do is refused by the command, with what to do"
           {"LONGHAUL_CUDA_LIBRARY=no/such/kernels.so"});
 }
 
+TEST_CASE("processes over TCP compute on emulators of their own what threads compute, whatever the step holds",
+          "[threads]") {
+  const Workplace place;
+  const auto train = [&](const std::string& folder, const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {"--ranks",
+                                          "2",
+                                          "parallelism.sequence=2",
+                                          "training.steps=3",
+                                          "device.type=emulator",
+                                          "training.dtype=bfloat16",
+                                          "optimizer.name=muon",
+                                          "optimizer.state_dtype=bfloat16",
+                                          "job.folder=" + (place / folder).string()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    check_end(run_train(place, arguments), 0, {});
+  };
+  train("threads", {});
+  train("processes", {"--transport", "sockets"});
+  CHECK(losses_of(place / "threads") == losses_of(place / "processes"));
+  CHECK(read_file(place / "threads/export/model.safetensors") ==
+        read_file(place / "processes/export/model.safetensors"));
+  // Made again, moved to pinned memory and back: the same bits.
+  train("less", {"activation_memory.mode=recompute"});
+  train("moved", {"activation_memory.offload=on"});
+  CHECK(losses_of(place / "threads") == losses_of(place / "less"));
+  CHECK(losses_of(place / "threads") == losses_of(place / "moved"));
+}
+
 #ifdef LONGHAUL_WITH_MPI
 TEST_CASE("ranks that are processes compute on emulators of their own", "[mpi]") {
   const Workplace place;

@@ -148,8 +148,8 @@ TEST_CASE("a step allocates nothing, and waits only for what the host reads") {
     step(2);
     api.counters(&after);
     CHECK(after.allocations == before.allocations);
-    // Counts of valid tokens and losses of two micro-batches, and the norm.
-    CHECK(after.synchronisations - before.synchronisations <= 5);
+    // For the losses of two micro-batches and the norm, all together.
+    CHECK(after.synchronisations - before.synchronisations == 1);
     CHECK(after.launches > before.launches);
     return 0;
   });

@@ -10,7 +10,7 @@
 namespace longhaul {
 namespace {
 
-constexpr std::size_t upload_bytes = std::size_t{4} << 20;
+constexpr std::size_t upload_bytes = std::size_t{4} << 20, noted_scalars = 1024;
 
 // Named buffers, and the largest program's transients.
 std::size_t bytes_for(std::span<const Program* const> programs, const NamedBuffers& named) {
@@ -40,6 +40,7 @@ DeviceExecutor::DeviceExecutor(Communicator& world, std::span<const Program* con
   arena_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::device, bytes_for(programs, named));
   host_arena_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::host, host_bytes_for(programs));
   uploads_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::host, upload_bytes);
+  scalars_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::host, noted_scalars * sizeof(double));
   if (arena_->bytes() > 0) context.succeed(context.api().fill(arena_->data(), 0, arena_->bytes(), context.stream()));
   programs_.reserve(programs.size());
   for (const Program* program : programs) prepare(*program);
@@ -217,6 +218,35 @@ void DeviceExecutor::write(std::string_view buffer, std::int64_t byte, std::span
     to += piece;
     from = from.subspan(piece);
   }
+}
+
+void DeviceExecutor::keep_scalar(std::string_view buffer) {
+  const char* const from = place(buffer, 0, sizeof(double));
+  context_.device().enter();
+  if (noted_ == noted_scalars) take_scalars();
+  context_.succeed(
+      context_.api().copy(scalars_->data() + noted_ * sizeof(double), from, sizeof(double), context_.stream()));
+  ++noted_;
+}
+
+void DeviceExecutor::take_scalars() {
+  synchronize();
+  const std::size_t before = kept_.size();
+  kept_.resize(before + noted_);
+  std::memcpy(kept_.data() + before, scalars_->data(), noted_ * sizeof(double));
+  noted_ = 0;
+}
+
+std::vector<double> DeviceExecutor::kept_scalars() {
+  context_.device().enter();
+  if (noted_ > 0) take_scalars();
+  return std::exchange(kept_, {});
+}
+
+std::optional<Executor::Work> DeviceExecutor::work() const {
+  cuda::Counters counters{};
+  context_.succeed(context_.api().counters(&counters));
+  return Work{counters.launches, counters.allocations, counters.synchronisations};
 }
 
 void DeviceExecutor::zero(std::string_view buffer) {

@@ -33,6 +33,10 @@ class DeviceExecutor final : public Executor {
   void write(std::string_view buffer, std::int64_t byte, std::span<const std::byte> from) override;
   void zero(std::string_view buffer) override;
   std::span<std::byte> host_view(std::string_view) override { return {}; }
+  void keep_scalar(std::string_view buffer) override;
+  std::vector<double> kept_scalars() override;
+  /// Of the calling thread.
+  std::optional<Work> work() const override;
   std::int64_t arena_bytes() const override { return static_cast<std::int64_t>(arena_->bytes()); }
   std::int64_t host_arena_bytes() const override { return static_cast<std::int64_t>(host_arena_->bytes()); }
   Traffic traffic() const override;
@@ -66,6 +70,7 @@ class DeviceExecutor final : public Executor {
   Communicator& group(const Graph& graph, const AxisList& axes);
   char* place(std::string_view buffer, std::int64_t byte, std::size_t count) const;
   void synchronize() const;
+  void take_scalars();
 
   Communicator& world_;
   NamedBuffers named_;
@@ -79,6 +84,8 @@ class DeviceExecutor final : public Executor {
   std::unique_ptr<DeviceMemory> uploads_;  // what write() has taken and the device may not have yet
   mutable std::size_t uploaded_ = 0;       // bytes of it
   TableSpace tables_;
+  std::unique_ptr<DeviceMemory> scalars_;  // what keep_scalar() has noted and the device may not have written yet
+  std::size_t noted_ = 0;                  // of them
   std::vector<Prepared> programs_;
   bool profiling_ = false;
   Profile profile_;
