@@ -1,7 +1,9 @@
 // The tile loop of blocked attention, backward: a task is a block of keys of one kv head, whose dk and dv stay in cache
-// while every query block that sees it passes, head after head. dq is summed over the blocks of keys in ascending
-// order, whatever thread has which, so that the bits are always the same: each query block of each head says whose turn
-// it is. Tasks begin in ascending order of key blocks and wait only for smaller ones, so one can always go on.
+// while every query block that sees it passes, head after head. A head's part is whole before it is added to that of
+// the heads before it, so that the query heads of a kv head may also come in several calls. dq is summed over the
+// blocks of keys in ascending order, whatever thread has which, so that the bits are always the same: each query block
+// of each head says whose turn it is. Tasks begin in ascending order of key blocks and wait only for smaller ones, so
+// one can always go on.
 #include <atomic>
 #include <cmath>
 #include <limits>
@@ -34,10 +36,12 @@ struct Shared {
 struct Workspace {
   WordStorage *staged, *k_transposed, *v_transposed, *k_panels;  // of the keys
   WordStorage *q, *dout, *q_panels, *dout_panels;                // of the queries
-  float *dq, *dk, *dv;
+  float *dq, *dk, *dv;                                           // of one query head
+  float *sum_dk, *sum_dv;  // of those of a kv head so far, where they are rounded at last
   WordStorage *weights, *dlogits, *dlogit_rows;
 
-  Workspace(Carver& carver, const AttentionTileKernels& kernels, const TileWidths& widths, int keys) {
+  Workspace(Carver& carver, const AttentionTileKernels& kernels, const TileWidths& widths, int keys,
+            std::int64_t group) {
     const std::int64_t queries = backward_query_block;
     staged = carver.take<WordStorage>(keys * std::int64_t{widths.staged_words});
     k_transposed = carver.take<WordStorage>(keys * std::int64_t{widths.words});
@@ -50,6 +54,8 @@ struct Workspace {
     dq = carver.take<float>(queries * widths.padded_dim);
     dk = carver.take<float>(keys * std::int64_t{widths.padded_dim});
     dv = carver.take<float>(keys * std::int64_t{widths.padded_dim});
+    sum_dk = carver.take<float>(group > 1 ? keys * std::int64_t{widths.padded_dim} : 0);
+    sum_dv = carver.take<float>(group > 1 ? keys * std::int64_t{widths.padded_dim} : 0);
     weights = carver.take<WordStorage>(queries * key_block / kernels.word_elements);
     dlogits = carver.take<WordStorage>(queries * key_block / kernels.word_elements);
     dlogit_rows =
@@ -130,16 +136,24 @@ struct Backward {
     stage(a.k);
     kernels.pack_transposed(w.staged, keys.padded_rows, widths, w.k_transposed);
     kernels.pack_panels(w.staged, keys.padded_rows, widths, w.k_panels);
-    std::fill_n(w.dk, keys.padded_rows * widths.padded_dim, 0.f);
-    std::fill_n(w.dv, keys.padded_rows * widths.padded_dim, 0.f);
+    const auto clear = [&] {
+      std::fill_n(w.dk, keys.padded_rows * widths.padded_dim, 0.f);
+      std::fill_n(w.dv, keys.padded_rows * widths.padded_dim, 0.f);
+    };
+    clear();
+    const std::int64_t end = (kv_head + 1) * group;
     Tile tile = next_tile(batch, block, kv_head, {kv_head * group, -1});
-    while (tile.head < (kv_head + 1) * group) {
+    if (tile.head >= end) write_keys(w, batch, kv_head, kv_head * group, keys);
+    while (tile.head < end) {
       const Tile next = next_tile(batch, block, kv_head, tile);
-      run_tile(w, batch, block, tile, next.head < (kv_head + 1) * group ? next : Tile{-1, -1});
+      run_tile(w, batch, block, tile, next.head < end ? next : Tile{-1, -1});
+      if (next.head != tile.head) {
+        write_keys(w, batch, kv_head, tile.head, keys);
+        if (next.head < end) clear();
+      }
       tile = next;
     }
-    write_keys(w.dk, static_cast<float>(p.scale), a.dk, batch, kv_head, keys);
-    write_keys(w.dv, 1, a.dv, batch, kv_head, keys);
+    if (rounds_sums()) round_keys(w, batch, kv_head, keys);
   }
 
   /// `next` comes after it; head -1: none does.
@@ -209,19 +223,47 @@ struct Backward {
     next.notify_all();
   }
 
-  void write_keys(const float* tile, float factor, void* to, std::int64_t batch, std::int64_t kv_head,
+  /// Whether dk and dv are summed over the heads of a kv head in the workspace, for lack of precision where they go.
+  bool rounds_sums() const { return group > 1 && a.dkv_dtype != DType::float32; }
+
+  /// Adds the part of a query head of the kv head to the sums of those before it.
+  void write_keys(const Workspace& w, std::int64_t batch, std::int64_t kv_head, std::int64_t head,
                   const AttentionPlan::Block& keys) const {
     const HeadRows rows = key_rows(p, a.dkv_dtype);
-    kernels.write_rows({.tile = tile,
-                        .tile_stride = widths.padded_dim,
-                        .rows = keys.rows,
-                        .head_dim = widths.head_dim,
-                        .factor = factor,
-                        .row_factor = nullptr,
-                        .to = rows.at(to, batch, keys.first, kv_head),
-                        .stride = rows.stride(),
-                        .to_float32 = a.dkv_dtype == DType::float32,
-                        .accumulate = a.accumulate_dkv});
+    const bool first = head % group == 0;
+    const auto write = [&](const float* tile, float factor, float* sum, void* to) {
+      kernels.write_rows({.tile = tile,
+                          .tile_stride = widths.padded_dim,
+                          .rows = keys.rows,
+                          .head_dim = widths.head_dim,
+                          .factor = factor,
+                          .row_factor = nullptr,
+                          .to = rounds_sums() ? sum : rows.at(to, batch, keys.first, kv_head),
+                          .stride = rounds_sums() ? widths.padded_dim : rows.stride(),
+                          .to_float32 = rounds_sums() || a.dkv_dtype == DType::float32,
+                          .accumulate = !first || a.accumulate_dkv});
+    };
+    write(w.dk, static_cast<float>(p.scale), w.sum_dk, a.dk);
+    write(w.dv, 1, w.sum_dv, a.dv);
+  }
+
+  void round_keys(const Workspace& w, std::int64_t batch, std::int64_t kv_head,
+                  const AttentionPlan::Block& keys) const {
+    const HeadRows rows = key_rows(p, a.dkv_dtype);
+    const auto write = [&](const float* sum, void* to) {
+      kernels.write_rows({.tile = sum,
+                          .tile_stride = widths.padded_dim,
+                          .rows = keys.rows,
+                          .head_dim = widths.head_dim,
+                          .factor = 1,
+                          .row_factor = nullptr,
+                          .to = rows.at(to, batch, keys.first, kv_head),
+                          .stride = rows.stride(),
+                          .to_float32 = false,
+                          .accumulate = false});
+    };
+    write(w.sum_dk, a.dk);
+    write(w.sum_dv, a.dv);
   }
 
   /// Sets the sums of a lane's query block to zero.
@@ -255,7 +297,8 @@ std::size_t tiled_backward_scratch_bytes(const AttentionTileKernels& kernels, co
   const int keys = keys_of_block(p.head_dim);
   const AttentionPlan plan(p, kernels, backward_query_block, keys, carver);
   Shared(carver, p, plan, dq_dtype, threads);
-  for (int thread = 0; thread < threads; ++thread) Workspace(carver, kernels, tile_widths(kernels, p.head_dim), keys);
+  for (int thread = 0; thread < threads; ++thread)
+    Workspace(carver, kernels, tile_widths(kernels, p.head_dim), keys, p.heads / p.kv_heads);
   return carver.used();
 }
 
@@ -268,7 +311,7 @@ void tiled_backward(const AttentionTileKernels& kernels, const AttentionProblem&
   const Backward backward{kernels,       p, a, plan, shared, tile_widths(kernels, p.head_dim), p.heads / p.kv_heads,
                           pool.threads()};
   Carver rest = carver;
-  Workspace(rest, kernels, backward.widths, keys);
+  Workspace(rest, kernels, backward.widths, keys, backward.group);
   const std::size_t workspace_bytes = rest.used() - carver.used();
   std::byte* workspaces = carver.take<std::byte>(0);
 
@@ -290,7 +333,7 @@ void tiled_backward(const AttentionTileKernels& kernels, const AttentionProblem&
     on_sums(&Backward::clear_dq);
     pool.run(lanes * order.blocks, [&](std::int64_t number, int thread) {
       Carver own(workspaces + static_cast<std::size_t>(thread) * workspace_bytes);
-      const Workspace w(own, kernels, backward.widths, keys);
+      const Workspace w(own, kernels, backward.widths, keys, backward.group);
       const TaskOrder::Task task = order[first * order.blocks + number];
       backward.run_block(w, task.lane / p.kv_heads, task.lane % p.kv_heads, task.block);
     });

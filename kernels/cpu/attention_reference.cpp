@@ -183,6 +183,12 @@ void attention_backward(const AttentionProblem& p, const AttentionBackward& a, T
       A* dv = dk + p.keys * D;
       A* dq = dv + p.keys * D;
       std::fill(dk, dq, A(0));
+      // Sums go on from what is there.
+      for (std::int64_t key = 0; a.accumulate_dkv && key < p.keys; ++key) {
+        const std::int64_t at = key_rows(p)(batch, key, kv_head);
+        std::copy_n(static_cast<const A*>(a.dk) + at, D, dk + key * D);
+        std::copy_n(static_cast<const A*>(a.dv) + at, D, dv + key * D);
+      }
       for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
         for (std::int64_t query = 0; query < p.queries; ++query) {
           std::fill(dq, dq + D, A(0));
@@ -191,8 +197,8 @@ void attention_backward(const AttentionProblem& p, const AttentionBackward& a, T
         }
       for (std::int64_t key = 0; key < p.keys; ++key) {
         const std::int64_t at = key_rows(p)(batch, key, kv_head);
-        write(dk + key * D, a.dk, a.dkv_dtype, at, a.accumulate_dkv);
-        write(dv + key * D, a.dv, a.dkv_dtype, at, a.accumulate_dkv);
+        write(dk + key * D, a.dk, a.dkv_dtype, at, false);
+        write(dv + key * D, a.dv, a.dkv_dtype, at, false);
       }
     });
   });

@@ -1,6 +1,7 @@
 #include "compile/compile.h"
 
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <map>
 #include <set>
@@ -214,8 +215,9 @@ std::string activation_table(const CompiledModel& model) {
           return x.first == y.first && x.second.count == y.second.count && x.second.bytes == y.second.bytes;
         });
       };
-      return same(kept, other.kept) && same(moved, other.moved) && same(again, other.again);
+      return same(kept, other.kept) && same(moved, other.moved) && same(again, other.again) && chunks == other.chunks;
     }
+    std::array<int, 2> chunks{};  // of attention's heads: how often attention runs forward, and its gradient
   };
   const auto program = std::find_if(model.kinds.begin(), model.kinds.end(), is_accumulate);
   if (program == model.kinds.end()) return "";
@@ -225,6 +227,8 @@ std::string activation_table(const CompiledModel& model) {
   std::map<std::int32_t, Layer> layers;
   for (const Op& op : graph.ops) {
     if (op.layer < 0) continue;
+    if (op.is("attention") && op.phase == Phase::forward) ++layers[op.layer].chunks[0];
+    if (op.is("attention_gradient") || op.is("attention_gradient_add")) ++layers[op.layer].chunks[1];
     std::map<std::string, std::map<std::string, Group>> made;  // by pass
     for (const ValueId result : op.results) {
       const auto& users = use[static_cast<std::size_t>(result)];
@@ -267,6 +271,8 @@ std::string activation_table(const CompiledModel& model) {
                           : fmt::format("  layers {} to {}, each\n", first->first, last->first);
     text += rows(first->second.kept, "kept:") + rows(first->second.moved, "moved to host memory:") +
             rows(first->second.again, "made again:");
+    if (const auto& [forward, backward] = first->second.chunks; forward > 1 || backward > 1)
+      text += fmt::format("   attention in chunks of heads: {} forward, {} backward\n", forward, backward);
     first = std::next(last);
   }
   return text;

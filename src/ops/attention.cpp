@@ -18,6 +18,10 @@ std::vector<DType> delta_type(const Graph& graph, const Op& op) {
   return {statistics_type(graph, op)};
 }
 
+std::vector<DType> added_types(const Graph& graph, const Op& op) {
+  return {graph[op.operands[0]].dtype, graph[op.operands[9]].dtype, graph[op.operands[10]].dtype};
+}
+
 std::vector<DType> forward_types(const Graph& graph, const Op& op) {
   return {graph[op.operands[0]].dtype, statistics_type(graph, op)};
 }
@@ -78,6 +82,18 @@ const OpRegistration attention_gradient({.name = "attention_gradient",
                                          .flops = backward_flops,
                                          .arithmetic = Arithmetic::attention_gradient,
                                          .recomputable = false});
+// The same of some of the query heads that read the KV heads: dk and dv are added to what the others gave so far,
+// head after head as the op above adds those of one call (in the statistics' dtype, which its maker asks of the first).
+const OpRegistration attention_gradient_add(
+    {.name = "attention_gradient_add",
+     .signature = "bshd,btgd,btgd,bs,bt,bs,bsh,bhs,bshd,btgd,btgd->bshd,btgd,btgd",
+     .whole = "d",
+     .only_marked = "ghst",
+     .result_types = added_types,
+     .flops = backward_flops,
+     .arithmetic = Arithmetic::attention_gradient,
+     .recomputable = false,
+     .in_place = {{1, 9}, {2, 10}}});
 
 }  // namespace
 }  // namespace longhaul

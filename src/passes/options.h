@@ -97,7 +97,8 @@ struct Schedule {
   ActivationMode activations = ActivationMode::automatic;
   std::vector<int> recompute_steps = {};
   /// Whether MLPs work through their rows in tiles (tile_mlp), which begin at multiples of so many rows of a rank:
-  /// there kernels begin new sums, so that tiles change no bit. Tests take fewer.
+  /// there kernels begin new sums, so that tiles change no bit; tests take fewer. And attention through the heads of a
+  /// rank in chunks (chunk_heads), where it holds 16 times so many rows of a sequence.
   bool tile_mlp = false;
   std::int64_t tile_rows = row_block;
   /// How many of the values that layers keep for their backward pass may go to host memory in between, in the order of
@@ -116,7 +117,7 @@ struct Schedule {
   double seconds_per_host_byte = 1 / 25e9;  ///< beside them: flops_per_host_byte
 };
 
-/// Whether memory asks for tiles: `recompute` is for the least of it.
+/// Whether memory asks for tiles and chunks: `recompute` is for the least of it.
 constexpr bool tiles_mlp(const Schedule& schedule) {
   return schedule.tile_mlp || schedule.activations == ActivationMode::recompute;
 }

@@ -82,6 +82,7 @@ void expand_ring(Graph&, const PassContext&);
 void fuse(Graph&, const PassContext&);
 void keep_gathered(Graph&, const PassContext&);
 void tile_mlp(Graph&, const PassContext&);
+void chunk_heads(Graph&, const PassContext&);
 void lower_reshards(Graph&, const PassContext&);
 void place_casts(Graph&, const PassContext&);
 void coalesce(Graph&, const PassContext&);

@@ -30,6 +30,7 @@ const std::vector<Pass>& pipeline() {
       {"fuse", passes::fuse, Stage::placed},
       {"keep_gathered", passes::keep_gathered, Stage::placed},
       {"tile_mlp", passes::tile_mlp, Stage::placed},
+      {"chunk_heads", passes::chunk_heads, Stage::placed},
       // schedule
       {"lower_reshards", passes::lower_reshards, Stage::lowered},
       {"place_casts", passes::place_casts, Stage::lowered},

@@ -268,12 +268,22 @@ void recompute(Graph& graph, const PassContext& context) {
   const std::vector<double> prices = prices_of(graph, context.options.schedule);
   std::vector<char> again = values_made_again(graph, maker, prices, context.options.schedule);
   std::map<std::int32_t, std::vector<ValueId>> light;  // by layer: cloned values that may be cloned once more
-  std::set<ValueId> twice;
-  std::map<std::int32_t, double> price;  // of layers
+  std::map<ValueId, std::int64_t> times;               // by value: how often what was cloned of it has been forgotten
+  std::map<std::int32_t, double> price;                // of layers
   for (std::size_t i = 0; i < graph.ops.size(); ++i) price[graph.ops[i].layer] += prices[i];
   const Schedule& schedule = context.options.schedule;
   const std::vector<Op> original = graph.ops;
   std::vector<ValueId> clone(graph.values.size(), no_value);
+  std::vector<ValueId> cloned;                   // in order
+  const auto is_gathered = [&](ValueId value) {  // a parameter: it is sharded elsewhere
+    if (maker[at(value)] < 0) return false;
+    const Op& op = original[at(maker[at(value)])];
+    return op.definition->communication && maker[at(op.operands[0])] < 0;
+  };
+  const auto forget = [&](ValueId value) {
+    clone[at(value)] = no_value;
+    ++times[value];
+  };
   // What a backward op, or a clone for it, reads in place of a value: clones go before the first that needs them.
   const std::function<ValueId(ValueId)> in_backward = [&](ValueId value) {
     if (at(value) >= again.size() || !again[at(value)]) return value;
@@ -283,15 +293,26 @@ void recompute(Graph& graph, const PassContext& context) {
     // What a parameter's gather is for does not matter: it will be one with that of the layer's backward pass.
     if (!op.definition->communication || maker[at(op.operands[0])] >= 0) op.made_by = "recompute";
     const bool of_what_stays = std::none_of(op.operands.begin(), op.operands.end(), [&](ValueId operand) {
-      return at(operand) < again.size() && again[at(operand)];
+      return at(operand) < again.size() && again[at(operand)] && !is_gathered(operand);
     });
     if (of_what_stays && !op.definition->communication && op.results.size() == 1) light[op.layer].push_back(value);
-    if (twice.count(value)) op.attributes.set("again", std::int64_t{1});  // no cse takes the two for one
+    if (times.count(value)) op.attributes.set("again", times[value]);  // no cse takes two for one
+    const std::size_t before = cloned.size();
     for (ValueId& operand : op.operands) operand = in_backward(operand);
+    if (!op.definition->recomputable && tiles_mlp(schedule)) {
+      // What the dearest op of the forward pass reads is made anew for its gradient: between the two comes the MLP's.
+      const std::vector<ValueId> read(cloned.begin() + static_cast<std::ptrdiff_t>(before), cloned.end());
+      double sum = 0;
+      for (const ValueId one : read) sum += is_gathered(one) ? 0 : prices[at(maker[at(one)])];
+      if (sum <= cheap_share * price[op.layer])
+        for (const ValueId one : read)
+          if (!is_gathered(one)) forget(one);
+    }
     for (ValueId& result : op.results) {
       Value copy = graph[result];
       copy.pinned.reset();
       graph.values.push_back(std::move(copy));
+      cloned.push_back(result);
       result = clone[at(result)] = static_cast<ValueId>(graph.values.size() - 1);
     }
     graph.ops.push_back(std::move(op));
@@ -305,10 +326,7 @@ void recompute(Graph& graph, const PassContext& context) {
     graph.ops.push_back(std::move(op));
     if (!dearest || layer < 0) return;
     for (const ValueId value : light[layer])
-      if (prices[at(maker[at(value)])] <= cheap_share * price[layer]) {
-        clone[at(value)] = no_value;
-        twice.insert(value);
-      }
+      if (prices[at(maker[at(value)])] <= cheap_share * price[layer]) forget(value);
     light[layer].clear();
   });
 }

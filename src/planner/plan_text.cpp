@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <map>
 
 #include "base/error.h"
 #include "ir/op_definition.h"
@@ -34,6 +35,22 @@ std::string shares(std::vector<std::pair<double, Name>> parts, double total, std
   return text;
 }
 
+// How often a layer's attention runs forward, and its gradient, in how many chunks of heads that is; the most of any
+// layer.
+std::pair<int, int> chunks_of_heads(const CompiledModel& model) {
+  std::map<std::int32_t, std::pair<int, int>> chunks;
+  const auto program = std::find_if(model.kinds.begin(), model.kinds.end(), is_accumulate);
+  if (program == model.kinds.end()) return {};
+  std::pair<int, int> most;
+  for (const Op& op : model.program(*program).graph.ops) {
+    auto& [forward, backward] = chunks[op.layer];
+    forward += op.is("attention") && op.phase == Phase::forward;
+    backward += op.is("attention_gradient") || op.is("attention_gradient_add");
+    most = {std::max(most.first, forward), std::max(most.second, backward)};
+  }
+  return most;
+}
+
 std::string memory_text(const PlannedRun& run) {
   const MemoryPeak peak = memory_peak(run.model);
   const std::int64_t limit = run.setup.request.memory_limit;
@@ -56,6 +73,8 @@ std::string memory_text(const PlannedRun& run) {
     if (const auto plan = choice.within(activation_limit(run.setup).first))
       text += fmt::format("made again in backward, steps of those there are: {}\n", choice.describe(*plan));
   }
+  if (const auto [forward, backward] = chunks_of_heads(run.model); forward > 1 || backward > 1)
+    text += fmt::format("attention in chunks of heads, most of a layer: {} forward, {} backward\n", forward, backward);
   return text;
 }
 

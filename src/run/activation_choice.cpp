@@ -90,8 +90,9 @@ std::string ActivationChoice::describe(std::size_t plan) const {
                         menus[first].steps.size());
     first = last + 1;
   }
-  return fmt::format("{}; {:.1f} % more work in the layers{}", text, 100 * extra(plan),
-                     ActivationPlans::tiles(plan) ? "; MLPs in tiles where they can" : "");
+  return fmt::format(
+      "{}; {:.1f} % more work in the layers{}", text, 100 * extra(plan),
+      ActivationPlans::tiles(plan) ? "; MLPs in tiles, attention in chunks of heads where they can" : "");
 }
 
 }  // namespace longhaul

@@ -37,7 +37,8 @@ class ActivationChoice {
   const ActivationTrials::Memory& memory(std::size_t plan, std::int64_t offload_values);
   /// What a plan makes again, as a share of the work in all layers.
   double extra(std::size_t plan) const { return plans_.extra(plan); }
-  /// "layers 0 to 3 13 of 13, 4 to 31 3 of 13; 5.1 % more work in the layers; MLPs in tiles where they can"
+  /// "layers 0 to 3 13 of 13, 4 to 31 3 of 13; 5.1 % more work in the layers; MLPs in tiles, attention in chunks of
+  /// heads where they can"
   std::string describe(std::size_t plan) const;
 
  private:

@@ -246,6 +246,14 @@ bool puts_a_tile_too_early(Graph& graph, const PassContext&) {
   return put != nullptr;
 }
 
+bool takes_the_wrong_heads(Graph& graph, const PassContext&) {
+  Op* take = first_op(graph, [&](const Op& op) {
+    return op.is("take_heads") && op.attributes.integer("from") > 0 && graph[op.operands[0]].shape.size() == 4;
+  });
+  if (take) take->attributes.set("from", take->attributes.integer("from") - 1);
+  return take != nullptr;
+}
+
 bool exchanges_kept_parameters(Graph& graph, const PassContext&) {
   std::vector<Binding*> kept;
   for (auto& input : graph.inputs)
@@ -447,6 +455,7 @@ const std::vector<Fault>& faults() {
       {"keep_gathered", "keep_gathered", "two parameters that were kept whole change places",
        exchanges_kept_parameters},
       {"tile_mlp", "tile_mlp", "a tile's rows are put one row too early", puts_a_tile_too_early},
+      {"chunk_heads", "chunk_heads", "a chunk of attention's heads begins one head too early", takes_the_wrong_heads},
       {"lower_reshards", "lower_reshards", "a gradient's reduction takes this rank's own part only", drops_a_reduction},
       {"place_casts", "place_casts", "what an all-to-all moves is rounded on its way", rounds_what_moves},
       {"coalesce", "coalesce", "two tensors of one message change places", swaps_tensors_of_a_message},

@@ -47,6 +47,23 @@ TEST_CASE("every op of every family's programs gives what the CPU's reference ke
       }
 }
 
+TEST_CASE("attention in chunks of heads gives on a device what the CPU's reference kernels give", "[threads]") {
+  // Four query heads of a KV head a rank, whose dk and dv go on from chunk to chunk; by the kernels on tensor cores and
+  // by the others.
+  for (const auto& [head_dim, dtype] : {std::pair{64, DType::bfloat16}, {8, DType::bfloat16}, {8, DType::float32}}) {
+    Cell cell{.spec = small_llama(), .sequence_ranks = 2, .zero_stage = 3, .masking = Masking::packed, .dtype = dtype};
+    cell.spec.layers = {{1, small_layer(8, 2, head_dim, 24)}};
+    cell.activations = ActivationMode::recompute;
+    cell.device = checked;
+    const CompiledModel model = compile_model(request_for(cell));
+    const auto& ops = model.program(ProgramKind::accumulate_only).graph.ops;
+    CHECK(std::count_if(ops.begin(), ops.end(), [](const Op& op) { return op.is("attention_gradient_add"); }) == 3);
+    std::string problem;
+    CHECK_NOTHROW(run_ranks(cell, problem));
+    CHECK(problem == "");
+  }
+}
+
 TEST_CASE("a covering sample of the matrix in low precisions, on the emulator", "[threads]") {
   References references;
   Worst worst;

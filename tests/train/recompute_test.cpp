@@ -41,12 +41,20 @@ void check_same_bits(Cell cell) {
   check(cell);
 }
 
+int most_of_a_program(const CompiledModel& model, std::string_view name) {
+  int most = 0;
+  for (const Program* program : model.all()) {
+    const auto& ops = program->graph.ops;
+    most = std::max(most,
+                    static_cast<int>(std::count_if(ops.begin(), ops.end(), [&](const Op& op) { return op.is(name); })));
+  }
+  return most;
+}
+int most_of_a_program(const Cell& cell, std::string_view name) {
+  return most_of_a_program(compile_model(request_for(cell)), name);
+}
 bool has_tiles(const Cell& cell) {
-  const CompiledModel model = compile_model(request_for(cell));
-  for (const Program* program : model.all())
-    for (const Op& op : program->graph.ops)
-      if (op.is("put_rows")) return true;
-  return false;
+  return most_of_a_program(cell, "put_rows") > 0;
 }
 
 }  // namespace
@@ -130,6 +138,101 @@ TEST_CASE("tiles of an MLP change no bit of a step", "[threads]") {
     CHECK(has_tiles(tiled));
     check_same_bits(cell);
   }
+}
+
+TEST_CASE("attention in chunks of heads changes no bit of a step", "[threads]") {
+  // Four query heads of a KV head a rank, of which each is a chunk; two KV heads a rank, each a chunk of two; heads
+  // that share nothing. Sequences of several blocks, so that the fast kernels are used.
+  TransformerSpec shared = small_llama(), pairs = small_llama(), alone = small_llama(), normed = small_llama();
+  shared.layers = {{2, small_layer(8, 2, 32, 24)}};
+  pairs.layers = {{2, small_layer(8, 4, 16, 24)}};
+  alone.layers = {{2, small_layer(6, 6, 16, 24)}};
+  LayerSpec layer = small_layer(8, 2, 64, 16);
+  layer.attention.qk_norm = true;
+  layer.attention.soft_cap = 0.7;
+  layer.attention.window = 70;
+  normed.layers = {{1, small_layer(8, 2, 64, 16)}, {1, layer}};
+  using enum Masking;
+  struct Case {
+    Cell cell;
+    // Of a program: calls of attention, of its gradient, and of that which goes on from another chunk's sums.
+    int forward, gradients, sums;
+  };
+  const DType narrow = DType::bfloat16, wide = DType::float32, exact = DType::float64;
+  for (TransformerSpec* spec : {&shared, &pairs, &alone, &normed}) spec->max_positions = 512;
+  for (const auto& [cell, forward, gradients, sums] :
+       {Case{
+            {.spec = shared, .sequence_ranks = 2, .zero_stage = 3, .sequence = 200, .masking = packed, .dtype = narrow},
+            4,
+            2,
+            6},
+        Case{{.spec = pairs,
+        .data = 2,
+        .sequence_ranks = 2,
+        .zero_stage = 1,
+        .micro_batches = 2,
+        .sequence = 150,
+        .masking = uneven,
+        .dtype = wide},
+             8,
+             4,
+             4},
+        Case{{.spec = alone, .sequence_ranks = 2, .zero_stage = 2, .sequence = 130, .dtype = narrow, .threads = 2},
+             6,
+             6,
+             0},
+        Case{{.spec = shared, .sequence_ranks = 2, .zero_stage = 0, .sequence = 64, .dtype = exact}, 4, 2, 6},
+        Case{{.spec = normed,
+        .sequence_ranks = 2,
+        .zero_stage = 3,
+        .micro_batches = 2,
+        .sequence = 180,
+        .masking = packed,
+        .dtype = narrow},
+             4,
+             2,
+             6}}) {
+    Cell chunked = cell;
+    chunked.activations = ActivationMode::recompute;
+    INFO(cell.text());
+    CHECK(most_of_a_program(chunked, "attention_gradient_add") == sums);
+    CHECK(most_of_a_program(chunked, "attention_gradient") == gradients);
+    CHECK(most_of_a_program(chunked, "attention") == forward);
+    check_same_bits(cell);
+    // What waits in host memory stays what it is.
+    chunked.offload_values = 5;
+    std::string problem;
+    const Outcome moved = run_ranks(chunked, problem);
+    chunked.offload_values = 0;
+    CHECK(run_ranks(chunked, problem).gradients == moved.gradients);
+    CHECK(problem == "");
+  }
+  // Where attention is made again too, within a budget that asks for chunks.
+  const Cell cell{.spec = shared, .sequence_ranks = 2, .zero_stage = 3, .rows = 1, .sequence = 64};
+  CompileRequest request = request_for(cell);
+  request.options.schedule.tile_mlp = true;
+  request.options.schedule.tile_rows = 2;
+  request.options.schedule.recompute_steps = {99, 99};
+  const CompiledModel model = compile_model(request);
+  CHECK(most_of_a_program(model, "attention") > 4);  // two chunks of each of two layers, and again
+  CHECK(most_of_a_program(model, "attention_gradient_add") == 6);
+  std::string problem;
+  Outcome outcome;
+  run_threads(2, [&](Communicator& world) {
+    std::string own;
+    const Outcome one = run_rank(world, cell, request, model, own);
+    if (world.rank() == 0) {
+      outcome = one;
+      problem = own;
+    }
+    return 0;
+  });
+  CHECK(problem == "");
+  CHECK(difference(outcome, run_reference(cell), 1e-10) == "");
+  // Rings work on blocks of other ops, which have no chunks.
+  Cell ring{.spec = shared, .sequence_ranks = 2, .sequence = 64, .ring = 2};
+  ring.activations = ActivationMode::recompute;
+  CHECK(most_of_a_program(ring, "take_heads") == 0);
 }
 
 TEST_CASE("tiles of any number of rows are the specification's step", "[threads]") {

@@ -299,6 +299,7 @@ TEST_CASE("every planted fault is refused, and --locate names its place", "[thre
       {"offload", {"activation_memory.mode=keep", "activation_memory.offload=on"}},
       {"host_buffer", {"activation_memory.mode=keep", "activation_memory.offload=on"}},
       {"tile_mlp", {"activation_memory.mode=recompute", "training.micro_batch_size=1"}},
+      {"chunk_heads", {"activation_memory.mode=recompute"}},
       {"keep_gathered",
        {"parallelism.zero_stage=3", "parallelism.keep_gathered=step", "training.global_batch_size=12"}},
       {"groups_apart", {"parallelism.zero_stage=2", "parallelism.shard_group=2"}},

@@ -1,4 +1,4 @@
-// attention, attention_delta and attention_gradient.
+// attention, attention_delta and attention_gradient(_add).
 #include "kernels/cpu/attention.h"
 
 #include "kernels/cpu/attention_delta.h"
@@ -69,6 +69,7 @@ bool make_backward(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
   types.dtype = dtype;
   types.dq_dtype = problem.results[0].dtype;
   types.dkv_dtype = problem.results[1].dtype;
+  types.accumulate_dkv = problem.operands.size() == 11;
   kernel.scratch_bytes = chosen.backward_scratch_bytes(attention, dtype, types.dq_dtype, problem.context.threads());
   kernel.run = [attention, types, &chosen](const CpuCall& call) {
     cpu::AttentionProblem one = attention;
@@ -85,6 +86,8 @@ bool make_backward(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
     tensors.dv = call.results[2];
     chosen.backward(one, tensors, call.context.pool(), call.scratch);
   };
+  if (types.accumulate_dkv)
+    bind::copy_first(kernel, {{9, 1, problem.results[1].bytes()}, {10, 2, problem.results[2].bytes()}});
   return true;
 }
 
@@ -100,6 +103,8 @@ bool make_delta(const CpuProblem& problem, CpuKernel& kernel, std::string&) {
 const CpuKernels delta("attention_delta", bind::fast_and_reference(make_delta<true>, make_delta<false>));
 const CpuKernels forward("attention", bind::fast_and_reference(make_forward<true>, make_forward<false>));
 const CpuKernels backward("attention_gradient", bind::fast_and_reference(make_backward<true>, make_backward<false>));
+const CpuKernels backward_add("attention_gradient_add",
+                              bind::fast_and_reference(make_backward<true>, make_backward<false>));
 
 }  // namespace
 }  // namespace longhaul

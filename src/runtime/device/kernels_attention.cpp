@@ -206,29 +206,39 @@ bool make_generic(const DeviceProblem& problem, DeviceKernel& kernel, std::strin
   return true;
 }
 
-// operands: ..., 6 delta, 7 log_sum_exp, 8 dout, then what attention_block_gradient_add adds to.
-bool adds(const DeviceProblem& problem) {
+// operands: ..., 6 delta, 7 log_sum_exp, 8 dout, then what is added to: dq, dk and dv by attention_block_gradient_add,
+// dk and dv by attention_gradient_add.
+bool adds_dq(const DeviceProblem& problem) {
   return problem.operands.size() == 12;
 }
+bool adds_dkv(const DeviceProblem& problem) {
+  return problem.operands.size() >= 11;
+}
 void add_to_operands(const DeviceProblem& problem, DeviceKernel& kernel) {
-  if (adds(problem))
+  if (adds_dq(problem))
     bind::copy_first(
         kernel,
         {{9, 0, problem.results[0].bytes()}, {10, 1, problem.results[1].bytes()}, {11, 2, problem.results[2].bytes()}});
+  else if (adds_dkv(problem))
+    bind::copy_first(kernel, {{9, 1, problem.results[1].bytes()}, {10, 2, problem.results[2].bytes()}});
 }
 
 struct FastGradient {
   FastAttention fast;
   cuda::Type dq_type, dkv_type;
-  bool accumulates;
+  bool to_dq, to_dkv;  // what is added to
   std::size_t workspace;
 };
 bool fast_gradient_of(const DeviceProblem& problem, std::int64_t dim, FastGradient& gradient, std::string& refusal) {
-  if (adds(problem))
-    for (const TensorType& result : problem.results)
-      if (!bind::single(result, "sums of gradients", refusal)) return false;
+  const bool to_dq = adds_dq(problem), to_dkv = adds_dkv(problem);
+  for (std::size_t i = 0; i < 3; ++i)
+    if ((i == 0 ? to_dq : to_dkv) && !bind::single(problem.results[i], "sums of gradients", refusal)) return false;
   const FastAttention fast = fast_of(problem, dim);
-  gradient = {fast, bind::type_of(problem.results[0].dtype), bind::type_of(problem.results[1].dtype), adds(problem),
+  gradient = {fast,
+              bind::type_of(problem.results[0].dtype),
+              bind::type_of(problem.results[1].dtype),
+              to_dq,
+              to_dkv,
               round_up(problem.context.api().attention_backward_workspace(&fast.shape))};
   return true;
 }
@@ -247,7 +257,7 @@ void run_backward(const FastGradient& gradient, const DeviceCall& call, const Gr
   one.log_sum_exp = static_cast<const float*>(call.operands[7]);
   one.dq = matrix(tensors.dq), one.dk = matrix(tensors.dk), one.dv = matrix(tensors.dv);
   one.dq_type = gradient.dq_type, one.dkv_type = gradient.dkv_type;
-  one.accumulate_dq = one.accumulate_dkv = gradient.accumulates;
+  one.accumulate_dq = gradient.to_dq, one.accumulate_dkv = gradient.to_dkv;
   one.workspace = static_cast<char*>(call.scratch) + fast.mask_bytes;
   call.context.succeed(call.context.api().attention_backward(&one, call.context.stream()));
 }
@@ -282,7 +292,10 @@ bool make_padded_gradient(const DeviceProblem& problem, DeviceKernel& kernel, st
   kernel.run = [=](const DeviceCall& call) {
     char* const room = static_cast<char*>(call.scratch);
     heads.in(call, 0, {call.operands[0], call.operands[1], call.operands[2], call.operands[8]});
-    if (gradient.accumulates) heads.in(call, 4, {call.operands[9], call.operands[10], call.operands[11]});
+    if (gradient.to_dq)
+      heads.in(call, 4, {call.operands[9], call.operands[10], call.operands[11]});
+    else if (gradient.to_dkv)
+      heads.in(call, 5, {call.operands[9], call.operands[10]});
     run_backward(gradient, call, {room + q, room + k, room + v, room + dout, room + dq, room + dk, room + dv});
     heads.out(call, 4, {call.results[0], call.results[1], call.results[2]});
   };
@@ -295,8 +308,12 @@ bool make_generic_gradient(const DeviceProblem& problem, DeviceKernel& kernel, s
   backward.problem = problem_of(problem);
   backward.dq_type = bind::type_of(problem.results[0].dtype);
   backward.dkv_type = bind::type_of(problem.results[1].dtype);
-  backward.accumulate = adds(problem);
-  kernel.run = [backward](const DeviceCall& call) {
+  backward.accumulate = adds_dkv(problem);
+  // Where only dk and dv are added to, dq begins with zeros: the kernel adds to all or none.
+  const std::size_t zeros =
+      backward.accumulate && !adds_dq(problem) ? static_cast<std::size_t>(problem.results[0].bytes()) : 0;
+  kernel.run = [backward, zeros](const DeviceCall& call) {
+    if (zeros) call.context.succeed(call.context.api().fill(call.results[0], 0, zeros, call.context.stream()));
     cuda::GenericAttentionBackward one = backward;
     set_operands(one.problem, call);
     one.delta = static_cast<const float*>(call.operands[6]);
@@ -374,6 +391,7 @@ const DeviceKernels forward("attention", forwards);
 const DeviceKernels block("attention_block", forwards);
 const DeviceKernels delta("attention_delta", bind::generic(make_delta));
 const DeviceKernels backward("attention_gradient", gradients);
+const DeviceKernels backward_add("attention_gradient_add", gradients);
 const DeviceKernels block_backward("attention_block_gradient", gradients);
 const DeviceKernels block_backward_add("attention_block_gradient_add", gradients);
 const DeviceKernels merge("attention_merge", {{"warps", make_warp_merge}, {"generic", make_merge}});

@@ -1,4 +1,5 @@
-// expand_heads, reduce_heads, take_rows, join_rows, add_rows, put_rows. A rank holds one block of what the rows are of.
+// expand_heads, reduce_heads, take_heads, put_heads, take_rows, join_rows, add_rows, put_rows. A rank holds one block
+// of what the rows are of.
 #include <algorithm>
 
 #include "runtime/device/bind.h"
@@ -25,6 +26,24 @@ std::int64_t row_of(const TensorType& type) {
 std::int64_t row_bytes(const TensorType& type) {
   return row_of(type) * static_cast<std::int64_t>(size_of(type.dtype));
 }
+// Heads of every block of a token's, between a tensor of all and one of some.
+cuda::CopyEntry heads_entry(const DeviceProblem& problem, const TensorType& whole, const TensorType& part,
+                            bool into_part) {
+  const std::int64_t block = problem.op.attributes.integer("block"), blocks = whole.shape[2] / block,
+                     heads = part.shape[2] / blocks,
+                     bytes =
+                         whole.bytes() / std::max<std::int64_t>(1, whole.shape[0] * whole.shape[1] * whole.shape[2]),
+                     from = problem.op.attributes.integer("from") * bytes;
+  const std::int64_t of_whole[2] = {whole.shape[2] * bytes, block * bytes},
+                     of_part[2] = {part.shape[2] * bytes, heads * bytes};
+  const auto &source = into_part ? of_whole : of_part, &target = into_part ? of_part : of_whole;
+  return {reinterpret_cast<const void*>(into_part ? from : 0),
+          reinterpret_cast<void*>(into_part ? 0 : from),
+          {whole.shape[0] * whole.shape[1], blocks},
+          heads * bytes,
+          {source[0], source[1]},
+          {target[0], target[1]}};
+}
 // `rows` rows of every batch element, from row `from` on of one tensor to row `to` of another.
 cuda::CopyEntry rows_entry(const TensorType& source, std::int64_t from, const TensorType& target, std::int64_t to,
                            std::int64_t rows) {
@@ -40,6 +59,25 @@ cuda::CopyEntry rows_entry(const TensorType& source, std::int64_t from, const Te
 void placed(cuda::CopyEntry& entry, const void* source, void* target) {
   entry.from = static_cast<const char*>(source) + reinterpret_cast<std::intptr_t>(entry.from);
   entry.to = static_cast<char*>(target) + reinterpret_cast<std::intptr_t>(entry.to);
+}
+
+bool make_take_heads(const DeviceProblem& problem, DeviceKernel& kernel, std::string&) {
+  kernel.run = [heads = heads_entry(problem, problem.operands[0], problem.results[0], true)](const DeviceCall& call) {
+    cuda::CopyEntry one = heads;
+    placed(one, call.operands[0], call.results[0]);
+    call.context.succeed(call.context.api().copy_table(&one, 1, call.context.stream()));
+  };
+  return true;
+}
+
+bool make_put_heads(const DeviceProblem& problem, DeviceKernel& kernel, std::string&) {
+  kernel.run = [heads = heads_entry(problem, problem.results[0], problem.operands[1], false)](const DeviceCall& call) {
+    cuda::CopyEntry one = heads;
+    placed(one, call.operands[1], call.results[0]);
+    call.context.succeed(call.context.api().copy_table(&one, 1, call.context.stream()));
+  };
+  bind::copy_first(kernel, {{0, 0, problem.results[0].bytes()}});
+  return true;
 }
 
 bool make_take(const DeviceProblem& problem, DeviceKernel& kernel, std::string&) {
@@ -99,6 +137,8 @@ bool make_add(const DeviceProblem& problem, DeviceKernel& kernel, std::string& r
 
 const DeviceKernels expand("expand_heads", bind::generic(make_heads<true>));
 const DeviceKernels reduce("reduce_heads", bind::generic(make_heads<false>));
+const DeviceKernels take_some("take_heads", bind::generic(make_take_heads));
+const DeviceKernels put_some("put_heads", bind::generic(make_put_heads));
 const DeviceKernels take("take_rows", bind::generic(make_take));
 const DeviceKernels join("join_rows", bind::generic(make_join));
 const DeviceKernels add("add_rows", bind::generic(make_add));
