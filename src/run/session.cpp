@@ -185,15 +185,13 @@ double Session::count(std::int64_t micro_batches, const std::function<void(std::
 
 double Session::queue_accumulation(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill,
                                    const std::function<void(std::int64_t)>& after) {
-  executor_->kept_scalars();  // of a step that failed
   const double valid_tokens = count(micro_batches, fill);
   // A step without any valid token has loss 0 and gradients 0, not NaN.
   executor_->set_scalar("inverse_count", 1 / std::max(1.0, valid_tokens));
   for (std::int64_t i = 0; i < micro_batches; ++i) {
     if (micro_batches > 1) load(fill, i);  // one micro-batch is still in its buffers
     executor_->run(model_.index(accumulate_kind(i, micro_batches)));
-    executor_->keep_scalar("loss");
-    if (after) after(i);
+    after(i);
   }
   return valid_tokens;
 }
@@ -201,8 +199,18 @@ double Session::queue_accumulation(std::int64_t micro_batches, const std::functi
 StepResult Session::accumulate(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill,
                                const std::function<void(std::int64_t)>& after) {
   StepResult result;
-  result.valid_tokens = queue_accumulation(micro_batches, fill, after);
-  for (const double loss : executor_->kept_scalars()) result.loss += loss;
+  const bool notes = target_.has_own_memory();
+  if (notes) executor_->kept_scalars();  // of a step that failed
+  const auto took = [&](std::int64_t i) {
+    if (notes)
+      executor_->keep_scalar("loss");
+    else
+      result.loss += executor_->scalar("loss");
+    if (after) after(i);
+  };
+  result.valid_tokens = queue_accumulation(micro_batches, fill, std::cref(took));  // which allocates nothing
+  if (notes)
+    for (const double loss : executor_->kept_scalars()) result.loss += loss;
   return result;
 }
 
@@ -219,8 +227,15 @@ double Session::update(std::int64_t step, double learning_rate) {
 
 StepResult Session::step(std::int64_t step, double learning_rate, std::int64_t micro_batches,
                          const std::function<void(std::int64_t)>& fill, bool only_learning) {
+  if (!target_.has_own_memory()) {
+    StepResult result = accumulate(micro_batches, fill);
+    if (result.valid_tokens > 0 || !only_learning) result.grad_norm = update(step, learning_rate);
+    return result;
+  }
   StepResult result;
-  result.valid_tokens = queue_accumulation(micro_batches, fill, nullptr);
+  executor_->kept_scalars();  // of a step that failed
+  result.valid_tokens =
+      queue_accumulation(micro_batches, fill, [this](std::int64_t) { executor_->keep_scalar("loss"); });
   const bool updates = result.valid_tokens > 0 || !only_learning;
   if (updates) {
     queue_update(step, learning_rate);
