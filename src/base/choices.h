@@ -28,4 +28,7 @@ enum class OptimizerKind : std::uint8_t { adamw, sgd, muon };
 /// device and host are two memories; never; or before anything is made again.
 enum class OffloadMode : std::uint8_t { automatic, off, on };
 
+/// Whether collectives run beside computation: where that is predicted to gain something; never; or wherever they can.
+enum class OverlapMode : std::uint8_t { automatic, off, on };
+
 }  // namespace longhaul

@@ -31,6 +31,9 @@ const std::vector<EnvironmentVariable>& environment_variables() {
       {"LONGHAUL_STREAM_BYTES",
        "outputs of at least so many bytes are stored past the CPU's caches (default: half of the last-level cache); "
        "numbers are the same"},
+      {"LONGHAUL_DELAY",
+       "'LATENCY:BANDWIDTH', seconds and bytes a second: the collectives of CPU ranks take as long as on such a link, "
+       "by timers, to measure what runs beside them (docs/parallelism.md)"},
       {"LONGHAUL_CUDA_LIBRARY",
        "path of liblonghaul_cuda.so, when it is not beside the program; the only place then looked at"},
       {"LONGHAUL_JOB_TOKEN",

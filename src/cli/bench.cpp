@@ -18,6 +18,13 @@ std::function<int()> add_bench(CLI::App& app) {
   step->add_flag("--row", options->row,
                  "one line: ranks | fastest step in seconds | median | CPU time over wall time | share of the time (%) "
                  "waiting for other ranks | in collectives | in copies around them");
+  step->add_flag(
+      "--paced", options->paced,
+      "computation takes at least what device.profile says of it, by timers: the schedule of that machine on "
+      "this one (CPU ranks)");
+  step->add_option("--trace", options->trace,
+                   "a file for the last step in Chrome's trace format (Perfetto reads it): a row for each rank and "
+                   "queue, times as they were");
   const auto kernels = add_bench_kernels(app);
   return [arguments, options, step, kernels, &app] {
     if (app.got_subcommand("kernels")) return kernels();

@@ -24,6 +24,7 @@ void print_compilation(const Experiment& experiment, const Arguments& arguments,
   for (const auto& decision : setup.decisions) std::printf("# %s\n", decision.c_str());
   std::printf("%s\n%s\n%s", memory_table(model).c_str(), activation_table(model).c_str(),
               traffic_table(model, 0).c_str());
+  if (const std::string beside = overlap_table(model); !beside.empty()) std::printf("\n%s", beside.c_str());
   if (!setup.request.dump.empty())
     std::printf("IR after every pass, programs and the memory table: %s\n", setup.request.dump.string().c_str());
   if (!arguments.dot.empty()) {

@@ -91,6 +91,14 @@ class Communicator {
   /// this message. Under MPI it aborts the job after printing the message. Never throws.
   virtual void abort(const std::string& message) noexcept = 0;
 
+  /// From now on data calls let go of the processor while they wait for other ranks, at the price of some microseconds
+  /// each: for a thread beside others that compute.
+  virtual void wait_patiently() {}
+
+  /// Whether communicators that are made of this one and its groups may each be used by a thread of its own at the same
+  /// time; else one thread at a time uses all of them.
+  virtual bool concurrent() const { return false; }
+
   /// Whether all ranks are threads of this process (and share its clocks and its memory).
   virtual bool one_process() const = 0;
 

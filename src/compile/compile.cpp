@@ -4,6 +4,7 @@
 #include <array>
 #include <fstream>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "base/error.h"
@@ -95,30 +96,78 @@ std::vector<RecomputeMenu> activation_menus(const CompileRequest& request) {
   return recompute_menus(graph, request.options.schedule);
 }
 
+namespace {
+
+// Schedule::overlap_memory of a program so that its plan is within the request's limit; 0: its collectives take turns.
+// What they need in flight besides values, and the gaps between buffers, are known when it is planned: what was too
+// much is taken back.
+std::int64_t overlap_within(const CompileRequest& request, const NamedBuffers& named, const Graph& graph,
+                            std::size_t program, std::span<const std::int64_t> live) {
+  const std::int64_t asked = request.options.schedule.overlap_memory;
+  if (!request.memory_limit) return asked;
+  const std::int64_t room = request.memory_limit - named.bytes;
+  CompileOptions options = request.options;
+  std::int64_t& allowed = options.schedule.overlap_memory;
+  for (int tries = 0; tries < 6; ++tries) {
+    Graph tried = graph;
+    passes::overlap(tried, {options, request.kinds[program], live});
+    const std::int64_t over = plan_memory(tried, named, request.scratch).transient_bytes - room;
+    if (over <= 0) return allowed;
+    allowed = std::min(allowed, room) - over;
+    if (allowed <= 0) break;
+  }
+  return 0;
+}
+
+}  // namespace
+
 CompiledModel compile_model(const CompileRequest& request, const CompileHooks& hooks) {
   LONGHAUL_CHECK(request.scratch, "memory is planned for a target");
   CompiledModel model;
   model.kinds = request.kinds;
   if (!request.dump.empty()) std::filesystem::create_directories(request.dump);
-  for (ProgramKind kind : request.kinds) {
-    auto program = std::make_unique<Program>();
-    program->graph = initial_graph(request, kind);
-    int number = 0;
+  const int all = static_cast<int>(pipeline().size()), overlaps = request.options.schedule.overlap_memory > 0;
+  std::vector<char> changed;  // by a hook: what follows is not verified
+  const auto run = [&](Graph& graph, const CompileOptions& options, std::size_t i, int begin, int end,
+                       std::span<const std::int64_t> live) {
+    const ProgramKind kind = request.kinds[i];
+    int number = begin > 0 ? begin + 1 : 0;
     PassObserver observer;
     if (!request.dump.empty())
-      observer = [&](const Pass* pass, const Graph& graph) {
+      observer = [&](const Pass* pass, const Graph& stage) {
         write_text(request.dump / fmt::format("{}.{:02}.{}.ir", name_of(kind), number++, pass ? pass->name : "model"),
-                   print(graph));
+                   print(stage));
       };
-    run_passes(program->graph, {request.options, kind}, 0, static_cast<int>(pipeline().size()), observer,
-               hooks.after_pass);
+    PassHook after = [&](const Pass& pass, Graph& stage, const PassContext& context) {
+      changed[i] |= hooks.after_pass && hooks.after_pass(pass, stage, context);
+      return changed[i] != 0;
+    };
+    run_passes(graph, {options, kind, live}, begin, end, observer, after);
+  };
+  for (std::size_t i = 0; i < request.kinds.size(); ++i) {
+    auto program = std::make_unique<Program>();
+    program->graph = initial_graph(request, request.kinds[i]);
+    changed.push_back(0);
+    run(program->graph, request.options, i, 0, all - overlaps, {});
     model.programs.push_back(std::move(program));
   }
   std::vector<const Graph*> graphs;
   for (const auto& program : model.programs) graphs.push_back(&program->graph);
   model.named = plan_named_buffers(graphs);
   model.arena_bytes = model.named.bytes;
-  for (auto& program : model.programs) {
+  for (std::size_t i = 0; i < model.programs.size(); ++i) {
+    auto& program = model.programs[i];
+    if (overlaps) {
+      const MemoryPlan turns = plan_memory(program->graph, model.named, request.scratch);
+      model.turns_arena_bytes = std::max(model.turns_arena_bytes, model.named.bytes + turns.transient_bytes);
+      std::vector<std::int64_t> live;
+      for (const auto& bytes : turns.live_by_op)
+        live.push_back(std::accumulate(bytes.begin(), bytes.end(), std::int64_t{0}));
+      CompileOptions options = request.options;
+      options.schedule.overlap_memory = changed[i] ? 0 : overlap_within(request, model.named, program->graph, i, live);
+      run(program->graph, options, i, all - 1, all, live);
+      model.overlap_memory.push_back(options.schedule.overlap_memory);
+    }
     program->plan = plan_memory(program->graph, model.named, request.scratch);
     if (hooks.after_plan) hooks.after_plan(*program, model.named);
     model.arena_bytes = std::max(model.arena_bytes, model.named.bytes + program->plan.transient_bytes);
@@ -236,12 +285,14 @@ std::string activation_table(const CompiledModel& model) {
                            return graph.ops[static_cast<std::size_t>(user)].phase == Phase::backward;
                          });
       const bool moves = op.definition->half == Half::wait && op.definition->to == Space::host;
-      if (op.definition->half != Half::none && !moves) continue;
+      if (op.definition->half == Half::start ||
+          (op.definition->half == Half::wait && !moves && !op.definition->communication))
+        continue;
       auto& waits = moves ? layers[op.layer].moved : layers[op.layer].kept;
       const Op& made_by =
           moves ? graph.ops[static_cast<std::size_t>(maker[static_cast<std::size_t>(op.operands[1])])] : op;
-      for (Group* group : {saved ? &waits[made_by.definition->name] : nullptr,
-                           op.phase == Phase::backward ? &made[op.made_by][op.definition->name] : nullptr}) {
+      for (Group* group : {saved ? &waits[std::string(pair_name(made_by))] : nullptr,
+                           op.phase == Phase::backward ? &made[op.made_by][std::string(pair_name(op))] : nullptr}) {
         if (!group) continue;
         ++group->count;
         group->bytes += local_bytes(graph, result);

@@ -33,6 +33,10 @@ struct CompiledModel {
   NamedBuffers named;
   std::int64_t arena_bytes = 0;
   std::int64_t host_bytes = 0;  ///< of the arena in host memory
+  /// Where the request asks for overlap, one a program: what its schedule took for Schedule::overlap_memory so that the
+  /// plan is within memory_limit; 0: its collectives take turns with computation.
+  std::vector<std::int64_t> overlap_memory;
+  std::int64_t turns_arena_bytes = 0;  ///< and what the arena would be if all took turns; 0: it does not ask
 
   const Program& program(ProgramKind kind) const;
   std::size_t index(ProgramKind kind) const;
@@ -82,5 +86,8 @@ std::string memory_table(const CompiledModel& model);
 /// pass.
 std::string activation_table(const CompiledModel& model);
 std::string traffic_table(const CompiledModel& model, int rank);
+/// What runs beside computation, by program and link: how many collectives of how many, how many bytes at most are
+/// under way at once, and what that costs in memory; empty where nothing does.
+std::string overlap_table(const CompiledModel& model);
 
 }  // namespace longhaul

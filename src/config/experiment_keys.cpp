@@ -320,6 +320,17 @@ std::vector<Key> make_keys() {
        "tensor travels alone. A bucket's tensors live until it is full and are copied once on either side: larger "
        "buckets save messages and cost memory. 0: each tensor travels alone.",
        {0, 1e15, false}},
+      {"parallelism",
+       "overlap",
+       choice<&E::parallelism, &E::Parallelism::overlap>(),
+       "auto",
+       "Whether collectives run while a rank computes, as far as device.memory has room for what is under way; results "
+       "are the same bits. off: they take turns. on: wherever something is left to compute meanwhile. auto: on when "
+       "device.profile predicts that a step gains 1 % or more and the transfers do not take the cores that compute "
+       "(ranks on several hosts, or LONGHAUL_DELAY), else off; off on a device, which carries collectives out in the "
+       "order of its program.",
+       {},
+       {"auto", "off", "on"}},
 
       {"activation_memory",
        "mode",

@@ -103,15 +103,15 @@ OpCost CostModel::reshard_cost(const Graph& graph, const Op& op) const {
   };
   if (!op.is("reshard")) {
     // Several tensors travel in one message.
-    for (std::size_t i = 0; i < op.operands.size(); ++i) {
-      const Value &from = graph[op.operands[i]], &to = graph[op.results[i]];
-      add(move_cost(mesh, {op.definition->name, op.attributes.axes("axes"),
-                           static_cast<int>(op.attributes.integer("dimension", -1)),
-                           static_cast<int>(op.attributes.integer("split", -1)),
-                           static_cast<int>(op.attributes.integer("by")), local_shape(from.shape, from.layout, mesh),
-                           local_shape(to.shape, to.layout, mesh), static_cast<double>(size_of(from.dtype))}));
+    for (std::size_t i = 0; i < op.results.size(); ++i) {
+      const Value &from = graph[moved_operand(op, i)], &to = graph[op.results[i]];
+      add(move_cost(
+          mesh, {pair_name(op), op.attributes.axes("axes"), static_cast<int>(op.attributes.integer("dimension", -1)),
+                 static_cast<int>(op.attributes.integer("split", -1)), static_cast<int>(op.attributes.integer("by")),
+                 local_shape(from.shape, from.layout, mesh), local_shape(to.shape, to.layout, mesh),
+                 static_cast<double>(size_of(from.dtype))}));
     }
-    const double more = static_cast<double>(op.operands.size()) - 1;
+    const double more = static_cast<double>(op.results.size()) - 1;
     const Group group = group_of(mesh, op.attributes.axes("axes"));
     const double latency = cost.work == Work::network      ? profile_.network->latency
                            : cost.work == Work::host_links ? profile_.host.latency

@@ -1,7 +1,8 @@
-// Seconds of programs and of a step: the sum of their ops, one after the other. Nothing is taken to happen beside
-// something else, as no executor does that.
+// Seconds of programs and of a step. Ops take one after the other; collectives in two halves (ir/op_definition.h) run
+// beside them, one after the other on their link and on the wires that they cross.
 #pragma once
 #include <array>
+#include <map>
 #include <span>
 #include <string>
 
@@ -10,8 +11,10 @@
 namespace longhaul {
 
 struct ProgramCost {
+  /// By what it is spent on; of collectives what nothing hides, which is how long the waits for them take.
   std::array<double, works> seconds{};
-  std::map<std::string, double> ops;  ///< by op name
+  std::array<double, works> hidden{};  ///< of collectives, beside other work
+  std::map<std::string, double> ops;   ///< by op name; of collectives what nothing hides
   double total() const;
   void add(const ProgramCost& other, double times);
 };

@@ -72,7 +72,7 @@ struct OpDefinition {
   /// Whether the backward pass may make its results again instead of finding them kept: not those of attention, which
   /// cost most of a long sequence's step.
   bool recomputable = true;
-  /// (result, operand) pairs that may share one buffer when the operand is used no more.
+  /// (result, operand) pairs that may share one buffer when the operand is used no more (may_share_buffer).
   std::vector<std::pair<int, int>> in_place = {};
   /// An operand, laid out as the first result, that the result begins with: a partial sum where the result is one.
   int onto = -1;
@@ -86,6 +86,17 @@ struct OpDefinition {
 const OpDefinition* find_op(std::string_view name);
 /// All definitions, by name.
 std::vector<const OpDefinition*> all_ops();
+
+/// The name without the half: "all_gather" of all_gather, all_gather.start and all_gather.wait.
+std::string_view pair_name(const Op& op);
+/// Whether ranks exchange something by it: not the wait of a collective, whose start does.
+bool communicates(const Op& op);
+/// Operand `i` of what a half carries out: of a wait those of its start, behind the staging values; of any other op its
+/// own.
+ValueId moved_operand(const Op& op, std::size_t i);
+/// Whether the result may have the operand's buffer when that is used no more: in_place, and of a wait each staging
+/// value.
+bool may_share_buffer(const Op& op, ValueId result, ValueId operand);
 
 /// A static object of this class in src/ops/NAME.cpp adds an op.
 struct OpRegistration {

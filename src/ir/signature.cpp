@@ -50,10 +50,13 @@ Signature Signature::parse(std::string_view text, const std::vector<std::size_t>
   }
   std::string_view right = text.substr(arrow + 2);
   if (!right.empty() && right.back() == '&') {
-    LONGHAUL_CHECK(text == "*&->*&", "signature '{}': results repeat only in *&->*&", text);
+    const bool twice = text == "*&,*&->*&";
+    LONGHAUL_CHECK(twice || text == "*&->*&", "signature '{}': results repeat only in *&->*& and *&,*&->*&", text);
+    LONGHAUL_CHECK(!twice || ranks.size() % 2 == 0, "signature '{}' for {} operands", text, ranks.size());
     signature.paired = true;
     for (const std::size_t rank : ranks) signature.operands.push_back(anonymous(rank));
     signature.results = signature.operands;
+    if (twice) signature.results.resize(ranks.size() / 2);
     return signature;
   }
   signature.operands = split(left);

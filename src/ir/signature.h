@@ -22,7 +22,8 @@ struct Signature {
   ///   `...` leading dimensions: letters A, B, C, the same everywhere;
   ///   `&`   at the end of the operands ("*&->*"): the last operand repeats as often as there are operands; at the end
   ///   of
-  ///         the results too ("*&->*&"): so does the result, and the signature is `paired`.
+  ///         the results too ("*&->*&"): so does the result, and the signature is `paired`; "*&,*&->*&" has two
+  ///         operands for each result, first all the one, then all the other.
   /// Throws std::logic_error when the text and the ranks do not fit.
   static Signature parse(std::string_view text, const std::vector<std::size_t>& ranks);
 };

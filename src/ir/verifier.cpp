@@ -1,5 +1,6 @@
 #include "ir/verifier.h"
 
+#include <algorithm>
 #include <map>
 #include <vector>
 
@@ -85,7 +86,7 @@ class Verifier {
       const Op& start = *starts.front();
       std::vector<ValueId> expected = start.results;
       expected.insert(expected.end(), start.operands.begin(), start.operands.end());
-      if (pair_name(start) != pair_name(op) || expected != op.operands)
+      if (pair_name(start) != pair_name(op) || expected != op.operands || !(start.attributes == op.attributes))
         return fmt::format("the oldest start on queue {} that nothing has waited for is another: {}", definition.queue,
                            print(graph_, start));
       staged = start.results.size();
@@ -104,11 +105,6 @@ class Verifier {
     for (const ValueId result : op.results) staging_[index(result)] = 1;
     started_[definition.queue].push_back(&op);
     return "";
-  }
-  // "copy" of "copy.start".
-  static std::string_view pair_name(const Op& op) {
-    const std::string_view name = op.definition->name;
-    return name.substr(0, name.rfind('.'));
   }
   std::string check_space(ValueId id, Space space) const {
     if (graph_[id].space == space) return "";
@@ -149,7 +145,8 @@ class Verifier {
       if (signature.paired) size.fill(-1);
       if (auto problem = bind(signature.operands[i], op.operands[i]); !problem.empty()) return problem;
       if (!signature.paired) continue;
-      if (auto problem = bind(signature.results[i], op.results[i]); !problem.empty()) return problem;
+      const std::size_t result = i % std::max<std::size_t>(1, op.results.size());
+      if (auto problem = bind(signature.results[result], op.results[result]); !problem.empty()) return problem;
     }
     for (std::size_t i = 0; i < op.results.size() && !signature.paired; ++i)
       if (auto problem = bind(signature.results[i], op.results[i]); !problem.empty()) return problem;
@@ -184,12 +181,20 @@ class Verifier {
     if (op.operands.empty()) return "moves nothing";
     if (op.operands.size() > 1 && (op.is("reshard") || op.is("slice")))
       return "moves several values; only collectives do";
-    for (std::size_t i = 0; i < op.operands.size(); ++i) {
-      if (auto problem = check_move(op, graph_[op.operands[i]], graph_[op.results[i]]); !problem.empty())
-        return op.operands.size() == 1 ? problem : fmt::format("%{}: {}", op.operands[i], problem);
-      if ((op.is("reduce_scatter") || op.is("all_reduce")) &&
-          graph_[op.operands[i]].dtype != graph_[op.operands[0]].dtype)
+    const std::string_view name = pair_name(op);
+    for (std::size_t i = 0; i < op.results.size(); ++i) {
+      const ValueId operand = moved_operand(op, i);
+      if (auto problem = check_move(op, graph_[operand], graph_[op.results[i]]); !problem.empty())
+        return op.results.size() == 1 ? problem : fmt::format("%{}: {}", operand, problem);
+      if ((name == "reduce_scatter" || name == "all_reduce") &&
+          graph_[operand].dtype != graph_[moved_operand(op, 0)].dtype)
         return "sums values of different dtypes";
+      if (op.definition->half != Half::wait) continue;
+      const Value &staging = graph_[op.operands[i]], &result = graph_[op.results[i]];
+      if (staging.dtype != result.dtype || !(staging.layout == result.layout))
+        return fmt::format("staging value %{} is {} as {}, result %{} {} as {}", op.operands[i],
+                           layout_text(staging.layout), name_of(staging.dtype), op.results[i],
+                           layout_text(result.layout), name_of(result.dtype));
     }
     return "";
   }
@@ -204,7 +209,7 @@ class Verifier {
         return "";
       }
       const auto step = next_layout_change(from.layout, to.layout, from.shape, graph_.mesh);
-      if (!step || op.definition->name != step->op || !(step->after == to.layout) ||
+      if (!step || pair_name(op) != step->op || !(step->after == to.layout) ||
           op.attributes.axes("axes") != step->axes || op.attributes.integer("dimension", -1) != step->dimension ||
           op.attributes.integer("split", -1) != step->split || op.attributes.integer("by", 0) != step->by)
         return fmt::format("this collective does not lead from {} to {}", layout_text(from.layout),

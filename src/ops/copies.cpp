@@ -20,19 +20,17 @@ double nothing_moved(const Graph&, const Op&) {
 }
 
 OpDefinition copy(const char* name, Half half, const char* queue, Space from, Space to) {
-  OpDefinition definition{.name = name,
-                          .signature = half == Half::start ? "*->*" : "*,*->*",
-                          .pointwise = true,
-                          .linear = true,
-                          .half = half,
-                          .queue = queue,
-                          .from = from,
-                          .to = to,
-                          .result_types = types,
-                          .flops = no_flops,
-                          .moved = nothing_moved};
-  if (half == Half::wait) definition.in_place = {{0, 0}};
-  return definition;
+  return {.name = name,
+          .signature = half == Half::start ? "*->*" : "*,*->*",
+          .pointwise = true,
+          .linear = true,
+          .half = half,
+          .queue = queue,
+          .from = from,
+          .to = to,
+          .result_types = types,
+          .flops = no_flops,
+          .moved = nothing_moved};
 }
 
 const OpRegistration offload_start(copy("offload.start", Half::start, "out", Space::device, Space::host));

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
@@ -87,6 +88,9 @@ struct Placement {
   std::vector<std::string> replica_axes = {};
 };
 
+/// As much memory as there may be.
+inline constexpr std::int64_t any_memory = std::numeric_limits<std::int64_t>::max();
+
 /// What is kept, moved and joined when, at the price of memory or messages; it changes neither results nor layouts.
 struct Schedule {
   KeepGathered keep_gathered = KeepGathered::never;
@@ -108,6 +112,9 @@ struct Schedule {
   /// are worth it. That of a copy within the memory of two CPU cores; a GPU of 600 TFLOP/s on a link of 25 GB/s has
   /// 24000.
   double flops_per_host_byte = 64;
+  /// Collectives run beside computation as far as this holds what a program has in memory then, in bytes besides named
+  /// buffers and scratch; 0: they take turns.
+  std::int64_t overlap_memory = 0;
   /// FLOPs that the machine does while it moves one byte of memory; decides what is cheap to make again. That of two
   /// CPU cores with bfloat16 products, from a step with norms and activations made again; accelerators have about 200.
   double flops_per_byte = 32;

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,9 @@ constexpr bool is_accumulate(ProgramKind kind) {
 struct PassContext {
   const CompileOptions& options;
   ProgramKind kind;
+  /// Bytes besides named buffers that the program holds at each op, scratch included, where its memory was planned
+  /// before the pass.
+  std::span<const std::int64_t> live = {};
 };
 
 /// Adds a micro-batch's gradient, operand 1, to what the step has so far.
@@ -88,6 +92,7 @@ void place_casts(Graph&, const PassContext&);
 void coalesce(Graph&, const PassContext&);
 void schedule(Graph&, const PassContext&);
 void offload(Graph&, const PassContext&);
+void overlap(Graph&, const PassContext&);
 }  // namespace passes
 
 }  // namespace longhaul

@@ -37,6 +37,7 @@ const std::vector<Pass>& pipeline() {
       {"coalesce", passes::coalesce, Stage::lowered},
       {"schedule", passes::schedule, Stage::lowered},
       {"offload", passes::offload, Stage::lowered},
+      {"overlap", passes::overlap, Stage::lowered},
   };
   return table;
 }

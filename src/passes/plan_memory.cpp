@@ -265,13 +265,16 @@ class Planner {
       const std::int64_t offset = named_.slots.at(output.name).offset;
       const std::int32_t defined = definition_[at(output.value)];
       if (defined < 0 || plan_.value_offset[at(output.value)] >= 0 || !taken.insert(offset).second) continue;
-      bool free = true;
+      const Op& maker = graph_.ops[static_cast<std::size_t>(defined)];
+      const ValueId staging = staging_of(maker, output.value);
+      bool free = true, staged = staging != no_value;
       if (const auto holder = occupant.find(offset); holder != occupant.end()) {
         const std::int32_t last = last_use_[at(holder->second)];
-        free = last < defined || (last == defined && in_place(graph_.ops[static_cast<std::size_t>(defined)],
-                                                              output.value, holder->second));
+        free = last < defined || (last == defined && in_place(maker, output.value, holder->second));
+        staged = staged && last < definition_[at(staging)];
       }
       if (free) plan_.value_offset[at(output.value)] = offset;
+      if (free && staged) plan_.value_offset[at(staging)] = offset;  // it arrives where it stays
     }
   }
 
@@ -281,10 +284,14 @@ class Planner {
     if (uses_of_operand != 1 || local_bytes(graph_, result) != local_bytes(graph_, operand) ||
         graph_[result].space != graph_[operand].space)
       return false;
-    for (const auto& [r, o] : op.definition->in_place)
-      if (op.results[static_cast<std::size_t>(r)] == result && op.operands[static_cast<std::size_t>(o)] == operand)
-        return true;
-    return false;
+    return may_share_buffer(op, result, operand);
+  }
+
+  // The staging value of an output that a wait makes; no_value for any other.
+  ValueId staging_of(const Op& op, ValueId result) const {
+    if (op.definition->half != Half::wait) return no_value;
+    return op.operands[at(
+        static_cast<ValueId>(std::find(op.results.begin(), op.results.end(), result) - op.results.begin()))];
   }
 
   // A program's own copies and gradients of parameters, and what waits for the backward pass, count as such whatever op
@@ -296,8 +303,8 @@ class Planner {
     const bool saved = op.phase == Phase::forward && last >= 0 && last < static_cast<std::int32_t>(graph_.ops.size()) &&
                        graph_.ops[static_cast<std::size_t>(last)].phase == Phase::backward;
     if (saved)
-      return op.definition->communication && of_parameter(op.operands[0]) ? MemoryCategory::parameters
-                                                                          : MemoryCategory::saved_activations;
+      return op.definition->communication && of_parameter(moved_operand(op, 0)) ? MemoryCategory::parameters
+                                                                                : MemoryCategory::saved_activations;
     if (op.definition->communication) return MemoryCategory::communication;
     if (of_parameter(graph_[result].primal) || op.attributes.integer("for_reduction")) return MemoryCategory::gradients;
     return MemoryCategory::transients;
@@ -383,14 +390,20 @@ class Planner {
       const MemoryCategory kind =
           op.definition->communication ? MemoryCategory::communication : MemoryCategory::scratch;
       device_.add_live(kind, scratch);
-      device_.note_peak(i);
-      plan_.live_by_op.push_back(device_.live_by_category);
-      device_.add_live(kind, -scratch);
-      device_.free.release(device_.buffers[buffer].offset, scratch);
+      note(i);
+      if (op.definition->half == Half::start)
+        in_flight_[op.results[0]] = {kind, buffer};
+      else
+        release(kind, buffer);
     } else {
-      device_.note_peak(i);
-      plan_.live_by_op.push_back(device_.live_by_category);
+      note(i);
     }
+    if (op.definition->half == Half::wait)
+      if (const auto held = in_flight_.find(op.operands[0]); held != in_flight_.end()) {
+        device_.buffers[held->second.second].end = i;
+        release(held->second.first, held->second.second);
+        in_flight_.erase(held);
+      }
     for (ValueId operand : op.operands)
       if (last_use_[at(operand)] == i && std::find(reused.begin(), reused.end(), operand) == reused.end())
         retire(operand, i);
@@ -399,6 +412,16 @@ class Planner {
         retire(result, i);
       else if (buffer_of_[at(result)] != none && last_use_[at(result)] == static_cast<std::int32_t>(graph_.ops.size()))
         arena(result).buffers[buffer_of_[at(result)]].end = last_use_[at(result)];
+  }
+
+  void note(std::int32_t i) {
+    device_.note_peak(i);
+    plan_.live_by_op.push_back(device_.live_by_category);
+  }
+  void release(MemoryCategory kind, std::size_t scratch) {
+    const Buffer& buffer = device_.buffers[scratch];
+    device_.add_live(kind, -buffer.bytes);
+    device_.free.release(buffer.offset, buffer.bytes);
   }
 
   // The value is read for the last time by op i, or never, and nothing took its place.
@@ -441,6 +464,8 @@ class Planner {
   std::vector<std::size_t> scratch_of_;  // by op: of the device's buffers
   std::vector<char> retired_;            // by value
   std::map<ValueId, MemoryCategory> kind_;
+  // Scratch that a start uses until its wait, by the first staging value.
+  std::map<ValueId, std::pair<MemoryCategory, std::size_t>> in_flight_;
 };
 
 }  // namespace

@@ -87,6 +87,9 @@ class PlanVerifier {
     last_use_.assign(graph_.values.size(), -1);
     for (std::size_t i = 0; i < graph_.ops.size(); ++i)
       for (ValueId operand : graph_.ops[i].operands) last_use_[at(operand)] = static_cast<std::int32_t>(i);
+    for (const Op& op : graph_.ops)
+      if (op.definition->half == Half::wait)
+        for (std::size_t k = 0; k < op.results.size(); ++k) becomes_[op.operands[k]] = op.results[k];
     for (const auto& output : graph_.outputs) {
       last_use_[at(output.value)] = static_cast<std::int32_t>(graph_.ops.size());
       outputs_.insert({output.value, &named_.slots.at(output.name)});
@@ -112,8 +115,16 @@ class PlanVerifier {
       const Stretch stretch{offset, offset + plan_.scratch_bytes[at(i)]};
       if (auto problem = check_range(stretch, "its scratch"); !problem.empty()) return problem;
       if (auto problem = occupy(stretch, scratch, i); !problem.empty()) return problem;
-      live_[0].erase(stretch.begin);
+      if (op.definition->half == Half::start)
+        in_flight_[op.results[0]] = stretch.begin;
+      else
+        live_[0].erase(stretch.begin);
     }
+    if (op.definition->half == Half::wait)
+      if (const auto held = in_flight_.find(op.operands[0]); held != in_flight_.end()) {
+        live_[0].erase(held->second);
+        in_flight_.erase(held);
+      }
     for (ValueId operand : op.operands)
       if (last_use_[at(operand)] == i) leave(operand);
     for (ValueId result : op.results)
@@ -127,8 +138,9 @@ class PlanVerifier {
     if (on_host(result) || stretch.begin >= named_.bytes) {
       if (auto problem = check_range(stretch, fmt::format("%{}", result), on_host(result)); !problem.empty())
         return problem;
-    } else {  // only an output, in the buffer of its name
-      const auto [begin, end] = outputs_.equal_range(result);
+    } else {  // only an output, in the buffer of its name, or what becomes one at its wait
+      const auto waited = becomes_.find(result);
+      const auto [begin, end] = outputs_.equal_range(waited == becomes_.end() ? result : waited->second);
       if (std::none_of(begin, end, [&](const auto& output) {
             return output.second->offset == stretch.begin && stretch.end <= stretch.begin + output.second->bytes;
           }))
@@ -157,6 +169,9 @@ class PlanVerifier {
     if (found != live.end() && found->first < stretch.end) {
       const ValueId other = found->second.value;
       const Stretch there{found->first, found->second.end};
+      if (other == scratch)
+        return fmt::format("{} lies over {}, which a collective under way uses",
+                           value == scratch ? "its scratch at " + text(stretch) : describe(value), text(there));
       if (value == scratch || !may_replace(graph_.ops[at(std::max(i, 0))], value, other, i) || !(there == stretch))
         return fmt::format("{} lies over {}, {}",
                            value == scratch ? "its scratch at " + text(stretch) : describe(value), describe(other),
@@ -173,9 +188,7 @@ class PlanVerifier {
   bool may_replace(const Op& op, ValueId result, ValueId operand, std::int32_t i) const {
     if (i < 0 || last_use_[at(operand)] != i || std::count(op.operands.begin(), op.operands.end(), operand) != 1)
       return false;
-    return std::any_of(op.definition->in_place.begin(), op.definition->in_place.end(), [&](const auto& pair) {
-      return op.results[at(pair.first)] == result && op.operands[at(pair.second)] == operand;
-    });
+    return may_share_buffer(op, result, operand);
   }
 
   std::string why_alive(ValueId value, std::int32_t i) const {
@@ -239,6 +252,8 @@ class PlanVerifier {
   const std::int64_t arena_;
   std::vector<std::int32_t> last_use_;
   std::multimap<ValueId, const NamedBuffers::Slot*> outputs_;
+  std::map<ValueId, ValueId> becomes_;         // of a staging value: the result of its wait
+  std::map<ValueId, std::int64_t> in_flight_;  // by first staging value: where the scratch of its start lies
   std::map<std::int64_t, Held> live_[spaces];  // by space, then by where they begin; they never overlap
 };
 

@@ -78,6 +78,19 @@ std::string memory_text(const PlannedRun& run) {
   return text;
 }
 
+// What collectives take, and how much of it nothing runs beside, by link; nothing where they take turns.
+std::string hidden_text(const ProgramCost& time) {
+  std::string text;
+  for (const Work link : {Work::host_links, Work::network}) {
+    const double hidden = time.hidden[static_cast<std::size_t>(link)];
+    const double exposed = time.seconds[static_cast<std::size_t>(link)];
+    if (hidden > 0)
+      text += fmt::format("  {}: collectives take {}, of which {} run beside computation and {} do not\n",
+                          name_of(link), seconds_text(hidden + exposed), seconds_text(hidden), seconds_text(exposed));
+  }
+  return text;
+}
+
 std::string time_text(const PlannedRun& run) {
   if (!run.time)
     return "time: not predicted, for nothing says what the machine does: give --cluster or device.profile\n";
@@ -89,7 +102,7 @@ std::string time_text(const PlannedRun& run) {
   std::vector<std::pair<double, std::string_view>> works_of_it;
   for (int i = 0; i < works; ++i)
     works_of_it.emplace_back(time.seconds[static_cast<std::size_t>(i)], name_of(static_cast<Work>(i)));
-  return text + shares(works_of_it, total, works);
+  return text + shares(works_of_it, total, works) + hidden_text(time);
 }
 
 std::string limits_text(const PlannedRun& run) {

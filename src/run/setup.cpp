@@ -9,6 +9,7 @@
 #include "base/environment.h"
 #include "base/error.h"
 #include "base/host.h"
+#include "comm/delay/delay_communicator.h"
 #include "comm/exchange.h"
 #include "cost/op_cost.h"
 #include "model/parameters.h"
@@ -17,6 +18,7 @@
 #include "plan/token_placement.h"
 #include "run/activation_choice.h"
 #include "run/model_overrides.h"
+#include "run/overlap_choice.h"
 #include "run/target.h"
 
 namespace longhaul {
@@ -73,6 +75,10 @@ void price_ops(RunSetup& setup) {
   const Experiment& experiment = setup.experiment;
   if (experiment.device.profile.empty()) return;
   const auto profile = std::make_shared<MachineProfile>(read_profile(experiment.device.profile));
+  if (const auto delay = link_delay(); delay && experiment.device.type == DeviceType::cpu) {
+    profile->host = {delay->latency, delay->bandwidth, delay->bandwidth, "LONGHAUL_DELAY"};
+    if (profile->network) profile->network = profile->host;
+  }
   MachineUse use;
   use.ranks_per_host = setup.hosts.neighbours;
   if (setup.parallel.outer() > 1) {
@@ -267,6 +273,7 @@ RunSetup prepare_run(const Experiment& experiment, const LoadedModel& model, int
   RunSetup setup = place_run(experiment, model, world, hosts, purpose);
   resolve_memory(setup, hosts);
   if (purpose == Purpose::train) resolve_activations(setup);
+  resolve_overlap(setup);
   if (setup.target->options().reference_only)
     setup.decisions.push_back("LONGHAUL_KERNELS=reference: every op runs the plain-loop reference kernel");
   return setup;

@@ -44,14 +44,23 @@ std::vector<std::string> collective_order(const std::vector<const Program*>& pro
   for (const Program* program : programs) {
     const Graph& graph = program->graph;
     lines.push_back(fmt::format("{} on the mesh {}", graph.name, graph.mesh.text()));
-    for (const Op& op : graph.ops) {
+    for (std::size_t i = 0; i < graph.ops.size(); ++i) {
+      const Op& op = graph.ops[i];
       if (!op.definition->communication) continue;
+      // A wait on one rank that stands before a start on which it depends elsewhere hangs as well.
+      const std::string place =
+          op.definition->half == Half::none ? "" : fmt::format(", link {}, instruction {}", op.definition->queue, i);
+      if (!communicates(op)) {
+        lines.push_back(fmt::format("{}: {}{}", graph.name, op.definition->name, place));
+        continue;
+      }
       const CommunicationStep step(graph, op, rank);
       if (step.is_local()) continue;
       lines.push_back(fmt::format("{}: {} over {} of {} tensor{} ({}), {} bytes sent", graph.name, op.definition->name,
                                   graph.mesh.text(step.axes), op.operands.size(), op.operands.size() == 1 ? "" : "s",
                                   name_of(graph[op.operands[0]].dtype), step.bytes_sent()));
       if (const auto by = op.attributes.integer("by")) lines.back() += fmt::format(", {} ranks on", by);
+      lines.back() += place;
     }
     // A rank with tiles of its own size issues the same collectives; its sums may round otherwise.
     lines.push_back(fmt::format("{}: {} instructions in all", graph.name, graph.ops.size()));

@@ -11,7 +11,8 @@
 namespace longhaul {
 
 /// What a rank issues, in order: the mesh, then one line for each collective of each program, with its group, dtype and
-/// the bytes that it sends to each. Equal on all ranks of the world, for any program that is legal.
+/// the bytes that it sends to each, and of one in two halves a line each with its link and place. Equal on all ranks of
+/// the world, for any program that is legal.
 std::vector<std::string> collective_order(const std::vector<const Program*>& programs, int rank);
 
 /// Collective over `world`; costs one all_gather of 8 bytes when all is well. Otherwise every rank throws (as agree()

@@ -40,7 +40,8 @@ CommunicationStep::CommunicationStep(const Graph& graph, const Op& op, int rank)
                                                                       {"all_reduce", Collective::all_reduce},
                                                                       {"all_to_all", Collective::all_to_all},
                                                                       {"shift", Collective::send_receive}};
-  const auto kind = std::find_if(std::begin(kinds), std::end(kinds), [&](const auto& one) { return op.is(one.first); });
+  const auto kind =
+      std::find_if(std::begin(kinds), std::end(kinds), [&](const auto& one) { return pair_name(op) == one.first; });
   LONGHAUL_CHECK(kind != std::end(kinds), "{} is no collective", op.definition->name);
   collective = kind->second;
   if (collective == Collective::reduce_scatter || collective == Collective::all_to_all) send_blocks = ranks;

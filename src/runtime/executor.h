@@ -28,6 +28,14 @@ struct Profile {
   CommunicationTimes communication;
 };
 
+/// One instruction, or what a queue did for one, with the time that it took.
+struct TraceEvent {
+  std::string_view program, op;  ///< of a queue the op without its half
+  std::string_view queue;        ///< empty: the rank's own thread
+  std::int64_t instruction = 0;
+  double begin = 0, end = 0;  ///< seconds of the host's steady clock
+};
+
 /// One caller at a time. An unknown buffer, or a range beyond its end, is std::logic_error.
 class Executor {
  public:
@@ -75,6 +83,11 @@ class Executor {
   /// that waiting can be told from moving.
   virtual void set_profiling(bool on) = 0;
   virtual const Profile& profile() const = 0;
+
+  /// Off at first. While it is on, runs are recorded; those of all queues when run() has returned. Executors that do
+  /// not record give nothing.
+  virtual void set_tracing(bool) {}
+  virtual std::vector<TraceEvent> trace() const { return {}; }
 
  protected:
   Executor() = default;

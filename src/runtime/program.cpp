@@ -12,11 +12,11 @@ namespace longhaul {
 std::vector<TrafficRow> predicted_traffic(const std::string& name, const Program& program, int rank) {
   std::map<std::tuple<std::string, std::string, std::string>, TrafficRow> rows;
   for (const Op& op : program.graph.ops) {
-    if (!op.definition->communication || op.is("slice")) continue;
+    if (!communicates(op) || op.is("slice")) continue;
     const CommunicationStep step(program.graph, op, rank);
     const std::string group = program.graph.mesh.text(step.axes);
-    TrafficRow& row = rows[{op.definition->name, op.made_by, group}];
-    row = {name, op.definition->name, op.made_by, group, row.calls + 1, row.bytes_sent + step.bytes_sent()};
+    TrafficRow& row = rows[{std::string(pair_name(op)), op.made_by, group}];
+    row = {name, std::string(pair_name(op)), op.made_by, group, row.calls + 1, row.bytes_sent + step.bytes_sent()};
   }
   std::vector<TrafficRow> list;
   for (auto& [key, row] : rows) list.push_back(std::move(row));

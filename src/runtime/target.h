@@ -2,10 +2,12 @@
 // session and no experiment.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/dtype.h"
 #include "comm/communicator.h"
@@ -59,6 +61,11 @@ class Target {
   virtual std::string libraries() const = 0;
   virtual void set_libraries(const std::string& decided) = 0;
 
+  /// Executors made from now on give no op back sooner than so many seconds after it began, by timers: to see a
+  /// schedule of another machine. Collectives take what they take. Only CPU ranks know of it.
+  using Pace = std::function<double(const Graph&, const Op&)>;
+  void set_pace(Pace seconds) { pace_ = std::move(seconds); }
+
   /// Makes the programs ready: allocates the arena, zeroed, and makes the groups of the mesh, for which all ranks call
   /// it with the same programs in the same order. `world` and the programs must outlive the executor, and so must this.
   virtual std::unique_ptr<Executor> executor(Communicator& world, std::span<const Program* const> programs,
@@ -71,8 +78,11 @@ class Target {
   Target(const Target&) = delete;
   Target& operator=(const Target&) = delete;
 
+  const Pace& pace() const { return pace_; }
+
  private:
   TargetOptions options_;
+  Pace pace_;
 };
 
 }  // namespace longhaul

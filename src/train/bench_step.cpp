@@ -23,6 +23,7 @@
 #include "run/setup.h"
 #include "run/source.h"
 #include "run/text_tokens.h"
+#include "train/trace.h"
 
 namespace longhaul {
 namespace {
@@ -71,6 +72,11 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   const CompiledModel model = compile_model(setup.request);
   if (const std::string libraries = choose_libraries(world, setup, model, ""); !libraries.empty())
     log_info("{}", libraries);
+  if (options.paced) {
+    if (!setup.costs) fail("--paced needs device.profile, which says how long computation takes");
+    setup.target->set_pace(
+        [costs = setup.costs](const Graph& graph, const Op& op) { return costs->cost(graph, op).seconds; });
+  }
   Session session(world, *setup.target, setup.request, model);
   session.set_parameters(first_parameters(setup));
 
@@ -109,7 +115,8 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   };
   Executor::Work work, whole_step;  // profiling waits for every instruction
   for (std::int64_t step = 1; step <= total; ++step) {
-    if (step == options.warmup + 1) session.executor().set_profiling(true);
+    if (step == options.warmup + 1) session.executor().set_profiling(!options.paced);
+    if (step == total) session.executor().set_tracing(!options.trace.empty());
     source.take(cursors, samples);
     const auto fill = [&](std::int64_t i) { source.fill(session, samples, i); };
     world.barrier();
@@ -133,6 +140,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     busy += cpu;
     wall += elapsed;
   }
+  if (!options.trace.empty()) write_trace(world, session.executor().trace(), options.trace);
   // Of the ranks together: what one waits for is what another computes.
   const CommunicationTimes mine = session.executor().profile().communication;
   const auto share = [&](double rank_seconds) {

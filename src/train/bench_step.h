@@ -1,6 +1,7 @@
 // Times whole optimizer steps and says where the time goes.
 #pragma once
 #include <cstdint>
+#include <filesystem>
 #include <string>
 
 #include "comm/communicator.h"
@@ -12,6 +13,10 @@ struct BenchStepOptions {
   std::int64_t steps = 5;   ///< timed
   std::int64_t warmup = 1;  ///< before them; the first step also touches memory
   bool row = false;         ///< one line instead of the report
+  /// Computation takes at least what device.profile says of it, by timers, and nothing else of the machine's time
+  /// counts.
+  bool paced = false;
+  std::filesystem::path trace;  ///< a file for the last timed step, one row a rank and queue; empty: none
 };
 
 /// Trains the experiment's first steps without writing anything: its own model, weights and data (random tokens when

@@ -335,11 +335,12 @@ bool runs_an_op_too_early(Graph& graph, const PassContext& context) {
   return false;
 }
 
-// A value that the backward pass reads several times comes back behind the first op that reads it.
-bool reloads_one_op_late(Graph& graph, const PassContext&) {
+// A start and its wait come behind the first op that reads what they bring, where several do.
+template <typename Wanted>
+bool comes_one_op_late(Graph& graph, Wanted&& wanted) {
   const auto use = uses(graph);
   for (std::size_t i = 0; i < graph.ops.size(); ++i) {
-    if (!graph.ops[i].is("reload.wait") || use[at(graph.ops[i].results[0])].size() < 2) continue;
+    if (!wanted(graph.ops[i]) || use[at(graph.ops[i].results[0])].size() < 2) continue;
     const std::size_t reader = at(use[at(graph.ops[i].results[0])][0]),
                       start = at(definitions(graph)[at(graph.ops[i].operands[0])]);
     // What lies between waits for nothing that moves here: the order of each queue stays.
@@ -352,6 +353,18 @@ bool reloads_one_op_late(Graph& graph, const PassContext&) {
     return true;
   }
   return false;
+}
+bool reloads_one_op_late(Graph& graph, const PassContext&) {
+  return comes_one_op_late(graph, [](const Op& op) { return op.is("reload.wait"); });
+}
+bool gathers_one_op_late(Graph& graph, const PassContext& context) {
+  const auto use = uses(graph);
+  return is_accumulate(context.kind) && comes_one_op_late(graph, [&](const Op& op) {
+           return op.is("all_gather.wait") && std::all_of(op.results.begin(), op.results.end(), [&](ValueId result) {
+                    return !use[at(result)].empty() && !use[at(op.results[0])].empty() &&
+                           use[at(result)].back() > use[at(op.results[0])].front();
+                  });
+         });
 }
 
 // ---- of the memory plan
@@ -461,6 +474,7 @@ const std::vector<Fault>& faults() {
       {"coalesce", "coalesce", "two tensors of one message change places", swaps_tensors_of_a_message},
       {"schedule", "schedule", "an op runs before its operand is made", runs_an_op_too_early},
       {"offload", "offload", "a value comes back from host memory one op too late", reloads_one_op_late},
+      {"overlap", "overlap", "what is gathered beside computation comes one op too late", gathers_one_op_late},
       {"host_buffer", "plan_memory", "a buffer of host memory is given away while it holds a value", nullptr,
        reuses_a_host_buffer_early},
       {"plan_memory", "plan_memory", "a result overwrites a value that is read later", nullptr, overwrites_a_value},

@@ -187,6 +187,8 @@ RunSetup shrink_run(const RunSetup& large, int world, const Hosts& hosts) {
   }
   experiment.activation_memory.offload =
       large.request.options.schedule.offload_values > 0 ? OffloadMode::on : OffloadMode::off;
+  experiment.parallelism.overlap =
+      large.request.options.schedule.overlap_memory > 0 ? OverlapMode::on : OverlapMode::off;
   experiment.device.host_memory.reset();
   experiment.device.memory.reset();  // the large run's was held against it; this one is tiny
   auto& training = experiment.training;

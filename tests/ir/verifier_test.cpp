@@ -396,3 +396,53 @@ TEST_CASE("pairs: a start and its wait") {
           "input x is in host memory");
   }
 }
+
+TEST_CASE("collectives in two halves") {
+  const std::string gather = "%10 : float64[12, 8] @[-, -] = all_gather.start(%3) {axes=<dp.sp>} forward\n";
+  const std::string gather_done = "%11 : float64[12, 8] @[-, -] = all_gather.wait(%10, %3) {axes=<dp.sp>} forward\n";
+  const std::string sum =
+      "%12 : float64[12, 8] @[-, -]flat(dp.sp) = reduce_scatter.start(%4) {axes=<dp.sp>} backward\n";
+  const std::string sum_done =
+      "%13 : float64[12, 8] @[-, -]flat(dp.sp) = reduce_scatter.wait(%12, %4) {axes=<dp.sp>} backward\n";
+  const std::string two =
+      "%14 : float64[4, 6, 8] @[dp, -, sp], %15 : float64[4, 6, 12] @[dp, -, sp] = all_to_all.start(%0, %5) "
+      "{axes=<sp>, "
+      "dimension=1, split=2} forward\n";
+  const std::string two_done =
+      "%16 : float64[4, 6, 8] @[dp, -, sp], %17 : float64[4, 6, 12] @[dp, -, sp] = all_to_all.wait(%14, %15, %0, %5) "
+      "{axes=<sp>, dimension=1, split=2} forward\n";
+  SECTION("legal, each link by itself") {
+    CHECK(problem(gather + sum + two + two_done + gather_done + sum_done) == "");
+    const Graph graph = parse_graph(header + gather + two + two_done + gather_done);
+    CHECK(print(parse_graph(print(graph))) == print(graph));
+  }
+  SECTION("what a wait says of its start") {
+    refused(gather + "%11 : float64[12, 8] @[-, -] = all_gather.wait(%10, %3) {axes=<dp>} forward\n", "op #1",
+            "is another: %10");
+    refused(two +
+                "%16 : float64[4, 6, 8] @[dp, -, sp], %17 : float64[4, 6, 12] @[dp, -, sp] = all_to_all.wait(%15, %14, "
+                "%5, %0) {axes=<sp>, dimension=1, split=2} forward\n",
+            "op #1", "is another: %14");
+    refused(gather + "%11 : float64[12, 8] @[-, -]flat(dp.sp) = all_gather.wait(%10, %3) {axes=<dp.sp>} forward\n",
+            "op #1", "does not lead");
+    refused("%10 : float64[12, 8] @[dp, -] = all_gather.start(%3) {axes=<dp.sp>} forward\n", "op #0", "does not lead");
+  }
+  SECTION("a wait that is missing, or comes first") {
+    CHECK(problem(gather) == "nothing waits for all_gather.start, started on queue gather");
+    Graph graph = parse_graph(header + gather + gather_done);
+    std::swap(graph.ops[0], graph.ops[1]);
+    CHECK(verify(graph, Stage::lowered).find("is used before it is defined") != std::string::npos);
+    refused(gather + gather_done + "%18 : float64[12, 8] @[-, -] = all_gather.wait(%10, %3) {axes=<dp.sp>} forward\n",
+            "op #2", "nothing was started on queue gather");
+  }
+  SECTION("waits of a link in another order than its starts") {
+    const std::string second = "%18 : float64[12, 8] @[-, -] = all_reduce.start(%4) {axes=<dp.sp>} backward\n";
+    const std::string second_done = "%19 : float64[12, 8] @[-, -] = all_reduce.wait(%18, %4) {axes=<dp.sp>} backward\n";
+    CHECK(problem(sum + second + sum_done + second_done) == "");
+    refused(sum + second + second_done + sum_done, "op #2", "the oldest start on queue reduce");
+  }
+  SECTION("a staging value that others read") {
+    refused(gather + "%18 : float64[12, 8] @[-, -] = scale(%10) {factor=2.0} forward\n" + gather_done, "scale",
+            "%10 is a staging value");
+  }
+}

@@ -88,6 +88,7 @@ const std::map<std::string, std::string> other_values = {
     {"parallelism.shard_group", "2"},
     {"parallelism.keep_gathered", "step"},
     {"parallelism.bucket_size", "1"},
+    {"parallelism.overlap", "on"},
     {"activation_memory.mode", "recompute"},
     {"activation_memory.budget", "1e12"},
     {"activation_memory.offload", "on"},

@@ -27,6 +27,8 @@ struct Cell {
   ActivationMode activations = ActivationMode::automatic;
   std::vector<int> recompute_steps = {};
   std::int64_t offload_values = 0;                           // see Schedule
+  std::int64_t overlap_memory = 0;                           // see Schedule
+  std::int64_t bucket_size = 4 << 20;                        // see Schedule
   std::int64_t tile_rows = row_block;                        // of MLPs, under ActivationMode::recompute
   std::unique_ptr<Target> (*device)(int threads) = nullptr;  // what the ranks compute on; null: the CPU
 
@@ -80,6 +82,8 @@ inline CompileRequest request_for(const Cell& cell) {
   request.options.schedule.recompute_steps = cell.recompute_steps;
   request.options.schedule.tile_rows = cell.tile_rows;
   request.options.schedule.offload_values = cell.offload_values;
+  request.options.schedule.overlap_memory = cell.overlap_memory;
+  request.options.schedule.bucket_size = cell.bucket_size;
   request.batch = cell.rows;
   request.sequence = cell.padded();
   request.options.placement.token_order = cell.order;

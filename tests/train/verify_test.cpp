@@ -298,6 +298,7 @@ TEST_CASE("every planted fault is refused, and --locate names its place", "[thre
       {"recompute", {"activation_memory.mode=recompute"}},
       {"offload", {"activation_memory.mode=keep", "activation_memory.offload=on"}},
       {"host_buffer", {"activation_memory.mode=keep", "activation_memory.offload=on"}},
+      {"overlap", {"parallelism.zero_stage=3", "parallelism.keep_gathered=backward", "parallelism.overlap=on"}},
       {"tile_mlp", {"activation_memory.mode=recompute", "training.micro_batch_size=1"}},
       {"chunk_heads", {"activation_memory.mode=recompute"}},
       {"keep_gathered",

@@ -1,6 +1,8 @@
 #include "comm/mpi/mpi_communicator.h"
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "base/error.h"
 #include "comm/bytes.h"
@@ -77,9 +79,24 @@ void MpiCommunicator::start_receive(void* buffer, std::size_t bytes, int from, i
   ++started_;
 }
 
+bool MpiCommunicator::concurrent() const {
+  int provided = MPI_THREAD_SINGLE;
+  check_mpi(MPI_Query_thread(&provided), "MPI_Query_thread");
+  return provided == MPI_THREAD_MULTIPLE;
+}
+
 void MpiCommunicator::wait_all() {
   const int started = started_;
   started_ = 0;
+  if (patient_) {
+    using std::chrono::microseconds;
+    int done = 0;
+    for (int looks = 0;; ++looks) {
+      check_mpi(MPI_Testall(started, requests_.data(), &done, MPI_STATUSES_IGNORE), "MPI_Testall");
+      if (done) return;
+      std::this_thread::sleep_for(microseconds(looks < 20 ? 20 : 100));
+    }
+  }
   check_mpi(MPI_Waitall(started, requests_.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
 }
 

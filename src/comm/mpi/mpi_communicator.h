@@ -14,7 +14,7 @@ namespace longhaul {
 void check_mpi(int code, const char* call);
 
 /// Data moves by nonblocking messages straight from and to the caller's buffers; blocking is left to MPI's own waiting.
-/// Used by one thread at a time (MPI_THREAD_FUNNELED or more).
+/// Used by one thread at a time; several of them at the same time where MPI gives MPI_THREAD_MULTIPLE.
 class MpiCommunicator final : public Communicator {
  public:
   /// `owned`: freed at the end. `largest_message`: longer ones are cut (MPI counts are int).
@@ -27,6 +27,8 @@ class MpiCommunicator final : public Communicator {
   int size() const override { return size_; }
   std::string_view transport() const override { return "mpi"; }
   bool one_process() const override { return size() == 1; }
+  bool concurrent() const override;
+  void wait_patiently() override { patient_ = true; }
   std::unique_ptr<Communicator> group(const std::vector<int>& members) override;
 
   void all_to_all(const void* send, void* receive, std::size_t bytes_per_peer) override;
@@ -63,6 +65,7 @@ class MpiCommunicator final : public Communicator {
   int size_ = 0;
   std::vector<MPI_Request> requests_;  // room for two exchanges with every other rank
   int started_ = 0;
+  bool patient_ = false;
   std::vector<const void*> inputs_;  // of a sum, by rank
 };
 

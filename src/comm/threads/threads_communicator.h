@@ -20,6 +20,7 @@ class ThreadsCommunicator final : public Communicator {
   int size() const override { return size_; }
   std::string_view transport() const override { return "threads"; }
   bool one_process() const override { return true; }
+  bool concurrent() const override { return true; }
   std::unique_ptr<Communicator> group(const std::vector<int>& members) override;
 
   void all_to_all(const void* send, void* receive, std::size_t bytes_per_peer) override;

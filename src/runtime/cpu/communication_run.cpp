@@ -81,6 +81,20 @@ void unpack(const BlockLayout& layout, const char* packed, std::int64_t blocks, 
   for (; i < blocks; ++i) copy_in(layout, packed + i * apart, i, tensor, pool);
 }
 
+// Where a step's messages lie in its scratch, if they do. In place where the collective allows it: what is gathered is
+// packed where it will lie among the others', a sum is left where the own part of it was.
+char* packed_in(const CommunicationStep& step, void* scratch) {
+  char* const sending = static_cast<char*>(scratch);
+  return step.collective == Collective::all_gather ? sending + step.send_bytes + step.index * step.block_bytes
+                                                   : sending;
+}
+char* received_in(const CommunicationStep& step, void* scratch) {
+  char* const sending = static_cast<char*>(scratch);
+  return step.collective == Collective::reduce_scatter ? sending + step.index * step.block_bytes
+         : step.collective == Collective::all_reduce   ? sending
+                                                       : sending + step.send_bytes;
+}
+
 using Clock = std::chrono::steady_clock;
 
 // Adds the seconds since the last call, or construction, to what it is told.
@@ -124,46 +138,54 @@ void exchange(const CommunicationStep& step, Communicator& group, const void* se
 
 }  // namespace
 
+void pack_communication(const CommunicationStep& step, std::span<const void* const> operands, void* scratch,
+                        ThreadPool& pool) {
+  if (!step.packs) return;
+  char* const packed = packed_in(step, scratch);
+  for (std::size_t p = 0; p < step.parts.size(); ++p)
+    pack(step.parts[p].pack, static_cast<const char*>(operands[p]), step.send_blocks, packed + step.parts[p].offset,
+         step.block_bytes, pool);
+}
+
+void exchange_communication(const CommunicationStep& step, Communicator* group, std::span<const void* const> operands,
+                            std::span<void* const> results, void* scratch, CommunicationTimes* times) {
+  LONGHAUL_CHECK(group && group->size() == step.ranks && group->rank() == step.index,
+                 "a collective on the wrong group");
+  Stopwatch watch(times != nullptr);
+  if (times) {
+    group->barrier();
+    watch.add_to(&CommunicationTimes::waiting, times);
+  }
+  char* const reduction = static_cast<char*>(scratch) + step.send_bytes + step.receive_bytes;
+  exchange(step, *group, step.packs ? packed_in(step, scratch) : operands[0],
+           step.unpacks ? received_in(step, scratch) : static_cast<char*>(results[0]), reduction);
+  watch.add_to(&CommunicationTimes::moving, times);
+}
+
+void unpack_communication(const CommunicationStep& step, std::span<void* const> results, void* scratch,
+                          ThreadPool& pool) {
+  if (!step.unpacks) return;
+  const char* const receive = received_in(step, scratch);
+  for (std::size_t p = 0; p < step.parts.size(); ++p)
+    unpack(step.parts[p].unpack, receive + step.parts[p].offset, step.receive_blocks, step.block_bytes,
+           static_cast<char*>(results[p]), pool);
+}
+
 void run_communication(const CommunicationStep& step, Communicator* group, std::span<const void* const> operands,
                        std::span<void* const> results, void* scratch, ThreadPool& pool, CommunicationTimes* times) {
-  Stopwatch watch(times != nullptr);
   if (step.is_local()) {
     for (std::size_t p = 0; p < step.parts.size(); ++p)
       copy_out(step.parts[p].pack, static_cast<const char*>(operands[p]), step.index, static_cast<char*>(results[p]),
                pool);
     return;
   }
-  LONGHAUL_CHECK(group && group->size() == step.ranks && group->rank() == step.index,
-                 "a collective on the wrong group");
-  char* const sending = static_cast<char*>(scratch);
-  char* const receiving = sending + step.send_bytes;
-  char* const reduction = receiving + step.receive_bytes;
-  const void* send = operands[0];
-  if (step.packs) {
-    char* const packed =
-        step.collective == Collective::all_gather ? receiving + step.index * step.block_bytes : sending;
-    for (std::size_t p = 0; p < step.parts.size(); ++p)
-      pack(step.parts[p].pack, static_cast<const char*>(operands[p]), step.send_blocks, packed + step.parts[p].offset,
-           step.block_bytes, pool);
-    send = packed;
-    watch.add_to(&CommunicationTimes::packing, times);
-  }
-  char* receive = static_cast<char*>(results[0]);
-  if (step.unpacks)
-    receive = step.collective == Collective::reduce_scatter ? sending + step.index * step.block_bytes
-              : step.collective == Collective::all_reduce   ? sending
-                                                            : receiving;
-  if (times) {
-    group->barrier();
-    watch.add_to(&CommunicationTimes::waiting, times);
-  }
-  exchange(step, *group, send, receive, reduction);
-  watch.add_to(&CommunicationTimes::moving, times);
-  if (!step.unpacks) return;
-  for (std::size_t p = 0; p < step.parts.size(); ++p)
-    unpack(step.parts[p].unpack, receive + step.parts[p].offset, step.receive_blocks, step.block_bytes,
-           static_cast<char*>(results[p]), pool);
+  Stopwatch watch(times != nullptr);
+  pack_communication(step, operands, scratch, pool);
   watch.add_to(&CommunicationTimes::packing, times);
+  exchange_communication(step, group, operands, results, scratch, times);
+  Stopwatch behind(times != nullptr);
+  unpack_communication(step, results, scratch, pool);
+  behind.add_to(&CommunicationTimes::packing, times);
 }
 
 }  // namespace longhaul

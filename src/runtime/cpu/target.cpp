@@ -36,7 +36,7 @@ CpuTarget::CpuTarget(const TargetOptions& options)
 CpuTarget::~CpuTarget() = default;
 
 std::int64_t CpuTarget::scratch_bytes(const Graph& graph, const Op& op) {
-  if (op.definition->communication) return CommunicationStep(graph, op, 0).scratch_bytes();
+  if (op.definition->communication) return communicates(op) ? CommunicationStep(graph, op, 0).scratch_bytes() : 0;
   return static_cast<std::int64_t>(kernels_.get(graph, op)->scratch_bytes);
 }
 
@@ -102,7 +102,7 @@ std::unique_ptr<Executor> CpuTarget::executor(Communicator& world, std::span<con
   LONGHAUL_CHECK(
       thread_.compare_exchange_strong(first, std::this_thread::get_id()) || first == std::this_thread::get_id(),
       "a target serves one rank");
-  return std::make_unique<CpuExecutor>(world, programs, named, context_, kernels_);
+  return std::make_unique<CpuExecutor>(world, programs, named, context_, kernels_, pace());
 }
 
 ScratchBytes cpu_scratch_bytes(const TargetOptions& options) {

@@ -87,7 +87,13 @@ void DeviceExecutor::prepare(const Program& program) {
     for (ValueId operand : op.operands) one.operands.push_back(stored(operand));
     for (ValueId result : op.results) one.results.push_back(stored(result));
     std::int64_t scratch = 0;
-    if (op.definition->communication) {
+    if (op.definition->communication && op.definition->half == Half::wait) {
+      // Its start has carried it out, on the one stream; what lies elsewhere is brought to its place.
+      for (std::size_t k = 0; k < one.results.size(); ++k)
+        if (one.results[k] != one.operands[k])
+          one.moves.push_back(
+              {one.results[k], one.operands[k], static_cast<std::size_t>(local_bytes(graph, op.results[k]))});
+    } else if (op.definition->communication) {
       one.step = std::make_unique<CommunicationStep>(graph, op, world_.rank());
       scratch = device_scratch_bytes(*one.step);
     } else {
@@ -132,6 +138,11 @@ void DeviceExecutor::order(Prepared& program, const Program& from) {
 }
 
 void DeviceExecutor::run(const Instruction& one) {
+  if (one.op->definition->communication && one.op->definition->half == Half::wait) {
+    for (const auto& [to, from, bytes] : one.moves)
+      context_.succeed(context_.api().copy(to, from, bytes, context_.stream()));
+    return;
+  }
   if (one.communication)
     return one.communication->run(context_, staging_->data(), profiling_ ? &profile_.communication : nullptr);
   const DeviceCall call{one.operands.data(), one.results.data(), one.scratch, context_};

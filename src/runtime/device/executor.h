@@ -56,6 +56,12 @@ class DeviceExecutor final : public Executor {
     std::vector<void*> results;
     void* scratch = nullptr;
     double flops = 0;
+    struct Move {
+      void* to;
+      const void* from;
+      std::size_t bytes;
+    };
+    std::vector<Move> moves = {};  // of a collective's wait: staging values that are not in place
   };
   struct Prepared {
     std::vector<Instruction> instructions;

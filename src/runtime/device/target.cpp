@@ -32,7 +32,7 @@ DeviceTarget::DeviceTarget(const TargetOptions& options, cuda::Backend backend)
 DeviceTarget::~DeviceTarget() = default;
 
 std::int64_t DeviceTarget::scratch_bytes(const Graph& graph, const Op& op) {
-  if (op.definition->communication) return device_scratch_bytes(CommunicationStep(graph, op, 0));
+  if (op.definition->communication) return communicates(op) ? device_scratch_bytes(CommunicationStep(graph, op, 0)) : 0;
   return static_cast<std::int64_t>(kernels_.get(graph, op)->scratch_bytes);
 }
 

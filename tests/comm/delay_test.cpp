@@ -1,0 +1,60 @@
+// The transport of a link of any speed: results, traffic and groups are those of the one below, and a collective is
+// over when its time has passed after the last rank has come to it.
+#include "comm/delay/delay_communicator.h"
+
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <thread>
+
+#include "base/error.h"
+#include "collective_checks.h"
+#include "comm/launch.h"
+
+using namespace longhaul;
+
+namespace {
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+TEST_CASE("a delayed link computes what the link below does", "[threads]") {
+  for (const int ranks : {1, 2, 4})
+    CHECK(run_threads(ranks, [](Communicator& world) {
+            std::vector<int> all;
+            for (int rank = 0; rank < world.size(); ++rank) all.push_back(rank);
+            const auto slow = delayed(world.group(all), {1e-6, 1e12});
+            check_collectives(*slow, false);
+            check_traffic(*slow);
+            if (world.size() == 4) check_mesh_groups(*slow);
+            return 0;
+          }) == 0);
+}
+
+TEST_CASE("a delayed collective takes its latency and its bytes after the last rank has come", "[threads]") {
+  // 0.05 s for one doubling; 1 MB to the other rank at 10 MB/s: 0.1 s more.
+  run_threads(2, [](Communicator& world) {
+    const auto slow = delayed(world.group({0, 1}), {0.05, 1e7});
+    std::vector<char> send(1'000'000, 'x'), receive(2'000'000);
+    const double late = world.rank() == 1 ? 0.1 : 0;
+    const double begin = now();
+    std::this_thread::sleep_for(std::chrono::duration<double>(late));
+    slow->all_gather(send.data(), receive.data(), send.size());
+    const double took = now() - begin;
+    if (took < 0.25 - 1e-3) fail("rank {}: {} s, before its time", world.rank(), took);
+    if (receive.front() != 'x' || receive.back() != 'x') fail("the wrong bytes");
+    if (slow->traffic()[Collective::all_gather].bytes_sent != 1'000'000) fail("the wrong traffic");
+    return 0;
+  });
+}
+
+TEST_CASE("LONGHAUL_DELAY is read or refused") {
+  CHECK(parse_link_delay("20e-6:1e9").latency == 20e-6);
+  CHECK(parse_link_delay("20e-6:1e9").bandwidth == 1e9);
+  CHECK(parse_link_delay("0:1").latency == 0);
+  for (const char* wrong : {"1", "1:", ":1", "-1:1", "11:1", "0:0", "0:1x", "0:1:2", "nan:1"})
+    CHECK_THROWS_WITH(parse_link_delay(wrong), Catch::Contains("LONGHAUL_DELAY is '" + std::string(wrong) + "'") &&
+                                                   Catch::Contains("LATENCY:BANDWIDTH"));
+}
