@@ -10,6 +10,8 @@ std::string_view name_of(DType type) {
       return "float32";
     case DType::bfloat16:
       return "bfloat16";
+    case DType::uint8:
+      return "uint8";
     case DType::int32:
       return "int32";
   }
@@ -17,7 +19,7 @@ std::string_view name_of(DType type) {
 }
 
 std::optional<DType> parse_dtype(std::string_view name) {
-  for (DType type : {DType::float64, DType::float32, DType::bfloat16, DType::int32})
+  for (DType type : {DType::float64, DType::float32, DType::bfloat16, DType::uint8, DType::int32})
     if (name_of(type) == name) return type;
   return std::nullopt;
 }

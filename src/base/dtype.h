@@ -8,17 +8,17 @@
 
 namespace longhaul {
 
-enum class DType : std::uint8_t { float64, float32, bfloat16, int32 };
+enum class DType : std::uint8_t { float64, float32, bfloat16, uint8, int32 };
 
 /// Size of one element in bytes.
 constexpr std::size_t size_of(DType type) {
-  return type == DType::float64 ? 8 : type == DType::bfloat16 ? 2 : 4;
+  return type == DType::float64 ? 8 : type == DType::bfloat16 ? 2 : type == DType::uint8 ? 1 : 4;
 }
-/// "float64", "float32", "bfloat16", "int32".
+/// "float64", "float32", "bfloat16", "uint8" (codes of numbers), "int32".
 std::string_view name_of(DType type);
 std::optional<DType> parse_dtype(std::string_view name);
 constexpr bool is_floating(DType type) {
-  return type != DType::int32;
+  return type != DType::int32 && type != DType::uint8;
 }
 /// Half the distance between 1 and the next number: the largest relative error of one rounding.
 constexpr double unit_roundoff(DType type) {

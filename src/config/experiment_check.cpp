@@ -146,14 +146,14 @@ void check_experiment(const Experiment& e) {
                                    std::pair{"training.gradient_dtype", e.training.gradient_dtype},
                                    std::pair{"training.gradient_reduce_dtype", e.training.gradient_reduce_dtype},
                                    std::pair{"optimizer.state_dtype", e.optimizer.state_dtype}}) {
-    if (type && !is_floating(*type))
+    if (type && !is_floating(*type) && type != DType::uint8)
       fail("{} is {}; it must be one of float64, float32, bfloat16", name, name_of(*type));
     // A float64 run is a reference run: everything in it is float64, and nothing else is.
     if (type && (*type == DType::float64) != (e.training.dtype == DType::float64))
       fail(
           "{} is {} while training.dtype is {}; float64 is for reference runs, in which all dtypes are float64 "
           "(or auto)",
-          name, name_of(*type), name_of(e.training.dtype));
+          name, value_of(e, name), name_of(e.training.dtype));
   }
 
   const auto& optimizer = e.optimizer;
@@ -172,6 +172,17 @@ void check_experiment(const Experiment& e) {
     fail(
         "optimizer.nesterov is true, but optimizer.momentum is {}: there is nothing to look ahead with; set it, as 0.9",
         value_of(e, "optimizer.momentum"));
+  if (optimizer.state_dtype == DType::uint8 && optimizer.name != OptimizerKind::adamw)
+    fail(
+        "optimizer.state_dtype is {}, but optimizer.name is {}: moments in 8 bits are those of adamw; take "
+        "optimizer.name: adamw, or optimizer.state_dtype: bfloat16",
+        value_of(e, "optimizer.state_dtype"), value_of(e, "optimizer.name"));
+  if (optimizer.state_dtype == DType::uint8 && e.device.type != DeviceType::cpu)
+    fail(
+        "optimizer.state_dtype is {}, but device.type is {}: moments in 8 bits are computed on a CPU alone; take "
+        "optimizer.state_dtype: bfloat16",
+        value_of(e, "optimizer.state_dtype"), value_of(e, "device.type"));
+
   const auto decay = e.lr_scheduler.decay_type;
   if (decay == DecayType::wsd && !e.lr_scheduler.decay_ratio)
     fail(

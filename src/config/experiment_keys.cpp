@@ -36,6 +36,7 @@ MapAccess sequence_split(std::string_view example) {
 
 using E = Experiment;
 const std::vector<std::string_view> dtypes = {"float64", "float32", "bfloat16"};  // in DType's order
+const std::vector<std::string_view> moment_dtypes = {"float64", "float32", "bfloat16", "8bit"};
 
 std::vector<Key> make_keys() {
   std::vector<Key> table = {
@@ -202,9 +203,10 @@ std::vector<Key> make_keys() {
        "or "
        "float64 when training.dtype is float64. bfloat16 halves the memory; with betas[1] above about 0.996 its second "
        "moment then stops following gradients that grow slowly, since each step changes it by less than its last "
-       "digit.",
+       "digit. 8bit (adamw): a byte an element and a float32 scale for each 256 of them, in the dynamic map of arXiv "
+       "2110.02861; parameters of less than 4096 elements keep float32.",
        {},
-       dtypes},
+       moment_dtypes},
       {"optimizer", "weight_decay", member<&E::optimizer, &E::Optimizer::weight_decay>, "0.1",
        "adamw: decoupled, each step multiplies weights by 1 - learning rate x weight_decay. sgd: added to the "
        "gradient, "
@@ -323,7 +325,7 @@ std::vector<Key> make_keys() {
       {"parallelism",
        "overlap",
        choice<&E::parallelism, &E::Parallelism::overlap>(),
-       "auto",
+       "off",
        "Whether collectives run while a rank computes, as far as device.memory has room for what is under way; results "
        "are the same bits. off: they take turns. on: wherever something is left to compute meanwhile. auto: on when "
        "device.profile predicts that a step gains 1 % or more and the transfers do not take the cores that compute "

@@ -248,6 +248,8 @@ std::string_view safetensors_name(DType type) {
       return "F32";
     case DType::bfloat16:
       return "BF16";
+    case DType::uint8:
+      return "U8";
     case DType::int32:
       return "I32";
   }
@@ -255,7 +257,7 @@ std::string_view safetensors_name(DType type) {
 }
 
 std::optional<DType> from_safetensors_name(std::string_view name) {
-  for (DType type : {DType::float64, DType::float32, DType::bfloat16, DType::int32})
+  for (DType type : {DType::float64, DType::float32, DType::bfloat16, DType::uint8, DType::int32})
     if (safetensors_name(type) == name) return type;
   return std::nullopt;
 }

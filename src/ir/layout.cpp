@@ -27,7 +27,8 @@ std::string Layout::text(const Mesh& mesh) const {
     if (dimensions[i].rotation) text += fmt::format("+{}", dimensions[i].rotation);
   }
   text += "]";
-  if (!flat.empty()) text += "flat(" + mesh.text(flat) + ")";
+  if (!flat.empty())
+    text += "flat(" + mesh.text(flat) + (flat_block > 1 ? fmt::format(" by {})", flat_block) : std::string(")"));
   if (partial) {
     AxisList axes;
     for (int axis = 0; axis < static_cast<int>(mesh.axes().size()); ++axis)
@@ -37,11 +38,18 @@ std::string Layout::text(const Mesh& mesh) const {
   return text;
 }
 
+namespace {
+
+std::int64_t flat_chunk(const Shape& global, const Layout& layout, const Mesh& mesh) {
+  const std::int64_t ranks = mesh.count(layout.flat),
+                     blocks = (element_count(global) + layout.flat_block - 1) / layout.flat_block;
+  return (blocks + ranks - 1) / ranks * layout.flat_block;
+}
+
+}  // namespace
+
 Shape local_shape(const Shape& global, const Layout& layout, const Mesh& mesh) {
-  if (!layout.flat.empty()) {
-    const std::int64_t ranks = mesh.count(layout.flat);
-    return {(element_count(global) + ranks - 1) / ranks};
-  }
+  if (!layout.flat.empty()) return {flat_chunk(global, layout, mesh)};
   Shape local = global;
   for (std::size_t i = 0; i < local.size(); ++i) {
     const std::int64_t ranks = mesh.count(layout.dimensions[i].axes);
@@ -51,10 +59,7 @@ Shape local_shape(const Shape& global, const Layout& layout, const Mesh& mesh) {
 }
 
 std::int64_t local_count(const Shape& global, const Layout& layout, const Mesh& mesh) {
-  if (!layout.flat.empty()) {
-    const std::int64_t ranks = mesh.count(layout.flat);
-    return (element_count(global) + ranks - 1) / ranks;
-  }
+  if (!layout.flat.empty()) return flat_chunk(global, layout, mesh);
   std::int64_t n = 1;
   for (std::size_t i = 0; i < global.size(); ++i) {
     const std::int64_t ranks = mesh.count(layout.dimensions[i].axes);

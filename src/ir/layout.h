@@ -22,21 +22,28 @@ struct DimensionLayout {
 };
 
 /// Either splits of dimensions, or `flat`: a split of all elements in row-major order into equal chunks of
-/// ceil(elements / n), padded (how ZeRO shards). `partial`: the axes over which the value is the sum of what the ranks
+/// ceil(elements / n), padded (how ZeRO shards); with `flat_block` above 1 of whole blocks of so many elements,
+/// ceil(blocks / n) a chunk. `partial`: the axes over which the value is the sum of what the ranks
 /// hold.
 struct Layout {
   std::vector<DimensionLayout> dimensions;
   AxisList flat;
   AxisSet partial = 0;
+  std::int64_t flat_block = 1;
 
   /// Every rank holds all of a tensor of this many dimensions.
   static Layout whole(std::size_t dimensions) { return {std::vector<DimensionLayout>(dimensions), {}, 0}; }
   bool is_whole() const;
   /// The axes that split it, in any way.
   AxisSet split() const;
+  /// Split flat over these axes, in whole blocks; or no longer.
+  void set_flat(const AxisList& axes, std::int64_t block) {
+    flat = axes;
+    flat_block = axes.empty() ? 1 : block;
+  }
   bool operator==(const Layout&) const = default;
 
-  /// "[a, b.c+1, -]" for axes a, b, c; then "flat(a)" and "sum(a.c)" where they apply.
+  /// "[a, b.c+1, -]" for axes a, b, c; then "flat(a)", or "flat(a by 256)", and "sum(a.c)" where they apply.
   std::string text(const Mesh& mesh) const;
 };
 

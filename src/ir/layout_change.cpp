@@ -27,9 +27,9 @@ class Search {
       fail("no collective makes the partial sum of {} from {}", to_.text(mesh_), from_.text(mesh_));
     if (auto step = shift()) return step;
     if (const AxisSet sum = from_.partial & ~to_.partial) return reduce(sum);
-    if (!from_.flat.empty() && from_.flat != to_.flat) {
+    if (!from_.flat.empty() && (from_.flat != to_.flat || from_.flat_block != to_.flat_block)) {
       LayoutChange step = make("all_gather", from_.flat);
-      step.after.flat = {};
+      step.after.set_flat({}, 1);
       return step;
     }
     if (auto step = all_to_all()) return step;
@@ -37,7 +37,7 @@ class Search {
     if (auto step = gather()) return step;
     if (!to_.flat.empty() && from_.flat.empty()) {
       LayoutChange step = make("slice", to_.flat);
-      step.after.flat = to_.flat;
+      step.after.set_flat(to_.flat, to_.flat_block);
       return step;
     }
     fail("no collectives lead from {} to {}", from_.text(mesh_), to_.text(mesh_));
@@ -80,7 +80,7 @@ class Search {
     if (!to_.flat.empty() && from_.flat.empty() && !(to_.flat.set() & ~sum) && from_.split() == 0) {
       LayoutChange step = make("reduce_scatter", to_.flat);
       step.after.partial &= ~to_.flat.set();
-      step.after.flat = to_.flat;
+      step.after.set_flat(to_.flat, to_.flat_block);
       return step;
     }
     for (int d = 0; d < dimensions() && from_.flat.empty(); ++d) {

@@ -1,22 +1,25 @@
 #include "base/error.h"
+#include "base/moment_block.h"
 #include "ir/op_definition.h"
 
 namespace longhaul {
 namespace {
 
 // Point 4 of the rule for a flat operand of a pointwise op: all tensors become flat shards, scalars stay whole, and a
-// scalar result is a partial sum of the shards' results.
-Rule flat_rule(const Signature& signature, const AxisList& flat) {
+// scalar result is a partial sum of the shards' results. Where a letter counts blocks, shards are whole blocks.
+Rule flat_rule(const OpDefinition& definition, const Signature& signature, const Layout& have) {
+  const bool blocks = !definition.blocks.empty();
   Rule rule;
   const auto shard = [&](const std::string& letters) {
     Layout layout = Layout::whole(letters.size());
-    if (!letters.empty()) layout.flat = flat;
+    if (!letters.empty())
+      layout.set_flat(have.flat, !blocks ? have.flat_block : letters == definition.blocks ? 1 : moment_block);
     return layout;
   };
   for (const auto& letters : signature.operands) rule.operands.push_back(shard(letters));
   for (const auto& letters : signature.results) {
     rule.results.push_back(shard(letters));
-    if (letters.empty()) rule.results.back().partial = flat.set();
+    if (letters.empty()) rule.results.back().partial = have.flat.set();
   }
   return rule;
 }
@@ -97,7 +100,7 @@ Rule layout_rule(const Graph& graph, const Op& op, const std::vector<Layout>& ha
   if (definition.pointwise && op.attributes.split().empty())
     for (const auto& layout : have)
       if (!layout.flat.empty() && !(layout.flat.set() & partial)) {
-        Rule rule = flat_rule(signature, layout.flat);
+        Rule rule = flat_rule(definition, signature, layout);
         for (auto& operand : rule.operands) operand.partial = partial;
         for (auto& result : rule.results) result.partial |= partial;
         return rule;

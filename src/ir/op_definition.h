@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/moment_block.h"
 #include "ir/graph.h"
 
 namespace longhaul {
@@ -46,6 +47,9 @@ struct OpDefinition {
   bool contracted_whole = false;
   /// Element by element: flat shards pass through, and padded chunks are harmless.
   bool pointwise = false;
+  /// Of a pointwise op: the letter of operands and results that have an element for each `moment_block` elements of the
+  /// others, in row-major order, the last block being what is left. Flat shards are then whole blocks.
+  std::string blocks = "";
   /// Linear in its operands together: a partial sum passes when all operands carry it.
   bool linear = false;
   /// Moves data between layouts and is the identity on the global value (reshard and what it is lowered to).
@@ -119,7 +123,8 @@ struct Rule {
 ///  3. An axis that splits a contracted letter (in an operand, not in the result) makes the result a partial sum over
 ///  that axis, unless the
 ///     axis also splits the result.
-///  4. Pointwise ops pass flat shards; linear ops pass partial sums that all operands carry.
+///  4. Pointwise ops pass flat shards (of whole blocks, where a letter counts them); linear ops pass partial sums that
+///  all operands carry.
 /// A graph is legal when rule(have).operands == have for every op: partition inserts the reshards that make it so, the
 /// verifier checks it.
 Rule layout_rule(const Graph& graph, const Op& op, const std::vector<Layout>& have);

@@ -167,6 +167,10 @@ class Parser {
     }
     if (line.accept("flat(")) {
       layout.flat = axes(line);
+      if (line.accept("by")) {
+        layout.flat_block = line.integer();
+        if (layout.flat_block < 2 || layout.flat_block > 1 << 20) line.complain("blocks of 2 to 1048576 elements");
+      }
       line.expect(")");
     }
     if (line.accept("sum(")) {

@@ -5,9 +5,9 @@
 namespace longhaul {
 
 std::string_view name_of(Role role) {
-  static constexpr std::string_view names[roles] = {"intermediate",      "data",     "scalar",       "parameter",
-                                                    "compute_parameter", "gathered", "first_moment", "second_moment",
-                                                    "accumulator",       "gradient"};
+  static constexpr std::string_view names[roles] = {
+      "intermediate", "data",          "scalar",      "parameter",    "compute_parameter", "gathered",
+      "first_moment", "second_moment", "first_scale", "second_scale", "accumulator",       "gradient"};
   return names[static_cast<std::size_t>(role)];
 }
 

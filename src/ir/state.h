@@ -18,10 +18,12 @@ enum class Role : std::uint8_t {
   gathered,           // a sharded one of these that is kept whole for the micro-batches of a step
   first_moment,
   second_moment,
+  first_scale,  // of a first moment in 8 bits, one of each block of its elements
+  second_scale,
   accumulator,  // gradient of the step so far
   gradient,     // of the whole step, reduced: what the update reads
 };
-inline constexpr int roles = 10;
+inline constexpr int roles = 12;
 /// "compute_parameter", as the text form of graphs has it.
 std::string_view name_of(Role role);
 
@@ -33,8 +35,12 @@ constexpr bool is_state(Role role) {
 constexpr bool holds_parameter(Role role) {
   return role == Role::parameter || role == Role::compute_parameter || role == Role::gathered;
 }
+constexpr bool is_scale(Role role) {
+  return role == Role::first_scale || role == Role::second_scale;
+}
+/// What an optimizer keeps between steps.
 constexpr bool is_moment(Role role) {
-  return role == Role::first_moment || role == Role::second_moment;
+  return role == Role::first_moment || role == Role::second_moment || is_scale(role);
 }
 /// Nothing of it is left when a step is done.
 constexpr bool lives_within_a_step(Role role) {

@@ -150,6 +150,13 @@ class Verifier {
     }
     for (std::size_t i = 0; i < op.results.size() && !signature.paired; ++i)
       if (auto problem = bind(signature.results[i], op.results[i]); !problem.empty()) return problem;
+    if (!op.definition->blocks.empty()) {
+      const std::int64_t elements = element_count(graph_[op.operands[0]].shape), wanted = moment_blocks(elements),
+                         blocks = size[static_cast<std::size_t>(op.definition->blocks[0])];
+      if (blocks != wanted)
+        return fmt::format("letter {} is {}, but {} elements are {} blocks", op.definition->blocks, blocks, elements,
+                           wanted);
+    }
     return "";
   }
 

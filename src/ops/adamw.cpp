@@ -18,5 +18,21 @@ const OpRegistration adamw({.name = "adamw",
                             .in_place = {{0, 0}, {1, 1}, {2, 2}},
                             .master_results = {0, 1, 2}});
 
+std::vector<DType> types_in_8_bits(const Graph& graph, const Op& op) {
+  std::vector<DType> list;
+  for (std::size_t i = 0; i < 5; ++i) list.push_back(graph[op.operands[i]].dtype);
+  return list;
+}
+
+// The same with moments in 8 bits: codes (uint8) and, of every block of them, a scale (float32).
+// first moment's codes, its scales, second moment's codes, its scales, then as above -> the first five.
+const OpRegistration adamw_8bit({.name = "adamw_8bit",
+                                 .signature = "*,q,*,q,*,*,,,->*,q,*,q,*",
+                                 .pointwise = true,
+                                 .blocks = "q",
+                                 .result_types = types_in_8_bits,
+                                 .in_place = {{0, 0}, {1, 1}, {2, 2}, {3, 3}, {4, 4}},
+                                 .master_results = {1, 3, 4}});
+
 }  // namespace
 }  // namespace longhaul

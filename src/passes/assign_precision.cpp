@@ -1,7 +1,8 @@
 // assign_precision: from the float64 specification to the dtypes of the run.
 //   scalars, loss and norms   float64
 //   masters                   float32
-//   moments                   optimizer.state_dtype; a step computes in float32
+//   moments                   optimizer.state_dtype; a step computes in float32. In 8 bits: codes and, of every block
+//                             of them, a scale, a state tensor of its own
 //   activations, compute copies of parameters      training.dtype
 //   log-sum-exp, RoPE tables  float32
 //   parameter gradients       training.gradient_dtype, computed in float32 (float64); rounded to
@@ -41,7 +42,7 @@ DType type_of_input(const Value& value, const Precision& precision) {
       return precision.master();
     case Role::first_moment:
     case Role::second_moment:
-      return precision.moments();
+      return precision.moments(element_count(value.shape));
     case Role::accumulator:
     case Role::gradient:
       return precision.gradient;
@@ -139,6 +140,32 @@ void update_compute_copies(Graph& graph, const CompileOptions& options) {
   }
 }
 
+// The steps of parameters whose moments are kept in 8 bits read and give scales too.
+void add_scales(Graph& graph) {
+  rewrite(graph, [&](Op& op) {
+    if (!op.is("adamw") || graph[op.operands[0]].dtype != DType::uint8) {
+      graph.ops.push_back(std::move(op));
+      return;
+    }
+    const Shape blocks = {moment_blocks(element_count(graph[op.operands[0]].shape))};
+    const auto input = std::find_if(graph.inputs.begin(), graph.inputs.end(),
+                                    [&](const Binding& one) { return one.value == op.operands[0]; });
+    LONGHAUL_CHECK(input != graph.inputs.end() && input->state, "adamw of a moment that is no state");
+    const std::string parameter = input->state->parameter;
+    for (const auto& [place, role] : {std::pair{1, Role::first_scale}, std::pair{3, Role::second_scale}}) {
+      op.operands.insert(op.operands.begin() + place,
+                         graph.add_input(StateKey{role, parameter}, blocks, DType::float32));
+      const ValueId result = graph.add_value("", blocks, DType::float32);
+      op.results.insert(op.results.begin() + place, result);
+      graph.outputs.push_back({StateKey{role, parameter}, result});
+    }
+    op.definition = find_op("adamw_8bit");
+    op.signature = graph.signature(op.definition->signature, op.operands);
+    op.made_by = "assign_precision";
+    graph.ops.push_back(std::move(op));
+  });
+}
+
 }  // namespace
 
 void assign_precision(Graph& graph, const PassContext& context) {
@@ -152,12 +179,13 @@ void assign_precision(Graph& graph, const PassContext& context) {
       if (is_accumulation(graph, op))
         value.dtype = precision.gradient;
       else if (continues_moment(graph, op, i))
-        value.dtype = precision.moments();
+        value.dtype = precision.moments(element_count(value.shape));
       else if (keeps_master(op, i) || is_parameter(graph, value.primal))
         value.dtype = precision.master();
       else
         value.dtype = precision.dtype;
     }
+  if (context.kind == ProgramKind::update && precision.moment == DType::uint8) add_scales(graph);
   if (precision.copies()) {
     if (context.kind == ProgramKind::update)
       update_compute_copies(graph, context.options);

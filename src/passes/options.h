@@ -12,6 +12,7 @@
 
 #include "base/choices.h"
 #include "base/dtype.h"
+#include "base/moment_block.h"
 #include "base/row_block.h"
 #include "ir/layout.h"
 #include "ir/mesh.h"
@@ -56,10 +57,15 @@ struct Precision {
   DType dtype = DType::float32;     // activations and compute
   DType gradient = DType::float32;  // accumulators
   DType gradient_reduce = DType::float32;
-  std::optional<DType> moment = {};  // between steps; none: as masters
+  std::optional<DType> moment = {};  // between steps; none: as masters; uint8: codes with a scale a block
   /// Parameters, statistics; parameter gradients until they are rounded to `gradient`.
   DType master() const { return master_dtype(dtype); }
-  DType moments() const { return moment.value_or(master()); }
+  DType moments(std::int64_t elements) const {
+    const DType stored = moment.value_or(master());
+    return stored == DType::uint8 && elements < least_for_8_bits ? DType::float32 : stored;
+  }
+  /// Shards of state of a parameter of so many elements are whole blocks of so many.
+  std::int64_t flat_block(std::int64_t elements) const { return moments(elements) == DType::uint8 ? moment_block : 1; }
   /// Forward and backward read copies of the masters in `dtype`.
   bool copies() const { return dtype != master(); }
 };

@@ -6,6 +6,7 @@
 //   reduced gradients        whole    flat     flat     flat
 //   accumulators             partial  partial  flat     flat
 //   parameters read by the forward pass  whole    whole    whole    flat
+// Where moments are kept in 8 bits, all flat shards of their parameter are whole blocks of what shares a scale.
 // With replicas the flat accumulators are partial sums over the groups still: a micro-batch's gradients are reduced
 // inside the group, the step's sum across groups.
 #include "base/error.h"
@@ -18,9 +19,11 @@ void shard_state(Graph& graph, const PassContext& context) {
   const StateAxes axes = state_axes(graph.mesh, context.options.placement);
   const bool masters = context.options.precision.copies() ? sharded.moments : sharded.parameters;
 
-  const auto layout_of = [&](ValueId id, bool flat) {
-    Layout layout = Layout::whole(graph[id].shape.size());
-    if (flat && !graph[id].shape.empty()) layout.flat = axes.shards;
+  const auto layout_of = [&](ValueId id, bool flat, bool scales = false) {
+    const Value& value = graph[id];
+    Layout layout = Layout::whole(value.shape.size());
+    if (flat && !value.shape.empty())
+      layout.set_flat(axes.shards, scales ? 1 : context.options.precision.flat_block(element_count(value.shape)));
     return layout;
   };
   const auto accumulated = [&](ValueId id) {
@@ -39,7 +42,7 @@ void shard_state(Graph& graph, const PassContext& context) {
       case Role::compute_parameter:
         return layout_of(id, sharded.parameters);
       default:
-        return layout_of(id, is_moment(role) && sharded.moments);
+        return layout_of(id, is_moment(role) && sharded.moments, is_scale(role));
     }
   };
   for (const auto* bindings : {&graph.inputs, &graph.outputs})

@@ -41,6 +41,8 @@ void fill(Executor& executor, const std::string& buffer, const Value& value) {
     if (value.dtype == DType::int32) {
       const auto place = static_cast<std::int32_t>(buffer == "index" ? i : 0);
       std::memcpy(to, &place, sizeof place);
+    } else if (value.dtype == DType::uint8) {
+      *to = static_cast<std::byte>(i % 256);
     } else if (value.dtype == DType::float64) {
       const double wide = number;
       std::memcpy(to, &wide, sizeof wide);

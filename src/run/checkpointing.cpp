@@ -26,6 +26,11 @@ void refuse_other_tensors(const Session& session, const Checkpoint& checkpoint) 
            checkpoint.path(), name, name_of(tensor.dtype), fmt::join(tensor.shape, ", "));
 }
 
+// As optimizer.state_dtype has it too.
+std::string moment_text(DType dtype) {
+  return fmt::format("{}{}", name_of(dtype), dtype == DType::uint8 ? " (8bit)" : "");
+}
+
 // Moments tell which optimizer a run had, in which dtype, and which parameters it trained.
 void refuse_other_optimizer(const Session& session, const Checkpoint& checkpoint) {
   std::map<std::string, DType> ours;
@@ -66,7 +71,7 @@ void refuse_other_optimizer(const Session& session, const Checkpoint& checkpoint
         fail(
             "checkpoint {}: moments are {} there and {} by optimizer.state_dtype; resume with the dtype that wrote it, "
             "or start in another job.folder with model.weights from an export",
-            checkpoint.path(), name_of(there->second.dtype), name_of(here->second));
+            checkpoint.path(), moment_text(there->second.dtype), moment_text(here->second));
     }
   }
 }

@@ -117,6 +117,7 @@ void require_finite_state(Session& session) {
   std::vector<std::byte> room;
   for (const auto& tensor : session.state()) {
     if (!is_master(tensor.key.role) || !failure.empty()) continue;
+    if (!is_floating(tensor.dtype)) continue;  // codes; their scales tell
     const auto own = session.elements(tensor, tensor.begin, tensor.end, room);
     dispatch_floating(tensor.dtype, [&](auto zero) {
       using T = decltype(zero);

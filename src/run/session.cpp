@@ -67,10 +67,10 @@ void Session::find_state() {
                        binding.name, value.layout.text(mesh));
         const std::int64_t count = element_count(value.shape);
         tensor.end = count;
+        tensor.chunk = local_count(value.shape, value.layout, mesh);
         if (!tensor.whole) {
-          const std::int64_t chunk = local_count(value.shape, value.layout, mesh);
-          tensor.begin = std::min(count, chunk * mesh.index(value.layout.flat, world_.rank()));
-          tensor.end = std::min(count, tensor.begin + chunk);
+          tensor.begin = std::min(count, tensor.chunk * mesh.index(value.layout.flat, world_.rank()));
+          tensor.end = std::min(count, tensor.begin + tensor.chunk);
         }
         state_.push_back(std::move(tensor));
       }
@@ -298,8 +298,8 @@ std::vector<double> Session::gather(const StateTensor& tensor) {
   std::vector<char> bytes;
   const char* from = reinterpret_cast<const char*>(own.data());
   if (!tensor.whole) {
-    const std::int64_t shards = request_.mesh.count(tensor.shards), chunk = (count + shards - 1) / shards;
-    std::vector<char> mine(static_cast<std::size_t>(chunk) * size, 0);
+    const std::int64_t shards = request_.mesh.count(tensor.shards);
+    std::vector<char> mine(static_cast<std::size_t>(tensor.chunk) * size, 0);
     if (!own.empty()) std::memcpy(mine.data(), from, own.size());
     std::vector<char> all(mine.size() * static_cast<std::size_t>(world_.size()));
     world_.all_gather(mine.data(), all.data(), mine.size());
@@ -310,6 +310,11 @@ std::vector<double> Session::gather(const StateTensor& tensor) {
     from = bytes.data();
   }
   std::vector<double> values(static_cast<std::size_t>(count));
+  if (tensor.dtype == DType::uint8) {
+    for (std::int64_t i = 0; i < count; ++i)
+      values[static_cast<std::size_t>(i)] = static_cast<unsigned char>(from[static_cast<std::size_t>(i)]);
+    return values;
+  }
   dispatch_floating(tensor.dtype, [&](auto zero) {
     using T = decltype(zero);
     for (std::int64_t i = 0; i < count; ++i) {

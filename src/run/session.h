@@ -26,6 +26,7 @@ struct StateTensor {
   std::int64_t begin = 0, end = 0;  // flat elements of the whole tensor held here
   bool whole = true;                // every rank holds all of it
   AxisList shards;                  // the mesh axes that it is split over; none when it is whole
+  std::int64_t chunk = 0;           // elements of a shard, padding included
   int copy = 0;                     // this rank's number among those that hold the same part, by mesh coordinates
   std::int64_t elements() const { return end - begin; }
 };
@@ -109,7 +110,7 @@ class Session {
   int part_of(const StateTensor& tensor, int rank) const;
   /// The norm of the gradients that accumulate left, over all ranks: what update() will find. Collective.
   double gradient_norm();
-  /// The whole tensor gathered from the ranks, as doubles; collective.
+  /// The whole tensor gathered from the ranks, as doubles (of moments in 8 bits the codes); collective.
   std::vector<double> gather(const StateTensor& tensor);
   /// After masters were changed from outside (a checkpoint was read): makes the compute copies again from `source`.
   void refresh_compute_copies(const ParameterSource& source);

@@ -154,7 +154,7 @@ TEST_CASE("state is known by role and parameter, its buffer by a name made of th
   std::set<std::string> names;
   for (int role = 0; role < roles; ++role)
     if (is_state(static_cast<Role>(role))) CHECK(names.insert(name_of(StateKey{static_cast<Role>(role), "w"})).second);
-  CHECK(names.size() == 7);
+  CHECK(names.size() == 9);
   CHECK_THROWS_AS(name_of(StateKey{Role::data, "w"}), std::logic_error);
 }
 

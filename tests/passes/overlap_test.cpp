@@ -1,4 +1,6 @@
 // overlap: where starts and waits come to stand, what comes with a wait, what memory forbids, and what stays whole.
+#include <fmt/format.h>
+
 #include <catch2/catch.hpp>
 
 #include "ir/verifier.h"

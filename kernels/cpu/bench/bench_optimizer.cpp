@@ -9,7 +9,9 @@
 
 #include "base/error.h"
 #include "kernels/cpu/adamw.h"
+#include "kernels/cpu/adamw_8bit.h"
 #include "kernels/cpu/bench/case.h"
+#include "kernels/cpu/dynamic_map.h"
 #include "kernels/cpu/muon.h"
 #include "kernels/cpu/reductions.h"
 #include "kernels/cpu/sgd.h"
@@ -60,6 +62,72 @@ void adamw(Case& c) {
   c.tolerance = 16;
   c.bytes = static_cast<double>(2 * parameter.narrow.bytes() + 4 * m.narrow.bytes() + gradient.narrow.bytes()) +
             (copy ? 2.0 : 0.0) * static_cast<double>(count);
+}
+
+void adamw_8bit(Case& c) {
+  const std::int64_t count = c.size("count");
+  if (c.dtype != DType::float32) fail("dtype={}; parameters are float32", name_of(c.dtype));
+  Tensor& parameter = c.updated(c.input(count));
+  const Tensor& gradient = c.input_of(c.type("gradient"), count);
+  // After one step from nothing: moments are (1 - beta1) g and (1 - beta2) g^2, decoded from what was kept of them.
+  const Tensor &m = c.output_of(DType::float32, count, 0.0075 / unit_roundoff(DType::float32)),
+               &v = c.output_of(DType::float32, count, 0.0075 / unit_roundoff(DType::float32));
+  struct Kept {
+    std::vector<std::uint8_t> m_codes, v_codes;
+    std::vector<float> m_scales, v_scales;
+  };
+  const auto elements = static_cast<std::size_t>(count);
+  const auto blocks = static_cast<std::size_t>(moment_blocks(count));
+  const auto kept =
+      std::make_shared<Kept>(Kept{std::vector<std::uint8_t>(elements), std::vector<std::uint8_t>(elements),
+                                  std::vector<float>(blocks), std::vector<float>(blocks)});
+  c.call = [=, &parameter, &gradient, &m, &v](Side side) {
+    const double coefficient = 0.8, learning_rate = 1e-2, step = 1;
+    AdamW one{side.type(parameter),
+              side(parameter),
+              side(m),
+              side(v),
+              side.type(gradient),
+              side(gradient),
+              count,
+              &coefficient,
+              &learning_rate,
+              &step,
+              0.9,
+              0.95,
+              1e-8,
+              0.1,
+              side.type(m)};
+    if (side.exact) {
+      std::fill_n(static_cast<double*>(side(m)), count, 0.0);
+      std::fill_n(static_cast<double*>(side(v)), count, 0.0);
+      reference::adamw(one);
+      return;
+    }
+    std::fill(kept->m_scales.begin(), kept->m_scales.end(), 0.0F);
+    std::fill(kept->v_scales.begin(), kept->v_scales.end(), 0.0F);
+    longhaul::cpu::adamw_8bit(
+        side.pool, {one, kept->m_codes.data(), kept->v_codes.data(), kept->m_scales.data(), kept->v_scales.data()});
+  };
+  c.check = [=, &m, &v](Case& problem, Check& check) {
+    problem.call(Side(true, problem.pool(), nullptr));
+    for (std::int64_t block = 0; block < moment_blocks(count); ++block) {
+      const std::int64_t first = block * moment_block, size = std::min(moment_block, count - first);
+      const auto i = static_cast<std::size_t>(block);
+      decode_block(DynamicMap::of(true), kept->m_codes.data() + first, kept->m_scales[i], size,
+                   static_cast<float*>(m.narrow.data()) + first);
+      decode_block(DynamicMap::of(false), kept->v_codes.data() + first, kept->v_scales[i], size,
+                   static_cast<float*>(v.narrow.data()) + first);
+    }
+    for (const auto& output : problem.outputs())
+      check.compare(
+          count, [&](std::int64_t at) { return output.tensor->narrow_at(at); },
+          [&](std::int64_t at) { return output.tensor->wide_at(at); },
+          problem.bound(output.tensor->type, output.tolerance));
+  };
+  c.tolerance = 16;
+  c.bytes = static_cast<double>(2 * parameter.narrow.bytes() + gradient.narrow.bytes()) +
+            4.0 * static_cast<double>(count + 4 * moment_blocks(count));
 }
 
 void sgd(Case& c) {
@@ -161,6 +229,7 @@ void clip_coefficient(Case& c) {
 std::vector<Entry> optimizer_entries() {
   return {
       {"adamw", {"adamw"}, "count=16777216 gradient=same moment=same copy=0 dtype=float32 threads=1", adamw},
+      {"adamw_8bit", {"adamw_8bit"}, "count=16777216 gradient=same dtype=float32 threads=1", adamw_8bit},
       {"sgd", {"sgd"}, "count=16777216 gradient=same moment=same dtype=float32 threads=1", sgd},
       {"muon_momentum",
        {"muon_momentum"},

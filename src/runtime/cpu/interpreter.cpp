@@ -12,6 +12,7 @@ namespace longhaul {
 double HostTensor::at(std::int64_t i) const {
   const auto k = static_cast<std::size_t>(i);
   if (type.dtype == DType::int32) return reinterpret_cast<const std::int32_t*>(bytes.data())[k];
+  if (type.dtype == DType::uint8) return static_cast<unsigned char>(bytes[k]);
   return dispatch_floating(type.dtype, [&](auto zero) {
     using T = decltype(zero);
     return static_cast<double>(static_cast<accumulate_t<T>>(reinterpret_cast<const T*>(bytes.data())[k]));
@@ -22,6 +23,10 @@ void HostTensor::set(std::int64_t i, double value) {
   const auto k = static_cast<std::size_t>(i);
   if (type.dtype == DType::int32) {
     reinterpret_cast<std::int32_t*>(bytes.data())[k] = static_cast<std::int32_t>(value);
+    return;
+  }
+  if (type.dtype == DType::uint8) {
+    bytes[k] = static_cast<char>(static_cast<unsigned char>(value));
     return;
   }
   dispatch_floating(type.dtype, [&](auto zero) {

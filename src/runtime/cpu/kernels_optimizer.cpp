@@ -1,6 +1,7 @@
 // sum_squares, clip_coefficient, adamw, sgd.
 #include "kernels/cpu/adamw.h"
 
+#include "kernels/cpu/adamw_8bit.h"
 #include "kernels/cpu/reductions.h"
 #include "kernels/cpu/sgd.h"
 #include "runtime/cpu/bind.h"
@@ -59,6 +60,41 @@ bool make_adamw(const CpuProblem& problem, CpuKernel& kernel, std::string& refus
 }
 
 template <bool fast>
+bool make_adamw_8bit(const CpuProblem& problem, CpuKernel& kernel, std::string& refusal) {
+  if (problem.results[4].dtype != DType::float32 || problem.results[0].dtype != DType::uint8 ||
+      problem.results[2].dtype != DType::uint8) {
+    refusal = fmt::format("codes of {} and parameters of {}", name_of(problem.results[0].dtype),
+                          name_of(problem.results[4].dtype));
+    return false;
+  }
+  cpu::AdamW8Bit adamw{};
+  adamw.step.type = DType::float32;
+  adamw.step.gradient_type = problem.operands[5].dtype;
+  adamw.step.count = problem.results[0].count();
+  adamw.step.beta1 = problem.op.attributes.number("beta1");
+  adamw.step.beta2 = problem.op.attributes.number("beta2");
+  adamw.step.epsilon = problem.op.attributes.number("epsilon");
+  adamw.step.weight_decay = problem.op.attributes.number("weight_decay");
+  kernel.run = [adamw](const CpuCall& call) {
+    cpu::AdamW8Bit p = adamw;
+    p.m_codes = static_cast<std::uint8_t*>(call.results[0]);
+    p.m_scales = static_cast<float*>(call.results[1]);
+    p.v_codes = static_cast<std::uint8_t*>(call.results[2]);
+    p.v_scales = static_cast<float*>(call.results[3]);
+    p.step.parameter = call.results[4];
+    p.step.gradient = call.operands[5];
+    p.step.coefficient = static_cast<const double*>(call.operands[6]);
+    p.step.learning_rate = static_cast<const double*>(call.operands[7]);
+    p.step.step = static_cast<const double*>(call.operands[8]);
+    fast ? cpu::adamw_8bit(call.context.pool(), p) : cpu::reference::adamw_8bit(p);
+  };
+  std::vector<bind::Continued> copies;
+  for (std::size_t i = 0; i < 5; ++i) copies.push_back({i, i, problem.results[i].bytes()});
+  bind::copy_first(kernel, std::move(copies));
+  return true;
+}
+
+template <bool fast>
 bool make_sgd_momentum(const CpuProblem& problem, CpuKernel& kernel, std::string& refusal) {
   cpu::Sgd sgd{};
   sgd.type = problem.results[1].dtype;
@@ -96,6 +132,7 @@ const CpuKernels clip("clip_coefficient", bind::only(make_clip));
 const CpuKernels sgd_momentum("sgd_momentum",
                               bind::fast_and_reference(make_sgd_momentum<true>, make_sgd_momentum<false>));
 const CpuKernels sgd("sgd", bind::fast_and_reference(make_sgd<true>, make_sgd<false>));
+const CpuKernels adamw_8bit("adamw_8bit", bind::fast_and_reference(make_adamw_8bit<true>, make_adamw_8bit<false>));
 const CpuKernels adamw("adamw", bind::fast_and_reference(make_adamw<true>, make_adamw<false>));
 
 }  // namespace
