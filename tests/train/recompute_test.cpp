@@ -130,8 +130,8 @@ TEST_CASE("tiles of an MLP change no bit of a step", "[threads]") {
         .sequence = 2 * row_block + 1,
         .masking = uneven,
         .dtype = DType::float32}}) {
-#ifdef __SANITIZE_THREAD__  // minutes: of these only what several threads, or ranks of one process, compute together
-    if (cell.threads == 1 && cell.data == 1) continue;
+#ifdef __SANITIZE_THREAD__  // minutes each: of these only what several threads compute together
+    if (cell.threads == 1) continue;
 #endif
     Cell tiled = cell;
     tiled.activations = ActivationMode::recompute;
