@@ -19,6 +19,16 @@ constexpr std::size_t reduction_piece(DType type) {
   return (std::size_t{1} << 20) / size_of(type);
 }
 
+/// Bytes between the places in scratch of the pieces of two ranks, of chunks of `chunk` elements.
+constexpr std::size_t reduction_slot_bytes(std::size_t chunk, DType type) {
+  return (std::min(chunk, reduction_piece(type)) * size_of(type) + 63) / 64 * 64;
+}
+
+/// Which of these places holds what `rank` receives from `from`, which is another one.
+constexpr std::size_t reduction_slot(int from, int rank) {
+  return static_cast<std::size_t>(from < rank ? from : from - 1);
+}
+
 /// A range of elements.
 struct ElementRange {
   std::size_t begin = 0;

@@ -44,12 +44,7 @@ void check_same_bits(Cell cell) {
       CHECK(beside(compile_model(request_for(cell))) > 0);
       const Outcome both = run_ranks(cell, problem);
       CHECK(problem == "");
-      CHECK(both.first.loss == turns.first.loss);
-      CHECK(both.second.loss == turns.second.loss);
-      CHECK(both.first.grad_norm == turns.first.grad_norm);
-      CHECK(both.second.grad_norm == turns.second.grad_norm);
-      CHECK(both.gradients == turns.gradients);
-      CHECK(both.parameters == turns.parameters);
+      check_same_bits(both, turns);
     }
   }
 }

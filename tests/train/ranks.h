@@ -1,5 +1,6 @@
 // One cell of the equivalence matrix: a small model on some ranks, and the same by the specification.
 #pragma once
+#include <catch2/catch.hpp>
 #include <mutex>
 #include <numeric>
 #include <string>
@@ -163,6 +164,16 @@ inline Outcome run_ranks(const Cell& cell, std::string& problem) {
         outcome.first.loss != outcomes[0].first.loss)
       problem = "replicas differ between ranks";
   return outcomes[0];
+}
+
+/// Losses, norms, gradients and parameters of two runs are the same bits.
+inline void check_same_bits(const Outcome& one, const Outcome& other) {
+  CHECK(one.first.loss == other.first.loss);
+  CHECK(one.second.loss == other.second.loss);
+  CHECK(one.first.grad_norm == other.first.grad_norm);
+  CHECK(one.second.grad_norm == other.second.grad_norm);
+  CHECK(one.gradients == other.gradients);
+  CHECK(one.parameters == other.parameters);
 }
 
 inline Outcome run_reference(const Cell& cell) {

@@ -23,12 +23,7 @@ void check_same_bits(Cell cell) {
   const auto check = [&](const Cell& other) {
     const Outcome again = run_ranks(other, problem);
     CHECK(problem == "");
-    CHECK(again.first.loss == kept.first.loss);
-    CHECK(again.second.loss == kept.second.loss);
-    CHECK(again.first.grad_norm == kept.first.grad_norm);
-    CHECK(again.second.grad_norm == kept.second.grad_norm);
-    CHECK(again.gradients == kept.gradients);
-    CHECK(again.parameters == kept.parameters);
+    check_same_bits(again, kept);
   };
   for (const ActivationMode mode : {ActivationMode::automatic, ActivationMode::recompute}) {
     cell.activations = mode;

@@ -16,14 +16,6 @@ namespace {
 constexpr int data_tag = 1;
 constexpr int gather_tag = 2;  // the second half of an all-reduce, in flight together with the first
 
-/// Where in scratch the piece of another rank lies.
-std::size_t slot_bytes(std::size_t chunk, DType type) {
-  return (std::min(chunk, reduction_piece(type)) * size_of(type) + 63) / 64 * 64;
-}
-std::size_t slot_of(int from, int rank) {
-  return static_cast<std::size_t>(from < rank ? from : from - 1);
-}
-
 }  // namespace
 
 void check_mpi(int code, const char* call) {
@@ -131,8 +123,8 @@ void MpiCommunicator::start_scatter(const void* send, std::size_t chunk, std::si
   const std::size_t element = size_of(type);
   const std::size_t own = reduction_range(rank_, chunk, count_all, piece, reduction_piece(type)).count;
   for (int k = 1; k < size_; ++k)
-    start_receive(offset_by(scratch, slot_of(before(k), rank_) * slot_bytes(chunk, type)), own * element, before(k),
-                  data_tag);
+    start_receive(offset_by(scratch, reduction_slot(before(k), rank_) * reduction_slot_bytes(chunk, type)),
+                  own * element, before(k), data_tag);
   for (int k = 1; k < size_; ++k) {
     const ElementRange range = reduction_range(after(k), chunk, count_all, piece, reduction_piece(type));
     start_send(offset_by(send, range.begin * element), range.count * element, after(k), data_tag);
@@ -142,7 +134,8 @@ void MpiCommunicator::start_scatter(const void* send, std::size_t chunk, std::si
 void MpiCommunicator::sum_piece(const void* own, const void* scratch, std::size_t slot, void* result,
                                 std::size_t elements, DType type) {
   for (int from = 0; from < size_; ++from)
-    inputs_[static_cast<std::size_t>(from)] = from == rank_ ? own : offset_by(scratch, slot_of(from, rank_) * slot);
+    inputs_[static_cast<std::size_t>(from)] =
+        from == rank_ ? own : offset_by(scratch, reduction_slot(from, rank_) * slot);
   sum_in_rank_order(inputs_.data(), size_, result, elements, type);
 }
 
@@ -161,7 +154,7 @@ void MpiCommunicator::reduce_scatter(const void* send, void* receive, std::size_
     start_scatter(send, count_per_rank, count_all, type, piece, scratch);
     wait_all();
     const ElementRange own = reduction_range(rank_, count_per_rank, count_all, piece, reduction_piece(type));
-    sum_piece(offset_by(send, own.begin * element), scratch, slot_bytes(count_per_rank, type),
+    sum_piece(offset_by(send, own.begin * element), scratch, reduction_slot_bytes(count_per_rank, type),
               offset_by(receive, (own.begin - own_block) * element), own.count, type);
   }
 }
@@ -195,7 +188,7 @@ void MpiCommunicator::all_reduce(const void* send, void* receive, std::size_t co
     wait_all();
     if (step < pieces) {
       const ElementRange own = reduction_range(rank_, chunk, count_all, step, reduction_piece(type));
-      sum_piece(offset_by(send, own.begin * element), scratch, slot_bytes(chunk, type),
+      sum_piece(offset_by(send, own.begin * element), scratch, reduction_slot_bytes(chunk, type),
                 offset_by(receive, own.begin * element), own.count, type);
     }
   }

@@ -12,18 +12,6 @@
 #include "comm/reduction.h"
 
 namespace longhaul {
-namespace {
-
-/// Where in scratch the piece of another rank lies.
-std::size_t slot_bytes(std::size_t chunk, DType type) {
-  return (std::min(chunk, reduction_piece(type)) * size_of(type) + 63) / 64 * 64;
-}
-std::size_t slot_of(int from, int rank) {
-  return static_cast<std::size_t>(from < rank ? from : from - 1);
-}
-
-}  // namespace
-
 SocketsCommunicator::SocketsCommunicator(std::shared_ptr<sockets::Mesh> mesh, std::vector<int> members)
     : mesh_(std::move(mesh)), members_(std::move(members)), inputs_(members_.size()) {
   rank_ = rank_in_group(members_, mesh_->rank(), mesh_->size());
@@ -63,7 +51,7 @@ void SocketsCommunicator::all_gather(const void* send, void* receive, std::size_
 
 void SocketsCommunicator::sum_piece(const void* send, std::size_t chunk, std::size_t count_all, DType type,
                                     std::size_t piece, void* scratch, void* result, const char* what) {
-  const std::size_t element = size_of(type), slot = slot_bytes(chunk, type);
+  const std::size_t element = size_of(type), slot = reduction_slot_bytes(chunk, type);
   const auto range = [&](int rank) { return reduction_range(rank, chunk, count_all, piece, reduction_piece(type)); };
   const ElementRange own = range(rank_);
   for (int rank = 0; rank < size(); ++rank) {
@@ -72,7 +60,7 @@ void SocketsCommunicator::sum_piece(const void* send, std::size_t chunk, std::si
       continue;
     }
     const ElementRange theirs = range(rank);
-    void* from = offset_by(scratch, slot_of(rank, rank_) * slot);
+    void* from = offset_by(scratch, reduction_slot(rank, rank_) * slot);
     inputs_[static_cast<std::size_t>(rank)] = from;
     sockets::Message& message = with(rank);
     if (theirs.count > 0) {
