@@ -150,8 +150,9 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   if (world.rank() != 0) return;
   if (options.row) {
     const auto fastest = static_cast<std::size_t>(std::min_element(seconds.begin(), seconds.end()) - seconds.begin());
-    std::printf("%d | %.4f | %.4f | %.2f | %.1f | %.1f | %.1f\n", world.size(), seconds[fastest], median(seconds),
-                cores_seen[fastest], waiting, moving, packing);
+    const auto taken = [&](double percent) { return options.paced ? "-" : fmt::format("{:.1f}", percent); };
+    std::printf("%d | %.4f | %.4f | %.2f | %s | %s | %s\n", world.size(), seconds[fastest], median(seconds),
+                cores_seen[fastest], taken(waiting).c_str(), taken(moving).c_str(), taken(packing).c_str());
     return;
   }
 
@@ -181,7 +182,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   std::printf("CPU time / wall   %.2f, of all ranks, which can use %g\n", busy / wall, cores);
   std::printf("CPU seconds       %.4f a step (what a neighbour cannot take away)\n",
               busy / static_cast<double>(options.steps));
-  if (world.size() > 1)
+  if (world.size() > 1 && !options.paced)
     std::printf(
         "communication     %.1f%% of the ranks' time waiting for other ranks, %.1f%% in collectives, %.1f%% in copies "
         "around them\n",
@@ -193,6 +194,12 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     std::printf("device            %lld launches, %lld allocations, %lld synchronisations in step %lld, unprofiled\n",
                 static_cast<long long>(whole_step.launches), static_cast<long long>(whole_step.allocations),
                 static_cast<long long>(whole_step.synchronisations), static_cast<long long>(options.warmup));
+  if (options.paced) {
+    std::printf(
+        "\nno times of ops and of communication: taking them would let ranks wait for one another (--trace has "
+        "them)\n");
+    return;
+  }
   std::printf("\n");
   std::vector<std::pair<double, std::string>> rows;
   double sum = 0;
