@@ -73,12 +73,14 @@ Api make_api() {
   api.stream_create = Guarded<device::stream_create>::call;
   api.stream_destroy = Guarded<device::stream_destroy>::call;
   api.stream_synchronize = Guarded<stream_synchronize>::call;
+  api.stream_query = Guarded<device::stream_query>::call;
   api.synchronize = Guarded<synchronize>::call;
   api.allocate_host = Guarded<allocate_host>::call;
   api.release_host = Guarded<device::release_host>::call;
   api.counters = Guarded<count_to>::call;
   api.event_create = Guarded<device::event_create>::call;
   api.event_record = Guarded<device::event_record>::call;
+  api.event_query = Guarded<device::event_query>::call;
   api.event_milliseconds = Guarded<device::event_milliseconds>::call;
   api.event_destroy = Guarded<device::event_destroy>::call;
   api.share_memory = Guarded<share>::call;
@@ -145,6 +147,7 @@ Api make_api() {
   api.peer_sequence_to_heads = GuardedGroup<peer_sequence_to_heads>::call;
   api.peer_heads_to_sequence = GuardedGroup<peer_heads_to_sequence>::call;
   device::add_libraries(api);
+  device::add_nccl(api);
   return api;
 }
 

@@ -13,7 +13,7 @@
 
 namespace longhaul::cuda {
 
-constexpr std::int32_t kApiVersion = 5;  // changes with every change of this header
+constexpr std::int32_t kApiVersion = 6;  // changes with every change of this header
 constexpr int kMaximumRanks = 16;        // of a push collective
 
 using Stream = void*;
@@ -202,6 +202,16 @@ struct PeerGroup {
   void* peers[kMaximumRanks];
 };
 
+/// One message each way between this rank and `peer`, which is another: bytes that lie in device memory, of any
+/// alignment. Either may be empty.
+struct NcclTransfer {
+  std::int32_t peer;
+  const void* send;
+  std::int64_t send_bytes;
+  void* receive;
+  std::int64_t receive_bytes;
+};
+
 /// What this thread has asked of the library since it was opened, launches of a call's parts counted each.
 struct Counters {
   std::int64_t launches, allocations, allocated_bytes, synchronisations;
@@ -237,13 +247,16 @@ struct Api {
   int (*stream_create)(Stream* stream);
   int (*stream_destroy)(Stream stream);
   int (*stream_synchronize)(Stream stream);
-  int (*synchronize)();  ///< the whole device
+  int (*stream_query)(Stream stream, std::int32_t* done);  ///< whether all that was queued is done; waits for nothing
+  int (*synchronize)();                                    ///< the whole device
   /// Host memory that the device reads and writes in a stream's order, while the host goes on; kept in place.
   int (*allocate_host)(void** pointer, std::size_t bytes);
   int (*release_host)(void* pointer);
   int (*counters)(Counters* of_this_thread);
   int (*event_create)(void** event);
   int (*event_record)(void* event, Stream stream);
+  /// Whether the stream has come as far as where the event was last recorded; waits for nothing.
+  int (*event_query)(void* event, std::int32_t* done);
   int (*event_milliseconds)(void* from, void* to, float* milliseconds);  ///< waits for `to`
   int (*event_destroy)(void* event);
   int (*share_memory)(void* pointer, char handle[64]);  ///< for another process on this machine
@@ -332,18 +345,36 @@ struct Api {
 
   // ---- libraries
   int (*matmul)(const Matmul* call, Stream stream);  ///< cuBLASLt; in the emulator loops on the host
-  // null in the emulator, and where the library was built without NCCL
+
+  // ---- NCCL, opened when first asked for; all null where the library was built without its header. Communicators do
+  // not block: whoever waits asks nccl_state. All ranks of a communicator issue the same calls in the same order, and
+  // those of a rank's communicators go to one stream in one order, the same on all ranks.
+  int (*nccl_version)(std::int32_t* version);  ///< 22809: 2.28.9
+  /// Of a communicator to be, for all its ranks; whoever asks must be one of them.
   int (*nccl_unique_id)(char id[128]);
-  int (*nccl_create)(const char id[128], std::int32_t rank, std::int32_t ranks, void** communicator);
+  /// Begins to make this rank's end of it, on the thread's device.
+  int (*nccl_begin)(const char id[128], std::int32_t rank, std::int32_t ranks, void** communicator);
+  /// Whether what was asked last is under way still; fails with what has gone wrong since, here or at another rank.
+  int (*nccl_state)(void* communicator, std::int32_t* in_progress);
+  /// Ends the communicator, and what the device does for it, whatever state it is in.
+  int (*nccl_abort)(void* communicator);
+  /// nccl_finalize begins to end it in order; nccl_destroy when that is no longer in progress.
+  int (*nccl_finalize)(void* communicator);
   int (*nccl_destroy)(void* communicator);
-  int (*nccl_all_reduce)(void* communicator, const void* send, void* receive, std::int64_t count, Type type,
+  /// All messages of this rank, at most one entry a peer.
+  int (*nccl_exchange)(void* communicator, const NcclTransfer* transfers, std::int32_t count, Stream stream);
+  int (*nccl_all_gather)(void* communicator, const void* send, void* receive, std::int64_t bytes_per_rank,
                          Stream stream);
-  int (*nccl_all_gather)(void* communicator, const void* send, void* receive, std::int64_t count, Type type,
+  /// Sums in an order of NCCL's own.
+  int (*nccl_all_reduce)(void* communicator, const void* send, void* receive, std::int64_t count, Type type,
                          Stream stream);
   int (*nccl_reduce_scatter)(void* communicator, const void* send, void* receive, std::int64_t count_per_rank,
                              Type type, Stream stream);
-  int (*nccl_all_to_all)(void* communicator, const void* send, void* receive, std::int64_t count_per_rank, Type type,
-                         Stream stream);
+
+  /// Of the emulator only (null on a GPU), for tests. "nccl_fault", "WHAT RANK NUMBER": what befalls the operation of
+  /// that number (from 1) of every communicator's rank RANK: "silent" (it never comes), "error" (an asynchronous
+  /// error); of number 0 the making of the communicator. "": nothing.
+  int (*configure)(const char* key, const char* value);
 };
 
 }  // namespace longhaul::cuda

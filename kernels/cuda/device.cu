@@ -74,6 +74,11 @@ void stream_destroy(Stream stream) {
 void stream_synchronize(Stream stream) {
   check(cudaStreamSynchronize(native(stream)), "cudaStreamSynchronize");
 }
+void stream_query(Stream stream, std::int32_t* done) {
+  const cudaError_t status = cudaStreamQuery(native(stream));
+  *done = status == cudaSuccess;
+  if (status != cudaErrorNotReady) check(status, "cudaStreamQuery");
+}
 void synchronize() {
   check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
 }
@@ -92,6 +97,11 @@ void event_create(void** event) {
 }
 void event_record(void* event, Stream stream) {
   check(cudaEventRecord(static_cast<cudaEvent_t>(event), native(stream)), "cudaEventRecord");
+}
+void event_query(void* event, std::int32_t* done) {
+  const cudaError_t status = cudaEventQuery(static_cast<cudaEvent_t>(event));
+  *done = status == cudaSuccess;
+  if (status != cudaErrorNotReady) check(status, "cudaEventQuery");
 }
 void event_milliseconds(void* from, void* to, float* milliseconds) {
   check(cudaEventSynchronize(static_cast<cudaEvent_t>(to)), "cudaEventSynchronize");

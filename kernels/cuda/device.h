@@ -17,11 +17,13 @@ void fill(void* to, std::int32_t byte, std::size_t bytes, Stream stream);
 void stream_create(Stream* stream);
 void stream_destroy(Stream stream);
 void stream_synchronize(Stream stream);
+void stream_query(Stream stream, std::int32_t* done);
 void synchronize();
 void allocate_host(void** pointer, std::size_t bytes);
 void release_host(void* pointer);
 void event_create(void** event);
 void event_record(void* event, Stream stream);
+void event_query(void* event, std::int32_t* done);
 void event_milliseconds(void* from, void* to, float* milliseconds);
 void event_destroy(void* event);
 void share_memory(void* pointer, char* handle);
@@ -30,6 +32,7 @@ void close_memory(void* pointer);
 
 /// Fills in what vendor libraries do.
 void add_libraries(Api& api);
+void add_nccl(Api& api);
 
 }  // namespace longhaul::cuda::device
 namespace longhaul::cuda {

@@ -1,6 +1,5 @@
-// cuBLASLt and NCCL, opened when first used: a machine without one of them still runs everything else.
+// cuBLASLt, opened when first used: a machine without it still runs everything else.
 #include <cublasLt.h>
-#include <dlfcn.h>
 
 #include <algorithm>
 #include <array>
@@ -9,30 +8,11 @@
 #include <tuple>
 
 #include "kernels/cuda/device.h"
-#ifdef LONGHAUL_WITH_NCCL
-#include <nccl.h>
-#endif
+#include "kernels/cuda/library.h"
 
 namespace longhaul::cuda {
 namespace {
 
-/// A shared library by the first of its names that can be opened; throws what the loader says about the last.
-void* open_library(std::initializer_list<const char*> names) {
-  std::string reason;
-  for (const char* name : names) {
-    if (void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return library;
-    reason = dlerror();
-  }
-  throw CallError("cannot open " + reason);
-}
-template <typename Function>
-Function symbol(void* library, const char* name) {
-  void* found = dlsym(library, name);
-  require(found, std::string("a library lacks ") + name + ": it is another version than the one this was built with");
-  return reinterpret_cast<Function>(found);
-}
-
-// ---- cuBLASLt
 #define LONGHAUL_BLAS(name) \
   decltype(&cublasLt##name) name = symbol<decltype(&cublasLt##name)>(library, "cublasLt" #name)
 struct Blas {
@@ -155,101 +135,10 @@ void matmul(const Matmul& call, Stream stream) {
   check(status, "cublasLtMatmul");
 }
 
-// ---- NCCL
-#ifdef LONGHAUL_WITH_NCCL
-#define LONGHAUL_NCCL(name) decltype(&nccl##name) name = symbol<decltype(&nccl##name)>(library, "nccl" #name)
-struct Nccl {
-  void* library = open_library({"libnccl.so.2", "libnccl.so"});
-  LONGHAUL_NCCL(GetUniqueId);
-  LONGHAUL_NCCL(CommInitRank);
-  LONGHAUL_NCCL(CommDestroy);
-  LONGHAUL_NCCL(CommUserRank);
-  LONGHAUL_NCCL(CommCount);
-  LONGHAUL_NCCL(AllReduce);
-  LONGHAUL_NCCL(AllGather);
-  LONGHAUL_NCCL(ReduceScatter);
-  LONGHAUL_NCCL(Send);
-  LONGHAUL_NCCL(Recv);
-  LONGHAUL_NCCL(GroupStart);
-  LONGHAUL_NCCL(GroupEnd);
-  LONGHAUL_NCCL(GetErrorString);
-};
-#undef LONGHAUL_NCCL
-const Nccl& nccl() {
-  static const Nccl functions;
-  return functions;
-}
-void check(ncclResult_t status, const char* what) {
-  if (status != ncclSuccess) throw CallError(std::string(what) + ": " + nccl().GetErrorString(status));
-}
-ncclDataType_t nccl_type(Type type) {
-  return type == Type::bfloat16 ? ncclBfloat16 : ncclFloat32;
-}
-ncclComm_t communicator_of(void* communicator) {
-  return static_cast<ncclComm_t>(communicator);
-}
-
-void nccl_unique_id(char* id) {
-  static_assert(sizeof(ncclUniqueId) == 128);
-  check(nccl().GetUniqueId(reinterpret_cast<ncclUniqueId*>(id)), "ncclGetUniqueId");
-}
-void nccl_create(const char* id, std::int32_t rank, std::int32_t ranks, void** communicator) {
-  ncclUniqueId copy;
-  std::memcpy(&copy, id, sizeof copy);
-  ncclComm_t created;
-  check(nccl().CommInitRank(&created, ranks, copy, rank), "ncclCommInitRank");
-  *communicator = created;
-}
-void nccl_destroy(void* communicator) {
-  check(nccl().CommDestroy(communicator_of(communicator)), "ncclCommDestroy");
-}
-void nccl_all_reduce(void* communicator, const void* send, void* receive, std::int64_t count, Type type,
-                     Stream stream) {
-  check(nccl().AllReduce(send, receive, count, nccl_type(type), ncclSum, communicator_of(communicator), native(stream)),
-        "ncclAllReduce");
-}
-void nccl_all_gather(void* communicator, const void* send, void* receive, std::int64_t count, Type type,
-                     Stream stream) {
-  check(nccl().AllGather(send, receive, count, nccl_type(type), communicator_of(communicator), native(stream)),
-        "ncclAllGather");
-}
-void nccl_reduce_scatter(void* communicator, const void* send, void* receive, std::int64_t count_per_rank, Type type,
-                         Stream stream) {
-  check(nccl().ReduceScatter(send, receive, count_per_rank, nccl_type(type), ncclSum, communicator_of(communicator),
-                             native(stream)),
-        "ncclReduceScatter");
-}
-void nccl_all_to_all(void* communicator, const void* send, void* receive, std::int64_t count_per_rank, Type type,
-                     Stream stream) {
-  int ranks = 0;
-  check(nccl().CommCount(communicator_of(communicator), &ranks), "ncclCommCount");
-  const std::int64_t bytes = count_per_rank * (type == Type::bfloat16 ? 2 : 4);
-  check(nccl().GroupStart(), "ncclGroupStart");
-  for (int peer = 0; peer < ranks; peer++) {
-    check(nccl().Send(static_cast<const char*>(send) + peer * bytes, bytes, ncclInt8, peer,
-                      communicator_of(communicator), native(stream)),
-          "ncclSend");
-    check(nccl().Recv(static_cast<char*>(receive) + peer * bytes, bytes, ncclInt8, peer, communicator_of(communicator),
-                      native(stream)),
-          "ncclRecv");
-  }
-  check(nccl().GroupEnd(), "ncclGroupEnd");
-}
-#endif
-
 }  // namespace
 
 void device::add_libraries(Api& api) {
   api.matmul = GuardedCall<matmul>::call;
-#ifdef LONGHAUL_WITH_NCCL
-  api.nccl_unique_id = Guarded<nccl_unique_id>::call;
-  api.nccl_create = Guarded<nccl_create>::call;
-  api.nccl_destroy = Guarded<nccl_destroy>::call;
-  api.nccl_all_reduce = Guarded<nccl_all_reduce>::call;
-  api.nccl_all_gather = Guarded<nccl_all_gather>::call;
-  api.nccl_reduce_scatter = Guarded<nccl_reduce_scatter>::call;
-  api.nccl_all_to_all = Guarded<nccl_all_to_all>::call;
-#endif
 }
 
 }  // namespace longhaul::cuda

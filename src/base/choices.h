@@ -28,6 +28,14 @@ enum class OptimizerKind : std::uint8_t { adamw, sgd, muon };
 /// device and host are two memories; never; or before anything is made again.
 enum class OffloadMode : std::uint8_t { automatic, off, on };
 
+/// How messages travel between the devices of ranks: auto, by what is there; through memory of the host; by NCCL; or
+/// written by the device itself into its peers' memory, on one machine.
+enum class DataPlaneKind : std::uint8_t { automatic, staged, nccl, push };
+constexpr std::string_view name_of(DataPlaneKind kind) {
+  constexpr std::string_view names[] = {"auto", "staged", "nccl", "push"};
+  return names[static_cast<int>(kind)];
+}
+
 /// Whether collectives run beside computation: where that is predicted to gain something; never; or wherever they can.
 enum class OverlapMode : std::uint8_t { automatic, off, on };
 

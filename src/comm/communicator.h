@@ -91,6 +91,10 @@ class Communicator {
   /// this message. Under MPI it aborts the job after printing the message. Never throws.
   virtual void abort(const std::string& message) noexcept = 0;
 
+  /// Looks, without waiting, whether another rank has failed, and throws what a call that waits for it would: for a
+  /// rank that waits for something else. A transport that ends the job itself (MPI) has nothing to look at.
+  virtual void look() {}
+
   /// From now on data calls let go of the processor while they wait for other ranks, at the price of some microseconds
   /// each: for a thread beside others that compute.
   virtual void wait_patiently() {}

@@ -21,6 +21,8 @@ bool mpi_available();
 bool under_launcher();
 /// The MPI library and its version ("Open MPI v4.1.4"); empty without MPI. Any time.
 std::string mpi_library();
+/// The exit code of a job that somebody ended because a rank, or its device, did not go on.
+inline constexpr int exit_hung = 86;
 /// Ends the whole job at once from any thread, whatever its ranks wait for: all processes of an MPI job, otherwise this
 /// one, with `code`. Prints nothing, flushes nothing, runs no destructor.
 [[noreturn]] void end_job(const Communicator& world, int code) noexcept;

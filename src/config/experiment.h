@@ -177,6 +177,8 @@ struct Experiment {
   struct Device {
     bool operator==(const Device&) const = default;
     DeviceType type{};
+    DataPlaneKind collectives{};
+    double timeout = 0;                 ///< seconds for a collective that every rank waits for; 0: for ever
     std::optional<double> memory;       ///< GiB that a rank may plan; none: auto
     std::optional<double> host_memory;  ///< GiB of its host's that it may plan besides; none: auto
     std::filesystem::path profile;      ///< what the machine does in a second (src/cost/profile.h); empty: unknown

@@ -40,6 +40,9 @@ std::shared_ptr<Target> make_target(const Experiment& experiment, int ranks_here
   options.reference_only = reference_kernels();
   options.cores = std::min<double>(options.threads, static_cast<double>(machine_cores()) / ranks);
   options.check_ops = check_ops();
+  options.collectives = experiment.device.collectives;
+  options.collective_timeout = experiment.device.timeout;
+  options.ordered_sums = experiment.training.deterministic;
   if (experiment.device.type == DeviceType::cpu) {
     if (options.check_ops)
       fail("LONGHAUL_CHECK_OPS is set and device.type is cpu: it holds a device's kernels against the CPU's");

@@ -14,12 +14,10 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "comm/launch.h"
 #include "runtime/activity.h"
 
 namespace longhaul {
-
-/// The exit code of a job that the watchdog ended.
-inline constexpr int exit_hung = 86;
 
 class Watchdog {
  public:

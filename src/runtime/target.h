@@ -9,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/choices.h"
 #include "base/dtype.h"
 #include "comm/communicator.h"
 #include "ir/memory_plan.h"
@@ -21,7 +22,10 @@ struct TargetOptions {
   int threads = 1;              ///< of the host, for this rank
   bool reference_only = false;  ///< LONGHAUL_KERNELS=reference: every op by its last candidate
   bool check_ops = false;       ///< LONGHAUL_CHECK_OPS: a device's every op against the CPU's reference kernel
-  double cores = 0;             ///< that those threads can count on, not above them; 0: as many as threads
+  DataPlaneKind collectives = DataPlaneKind::automatic;  ///< between devices
+  double collective_timeout = 600;                       ///< seconds that a device may stay in one; 0: for ever
+  bool ordered_sums = true;                              ///< always in rank order; false: NCCL's where it sums
+  double cores = 0;  ///< that those threads can count on, not above them; 0: as many as threads
 };
 
 /// How to settle what more than one library computes (matrix products). They round differently, so the choice belongs

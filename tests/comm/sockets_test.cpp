@@ -154,6 +154,33 @@ TEST_CASE("sockets: a rank that is gone without a word is named by those that wa
   CHECK_THAT(endings[0] + endings[1], Contains("rank 2 (") && Contains("is gone, without a word, while rank"));
 }
 
+TEST_CASE("sockets: who only looks hears of a failure and of a rank that is gone, and takes no message", "[threads]") {
+  const auto look_until_it_throws = [](Communicator& world) {
+    for (int turn = 0; turn < 10000; ++turn, std::this_thread::sleep_for(std::chrono::milliseconds(1))) world.look();
+  };
+  const auto failed = on_ranks(2, [&](Communicator& world) {
+    int value = 41 + world.rank();
+    if (world.rank() == 1) {
+      world.send_receive(&value, sizeof value, 0, &value, sizeof value, 0);
+      fail("disk full");
+    }
+    for (int turn = 0; turn < 50; ++turn, std::this_thread::sleep_for(std::chrono::milliseconds(1)))
+      world.look();  // the other is ahead: that is no failure
+    world.send_receive(&value, sizeof value, 1, &value, sizeof value, 1);
+    if (value != 42) fail("a look took a message");
+    look_until_it_throws(world);
+  });
+  CHECK(failed[0] == "peer: rank 1: disk full");
+  const auto ports = free_ports(1);
+  const auto gone = each(2, [&](int rank) {
+    auto peers = sockets::connect_all(place_of(rank, 2, ports), seconds(60));
+    if (rank == 1) return;
+    SocketsCommunicator world(std::make_shared<Mesh>(rank, std::move(peers)), {0, 1});
+    look_until_it_throws(world);
+  });
+  CHECK_THAT(gone[0], Contains("rank 1 (") && Contains("is gone, without a word"));
+}
+
 TEST_CASE("sockets: different collectives, and a rank that has ended, are said", "[threads]") {
   auto endings = on_ranks(2, [](Communicator& world) {
     std::vector<char> data(64);

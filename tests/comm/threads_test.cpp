@@ -247,6 +247,22 @@ TEST_CASE("threads: abort poisons the world, also from another thread", "[thread
   CHECK(caught.of(2) == "hang: step 7");
 }
 
+TEST_CASE("threads: who only looks hears of a failure", "[threads]") {
+  Caught caught;
+  failure_of(2, [&](Communicator& communicator) {
+    communicator.look();
+    communicator.barrier();
+    if (communicator.rank() == 1) fail("disk full");
+    try {
+      for (;;) communicator.look();
+    } catch (const PeerFailure& failure) {
+      caught.add(0, failure.what());
+      throw;
+    }
+  });
+  CHECK(caught.of(0) == "rank 1: disk full");
+}
+
 TEST_CASE("threads: buffers stay valid for readers when a failure strikes mid-call", "[threads]") {
   // Sanitizers see a read of freed memory if a rank leaves a call while another still copies from it.
   for (int round = 0; round < 20; ++round) {

@@ -18,5 +18,20 @@ inline std::unique_ptr<Target> generic(int threads) {
   return std::make_unique<DeviceTarget>(TargetOptions{.threads = threads, .reference_only = true},
                                         cuda::Backend::emulator);
 }
+/// Messages by NCCL, the emulated one; sums in rank order or as NCCL adds them, and what a lost collective may take.
+inline std::unique_ptr<Target> by_nccl(int threads) {
+  return std::make_unique<DeviceTarget>(TargetOptions{.threads = threads, .collectives = DataPlaneKind::nccl},
+                                        cuda::Backend::emulator);
+}
+inline std::unique_ptr<Target> summed_by_nccl(int threads) {
+  return std::make_unique<DeviceTarget>(
+      TargetOptions{.threads = threads, .collectives = DataPlaneKind::nccl, .ordered_sums = false},
+      cuda::Backend::emulator);
+}
+inline std::unique_ptr<Target> impatient(int threads) {
+  return std::make_unique<DeviceTarget>(
+      TargetOptions{.threads = threads, .collectives = DataPlaneKind::nccl, .collective_timeout = 0.5},
+      cuda::Backend::emulator);
+}
 
 }  // namespace longhaul::testing

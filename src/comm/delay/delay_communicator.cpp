@@ -49,6 +49,7 @@ class DelayCommunicator final : public Communicator {
   }
   void barrier() override { inner_->barrier(); }
   void abort(const std::string& message) noexcept override { inner_->abort(message); }
+  void look() override { inner_->look(); }
 
  private:
   template <typename Call>

@@ -257,6 +257,21 @@ void Mesh::wait(const char* what) {
   }
 }
 
+void Mesh::look() {
+  throw_aborted();
+  for (std::size_t peer = 0; peer < peers_.size(); ++peer) {
+    if (!peers_[peer].socket) continue;
+    pollfd one{peers_[peer].socket.descriptor(), POLLIN | POLLRDHUP, 0};
+    if (::poll(&one, 1, 0) <= 0) continue;
+    Head head{};
+    const ssize_t seen = ::recv(one.fd, &head, sizeof head, MSG_PEEK | MSG_DONTWAIT);
+    if (seen == 0 || (seen < 0 && errno != EAGAIN && errno != EINTR)) lost(peer, "a wait for its device");
+    if (seen < static_cast<ssize_t>(sizeof head) || head.mark != failure_mark) continue;  // ahead, or at its end
+    (void)::recv(one.fd, &progress_[peer].in, sizeof head, MSG_DONTWAIT);
+    told(peer);
+  }
+}
+
 void Mesh::exchange(std::uint32_t group, const char* what) {
   {
     const std::lock_guard lock(mutex_);

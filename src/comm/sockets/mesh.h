@@ -47,6 +47,9 @@ class Mesh {
   /// when one is gone without a word.
   void exchange(std::uint32_t group, const char* what);
 
+  /// Throws what an exchange with them would, where a rank has failed or is gone; waits for nothing.
+  void look();
+
   /// Whoever waits for this rank, now or later, gets PeerFailure with the message; so does this rank itself.
   void abort(const std::string& message, int code = 1) noexcept;
   /// The exit code that goes with the failure: 1, or what the rank that failed gave with it.

@@ -126,6 +126,10 @@ void ThreadsCommunicator::barrier() {
   group_->enter({});
 }
 
+void ThreadsCommunicator::look() {
+  if (group_->world().failed()) group_->world().throw_peer_failure();
+}
+
 void ThreadsCommunicator::abort(const std::string& message) noexcept {
   const int world_rank = group_->world_ranks()[static_cast<std::size_t>(rank_)];
   try {

@@ -32,6 +32,7 @@ class ThreadsCommunicator final : public Communicator {
                     int from) override;
   void barrier() override;
   void abort(const std::string& message) noexcept override;
+  void look() override;
 
  private:
   /// The k-th other rank, k = 1 ... size - 1, starting after the own one so that members do not all read the same one.

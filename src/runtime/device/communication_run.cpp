@@ -4,19 +4,12 @@
 #include <chrono>
 
 #include "base/error.h"
-#include "runtime/device/bind.h"
 
 namespace longhaul {
 namespace {
 
 std::int64_t aligned(std::int64_t bytes) {
   return (bytes + 63) / 64 * 64;
-}
-std::int64_t sent(const CommunicationStep& step) {
-  return step.block_bytes * step.send_blocks;
-}
-std::int64_t received(const CommunicationStep& step) {
-  return step.block_bytes * step.receive_blocks;
 }
 
 // Block `i` of a tensor to or from a place of its own; what of it lies beyond the tensor is zeros there.
@@ -36,13 +29,10 @@ void add_block(std::vector<cuda::CopyEntry>& table, const BlockLayout& layout, c
 
 }  // namespace
 
-std::int64_t device_scratch_bytes(const CommunicationStep& step) {
+std::int64_t device_scratch_bytes(const CommunicationStep& step, const DataPlaneChoice& choice) {
   if (step.is_local()) return 0;
-  return (step.packs ? aligned(sent(step)) : 0) + (step.unpacks ? aligned(received(step)) : 0);
-}
-std::size_t host_staging_bytes(const CommunicationStep& step) {
-  if (step.is_local()) return 0;
-  return static_cast<std::size_t>(aligned(sent(step)) + aligned(received(step)) + step.reduction_bytes);
+  return (step.packs ? aligned(sent_bytes(step)) : 0) + (step.unpacks ? aligned(received_bytes(step)) : 0) +
+         plane_scratch_bytes(step, choice);
 }
 
 void add_slice(std::vector<cuda::CopyEntry>& table, const CommunicationStep& step,
@@ -52,22 +42,23 @@ void add_slice(std::vector<cuda::CopyEntry>& table, const CommunicationStep& ste
               static_cast<const char*>(results[p]), true);
 }
 
-DeviceCommunication::DeviceCommunication(const CommunicationStep& step, Communicator* group,
-                                         std::span<const void* const> operands, std::span<void* const> results,
-                                         void* scratch, TableSpace& tables)
-    : step_(step), group_(group) {
+DeviceCommunication::DeviceCommunication(const CommunicationStep& step, DataPlane* plane, CollectiveWatch* watch,
+                                         std::string name, std::span<const void* const> operands,
+                                         std::span<void* const> results, void* scratch, TableSpace& tables)
+    : step_(step), plane_(plane), watch_(watch), name_(std::move(name)) {
   const auto tensor = [](const void* pointer) { return static_cast<const char*>(pointer); };
   if (step.is_local()) {
     add_slice(pack_.entries, step, operands, results);
     pack_.keep_in(tables);
     return;
   }
-  LONGHAUL_CHECK(group && group->size() == step.ranks && group->rank() == step.index,
+  LONGHAUL_CHECK(plane && plane->group().size() == step.ranks && plane->group().rank() == step.index,
                  "a collective on the wrong group");
   char* const sending = static_cast<char*>(scratch);
-  char* const receiving = sending + (step.packs ? aligned(sent(step)) : 0);
+  char* const receiving = sending + (step.packs ? aligned(sent_bytes(step)) : 0);
   send_ = step.packs ? sending : operands[0];
   receive_ = step.unpacks ? receiving : results[0];
+  scratch_ = receiving + (step.unpacks ? aligned(received_bytes(step)) : 0);
   for (std::size_t p = 0; p < step.parts.size(); ++p) {
     const CommunicationStep::Part& part = step.parts[p];
     for (std::int64_t i = 0; step.packs && i < step.send_blocks; ++i)
@@ -80,51 +71,29 @@ DeviceCommunication::DeviceCommunication(const CommunicationStep& step, Communic
   unpack_.keep_in(tables);
 }
 
-void DeviceCommunication::exchange(const void* send, void* receive, void* reduction) const {
-  const auto block = static_cast<std::size_t>(step_.block_bytes), elements = block / size_of(step_.dtype);
-  switch (step_.collective) {
-    case Collective::all_gather:
-      return group_->all_gather(send, receive, block);
-    case Collective::reduce_scatter:
-      return group_->reduce_scatter(send, receive, elements, step_.dtype, reduction);
-    case Collective::all_reduce:
-      return group_->all_reduce(send, receive, elements, step_.dtype, reduction);
-    case Collective::all_to_all:
-      return group_->all_to_all(send, receive, block);
-    case Collective::send_receive:
-      return group_->send_receive(send, block, step_.to, receive, block, step_.from);
-    default:
-      LONGHAUL_CHECK(false, "no such collective step");
-  }
-}
-
 void DeviceCommunication::run(DeviceContext& context, void* staging, CommunicationTimes* times) const {
   using Clock = std::chrono::steady_clock;
   auto at = times ? Clock::now() : Clock::time_point();
-  const auto add_to = [&](double CommunicationTimes::*kind) {
+  const auto add_to = [&](double CommunicationTimes::*kind, bool waits) {
     if (!times) return;
+    if (waits) context.device().synchronize();
     const auto now = Clock::now();
     times->*kind += std::chrono::duration<double>(now - at).count();
     at = now;
   };
   pack_.run(context);
   if (step_.is_local()) return;
-  char* const send = static_cast<char*>(staging);
-  char* const receive = send + aligned(sent(step_));
-  char* const reduction = receive + aligned(received(step_));
-  bind::copy(context, send, send_, sent(step_));
-  context.device().synchronize();
-  add_to(&CommunicationTimes::packing);
+  add_to(&CommunicationTimes::packing, true);
   if (times) {
-    group_->barrier();
-    add_to(&CommunicationTimes::waiting);
+    plane_->group().barrier();
+    add_to(&CommunicationTimes::waiting, false);
   }
-  exchange(send, receive, reduction);
-  add_to(&CommunicationTimes::moving);
-  bind::copy(context, receive_, receive, received(step_));
+  if (watch_) watch_->begin(name_);
+  plane_->move(step_, {send_, receive_, scratch_, static_cast<char*>(staging)});
+  if (watch_) watch_->end();
+  add_to(&CommunicationTimes::moving, true);
   unpack_.run(context);
-  if (times) context.device().synchronize();
-  add_to(&CommunicationTimes::packing);
+  add_to(&CommunicationTimes::packing, true);
 }
 
 }  // namespace longhaul

@@ -65,6 +65,12 @@ void Device::enter() const {
 }
 
 void Device::synchronize() const {
+  if (watch_)
+    watch_->wait([this] {
+      std::int32_t done = 0;
+      succeed(api_.stream_query(stream_, &done));
+      return done != 0;
+    });
   succeed(api_.stream_synchronize(stream_));
 }
 

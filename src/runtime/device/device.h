@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "base/dtype.h"
@@ -10,6 +11,14 @@
 #include "kernels/cuda/loader.h"
 
 namespace longhaul {
+
+/// Looks on while a device is waited for.
+class DeviceWatch {
+ public:
+  virtual ~DeviceWatch() = default;
+  /// Returns when `done` does so; throws when it will not come.
+  virtual void wait(const std::function<bool()>& done) = 0;
+};
 
 /// One rank's, used by that rank's thread. Plans can be made without a device; memory and work need one (select).
 class Device {
@@ -37,7 +46,10 @@ class Device {
 
   /// In whose order all work of the rank is done.
   cuda::Stream stream() const { return stream_; }
+  /// Until all that was queued is done.
   void synchronize() const;
+  /// From now on such waits are the watch's; null: the library's, which end with what is queued and nothing else.
+  void set_watch(DeviceWatch* watch) { watch_ = watch; }
   /// Throws Error with the device's words when a call failed.
   void succeed(int status) const;
 
@@ -49,6 +61,7 @@ class Device {
   cuda::DeviceInfo info_{};
   int number_ = -1;
   cuda::Stream stream_ = nullptr;
+  DeviceWatch* watch_ = nullptr;
 };
 
 /// Device or pinned host memory, asked for once.

@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <exception>
+#include <typeinfo>
 
 #include "base/error.h"
 #include "ir/op_definition.h"
+#include "runtime/device/nccl_plane.h"
 
 namespace longhaul {
 namespace {
@@ -28,13 +31,18 @@ std::size_t host_bytes_for(std::span<const Program* const> programs) {
 }  // namespace
 
 DeviceExecutor::DeviceExecutor(Communicator& world, std::span<const Program* const> programs, const NamedBuffers& named,
-                               DeviceContext& context, DeviceKernelCache& kernels, Shadow* shadow, bool groups)
+                               DeviceContext& context, DeviceKernelCache& kernels, Shadow* shadow, bool groups,
+                               const DataPlaneChoice& collectives, double timeout)
     : world_(world),
       named_(named),
       context_(context),
       kernels_(kernels),
       shadow_(shadow),
-      groups_instructions_(groups) {
+      groups_instructions_(groups),
+      collectives_(collectives),
+      exceptions_(std::uncaught_exceptions()) {
+  if (world.size() > 1 && collectives.kind != DataPlaneKind::staged)
+    watch_ = std::make_unique<CollectiveWatch>(context, world, timeout);
   const Device& device = context.device();
   device.enter();
   arena_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::device, bytes_for(programs, named));
@@ -47,7 +55,7 @@ DeviceExecutor::DeviceExecutor(Communicator& world, std::span<const Program* con
   std::size_t staging = 0;
   for (const Prepared& program : programs_)
     for (const Instruction& one : program.instructions)
-      if (one.step) staging = std::max(staging, host_staging_bytes(*one.step));
+      if (one.step) staging = std::max(staging, plane_staging_bytes(*one.step, collectives_));
   staging_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::host, staging);
   tables_.upload(context);
   synchronize();
@@ -55,15 +63,23 @@ DeviceExecutor::DeviceExecutor(Communicator& world, std::span<const Program* con
 }
 
 DeviceExecutor::~DeviceExecutor() {
+  // Others will not come to what is queued when this rank fails.
+  if (watch_ && std::uncaught_exceptions() > exceptions_) watch_->abort();
   // Work that is queued still reads and writes what is given back.
   if (context_.api().device_select(context_.device().number()) == 0)
     context_.api().stream_synchronize(context_.stream());
 }
 
-Communicator& DeviceExecutor::group(const Graph& graph, const AxisList& axes) {
-  auto& entry = groups_[axes];
-  if (!entry) entry = world_.group(graph.mesh.group(axes, world_.rank()));
-  return *entry;
+DataPlane& DeviceExecutor::group(const std::vector<int>& ranks, const AxisList& axes) {
+  Group& entry = groups_[axes];
+  if (entry.plane) return *entry.plane;
+  entry.communicator = world_.group(ranks);
+  if (watch_ && collectives_.kind == DataPlaneKind::nccl)
+    entry.plane = std::make_unique<NcclPlane>(context_, *entry.communicator, *watch_, collectives_,
+                                              fmt::format("ranks {}", fmt::join(ranks, ", ")));
+  else
+    entry.plane = std::make_unique<StagedPlane>(context_, *entry.communicator);
+  return *entry.plane;
 }
 
 void DeviceExecutor::prepare(const Program& program) {
@@ -95,7 +111,7 @@ void DeviceExecutor::prepare(const Program& program) {
               {one.results[k], one.operands[k], static_cast<std::size_t>(local_bytes(graph, op.results[k]))});
     } else if (op.definition->communication) {
       one.step = std::make_unique<CommunicationStep>(graph, op, world_.rank());
-      scratch = device_scratch_bytes(*one.step);
+      scratch = device_scratch_bytes(*one.step, collectives_);
     } else {
       one.kernel = kernels_.get(graph, op);
       scratch = static_cast<std::int64_t>(one.kernel->scratch_bytes);
@@ -105,13 +121,17 @@ void DeviceExecutor::prepare(const Program& program) {
                    op.definition->name, scratch, program.plan.scratch_bytes[i]);
     if (scratch) one.scratch = arena_->data() + program.plan.scratch_offset[i];
     if (one.step) {
-      Communicator* members = nullptr;
+      DataPlane* plane = nullptr;
+      std::string name;
       if (!one.step->is_local()) {
-        members = &group(graph, one.step->axes);
         one.place.ranks = graph.mesh.group(one.step->axes, world_.rank());
+        plane = &group(one.place.ranks, one.step->axes);
+        name =
+            fmt::format("program {}, instruction {}, {} among ranks {} by {}", one.place.program, i,
+                        LocalOp(graph, op, false).text(), fmt::join(one.place.ranks, ", "), name_of(collectives_.kind));
       }
-      one.communication =
-          std::make_unique<DeviceCommunication>(*one.step, members, one.operands, one.results, one.scratch, tables_);
+      one.communication = std::make_unique<DeviceCommunication>(*one.step, plane, watch_.get(), std::move(name),
+                                                                one.operands, one.results, one.scratch, tables_);
     }
     prepared.instructions.push_back(std::move(one));
   }
@@ -177,6 +197,7 @@ void DeviceExecutor::run(std::size_t i) {
       run(program, group);
       if (profiling_) synchronize();
     } catch (const Error& error) {
+      if (typeid(error) != typeid(Error)) throw;  // another rank's failure, or one that has its collective's name
       throw Error(fmt::format("program {}, instruction {}{}, {}: {}", first.place.program, first.place.instruction,
                               group.many ? fmt::format(" and {} more", group.instructions.size() - 1) : "",
                               LocalOp(*first.graph, *first.op, false).text(), error.what()));
@@ -270,16 +291,16 @@ void DeviceExecutor::zero(std::string_view buffer) {
 
 Traffic DeviceExecutor::traffic() const {
   Traffic total;
-  for (const auto& [axes, communicator] : groups_)
+  for (const auto& [axes, group] : groups_)
     for (std::size_t k = 0; k < total.rows.size(); ++k) {
-      total.rows[k].calls += communicator->traffic().rows[k].calls;
-      total.rows[k].bytes_sent += communicator->traffic().rows[k].bytes_sent;
+      total.rows[k].calls += group.plane->traffic().rows[k].calls;
+      total.rows[k].bytes_sent += group.plane->traffic().rows[k].bytes_sent;
     }
   return total;
 }
 
 void DeviceExecutor::reset_traffic() {
-  for (auto& [axes, communicator] : groups_) communicator->reset_traffic();
+  for (auto& [axes, group] : groups_) group.plane->reset_traffic();
 }
 
 }  // namespace longhaul

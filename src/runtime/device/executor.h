@@ -1,6 +1,6 @@
 // The executor of a device: everything that the rank's programs need lies in one block of the device's memory, which
 // the host cannot see. Work is queued on one stream, in the order of the programs, and waited for where the host needs
-// what it gives: before a collective, which travels through the host, and when a buffer is read. Ours allocates nothing
+// what it gives: before a collective that travels through the host, and when a buffer is read. Ours allocates nothing
 // in a step.
 #pragma once
 #include <map>
@@ -22,9 +22,10 @@ namespace longhaul {
 class DeviceExecutor final : public Executor {
  public:
   /// As CpuExecutor; the context's device has been selected. With `shadow`, which may be null, every op is checked.
-  /// Without `groups` every instruction is a kernel of its own.
+  /// Without `groups` every instruction is a kernel of its own. `timeout`: as of CollectiveWatch.
   DeviceExecutor(Communicator& world, std::span<const Program* const> programs, const NamedBuffers& named,
-                 DeviceContext& context, DeviceKernelCache& kernels, Shadow* shadow, bool groups);
+                 DeviceContext& context, DeviceKernelCache& kernels, Shadow* shadow, bool groups,
+                 const DataPlaneChoice& collectives = {}, double timeout = 0);
   ~DeviceExecutor() override;
 
   /// Queues the program. What fails later, on the device, is thrown where it is waited for.
@@ -73,7 +74,7 @@ class DeviceExecutor final : public Executor {
   void order(Prepared& program, const Program& from);
   void run(const Instruction& instruction);
   void run(const Prepared& program, const InstructionGroup& group);
-  Communicator& group(const Graph& graph, const AxisList& axes);
+  DataPlane& group(const std::vector<int>& ranks, const AxisList& axes);
   char* place(std::string_view buffer, std::int64_t byte, std::size_t count) const;
   void synchronize() const;
   void take_scalars();
@@ -84,8 +85,15 @@ class DeviceExecutor final : public Executor {
   DeviceKernelCache& kernels_;
   Shadow* shadow_;
   const bool groups_instructions_;
-  std::map<AxisList, std::unique_ptr<Communicator>> groups_;
+  const DataPlaneChoice collectives_;
+  const int exceptions_;  // under way when it was made
   std::unique_ptr<DeviceMemory> arena_, host_arena_;
+  std::unique_ptr<CollectiveWatch> watch_;  // where a device waits for other ranks
+  struct Group {
+    std::unique_ptr<Communicator> communicator;
+    std::unique_ptr<DataPlane> plane;
+  };
+  std::map<AxisList, Group> groups_;
   std::unique_ptr<DeviceMemory> staging_;  // of messages
   std::unique_ptr<DeviceMemory> uploads_;  // what write() has taken and the device may not have yet
   mutable std::size_t uploaded_ = 0;       // bytes of it

@@ -27,12 +27,15 @@ int place_on_host(Communicator& world) {
 
 DeviceTarget::DeviceTarget(const TargetOptions& options, cuda::Backend backend)
     : Target(options), context_(backend), kernels_(context_, options.reference_only) {
+  collectives_.ordered_sums = options.ordered_sums;
+  collectives_.kind = choose_data_plane(options.collectives, context_.device(), why_collectives_);
   if (options.check_ops) shadow_ = std::make_unique<Shadow>();
 }
 DeviceTarget::~DeviceTarget() = default;
 
 std::int64_t DeviceTarget::scratch_bytes(const Graph& graph, const Op& op) {
-  if (op.definition->communication) return communicates(op) ? device_scratch_bytes(CommunicationStep(graph, op, 0)) : 0;
+  if (op.definition->communication)
+    return communicates(op) ? device_scratch_bytes(CommunicationStep(graph, op, 0), collectives_) : 0;
   return static_cast<std::int64_t>(kernels_.get(graph, op)->scratch_bytes);
 }
 
@@ -75,8 +78,17 @@ std::unique_ptr<Executor> DeviceTarget::executor(Communicator& world, std::span<
       "a target serves one rank");
   const int place = place_on_host(world);
   phase(world, [&] { context_.device().select(place); });
+  const std::vector<int> kinds = all_gather(world, static_cast<int>(collectives_.kind));
+  for (std::size_t rank = 0; rank < kinds.size(); ++rank)
+    if (kinds[rank] != kinds[0])
+      fail("rank {} would move messages by {}, rank 0 by {}{}: set device.collectives to one that all have", rank,
+           name_of(static_cast<DataPlaneKind>(kinds[rank])), name_of(static_cast<DataPlaneKind>(kinds[0])),
+           why_collectives_.empty() ? "" : " (here: " + why_collectives_ + ")");
+  if (world.size() > 1)
+    log_debug("devices' messages travel {}{}", name_of(collectives_.kind),
+              why_collectives_.empty() ? "" : ": " + why_collectives_);
   return std::make_unique<DeviceExecutor>(world, programs, named, context_, kernels_, shadow_.get(),
-                                          !options().reference_only);
+                                          !options().reference_only, collectives_, options().collective_timeout);
 }
 
 }  // namespace longhaul

@@ -5,6 +5,7 @@
 #include <string>
 #include <thread>
 
+#include "runtime/device/data_plane.h"
 #include "runtime/device/kernel.h"
 #include "runtime/device/shadow.h"
 #include "runtime/target.h"
@@ -35,6 +36,8 @@ class DeviceTarget final : public Target {
 
  private:
   mutable DeviceContext context_;
+  DataPlaneChoice collectives_;
+  std::string why_collectives_;
   DeviceKernelCache kernels_;
   std::unique_ptr<Shadow> shadow_;
   std::atomic<std::thread::id> thread_;  // of the rank that executors were made for

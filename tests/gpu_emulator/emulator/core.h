@@ -229,8 +229,11 @@ struct Launch {
   std::size_t shared_bytes = 0;
   std::function<void()> body;
   bool host = false;  // the body is the host's, not a thread's
+  /// Of the host's: whether it can be done now; empty: it can. Asked again and again.
+  std::function<bool()> ready = {};
 };
 struct Device;
+struct Run;  // what is under way of what was queued
 /// A queue of launches, run in order; a device's streams are run together, interleaved at random.
 struct Stream {
   Device* device = nullptr;
@@ -239,6 +242,7 @@ struct Stream {
 struct Device {
   std::recursive_mutex lock;
   std::vector<std::unique_ptr<Stream>> streams;
+  std::shared_ptr<Run> run;
   int threads = 0;  // that have selected it
 };
 constexpr int kDevices = 64;
@@ -248,12 +252,15 @@ void select_device(int index);
 
 /// Runs at once (stream == nullptr, everything queued before it first), or queues.
 void launch(Stream* stream, Launch work);
-/// The same for what the host does in a stream's order: copies, fills, products of the library. `work` throws Fault.
-void enqueue(Stream* stream, std::function<void()> work);
+/// The same for what the host does in a stream's order: copies, fills, products of the library. `work` throws Fault. It
+/// is not begun, and nothing after it in its stream is, before `ready` (empty: it is) says so.
+void enqueue(Stream* stream, std::function<void()> work, std::function<bool()> ready = {});
 Stream* create_stream();
 void destroy_stream(Stream* stream);
 /// Runs everything queued in any stream of this thread's device. Throws Fault.
 void synchronize();
+/// Runs what of it needs nothing of another rank; returns whether that was all. For the thread that runs the device.
+bool go_on();
 /// Forgets what is queued on this thread's device, after a Fault.
 void discard_queues();
 

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <memory>
 
 namespace longhaul::cuda {
 
@@ -61,6 +62,9 @@ void stream_destroy(Stream stream) {
 void stream_synchronize(Stream) {
   emulator::synchronize();
 }
+void stream_query(Stream, std::int32_t* done) {
+  *done = emulator::go_on();
+}
 void synchronize() {
   emulator::synchronize();
 }
@@ -72,21 +76,31 @@ void release_host(void* pointer) {
   std::free(pointer);
 }
 
-using Clock = std::chrono::steady_clock;
+// Where a stream has come to; what is queued holds on to the place that it will mark.
+struct Mark {
+  bool reached = true;
+  std::chrono::steady_clock::time_point time = std::chrono::steady_clock::now();
+};
+using Event = std::shared_ptr<Mark>;
 void event_create(void** event) {
-  *event = new Clock::time_point(Clock::now());
+  *event = new Event(std::make_shared<Mark>());
 }
-void event_record(void* event, Stream) {
-  emulator::synchronize();
-  *static_cast<Clock::time_point*>(event) = Clock::now();
+void event_record(void* event, Stream stream) {
+  auto& mark = *static_cast<Event*>(event);
+  mark = std::make_shared<Mark>(Mark{.reached = false});
+  emulator::enqueue(native(stream), [mark] { *mark = {}; });
+}
+void event_query(void* event, std::int32_t* done) {
+  if (!(*static_cast<Event*>(event))->reached) emulator::go_on();
+  *done = (*static_cast<Event*>(event))->reached;
 }
 void event_milliseconds(void* from, void* to, float* milliseconds) {
-  *milliseconds = std::chrono::duration<float, std::milli>(*static_cast<Clock::time_point*>(to) -
-                                                           *static_cast<Clock::time_point*>(from))
-                      .count();
+  const Event &begin = *static_cast<Event*>(from), &end = *static_cast<Event*>(to);
+  if (!end->reached) emulator::synchronize();
+  *milliseconds = std::chrono::duration<float, std::milli>(end->time - begin->time).count();
 }
 void event_destroy(void* event) {
-  delete static_cast<Clock::time_point*>(event);
+  delete static_cast<Event*>(event);
 }
 void share_memory(void* pointer, char* handle) {
   std::memcpy(handle, &pointer, sizeof pointer);

@@ -1,7 +1,9 @@
 // Blocks, launches and streams, and the order in which they go on.
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <thread>
 
 #include "tests/gpu_emulator/emulator/core.h"
 #include "tests/gpu_emulator/emulator/fiber_switch.h"
@@ -209,63 +211,106 @@ struct Grid {
   }
 };
 
-// Whether one of these launches could go on when another device has signalled; waits for that.
-bool set_going(const std::vector<std::unique_ptr<Grid>>& active) {
-  const auto any = [&](bool (Grid::*what)() const) {
-    return std::any_of(active.begin(), active.end(), [&](const auto& grid) { return grid && (grid.get()->*what)(); });
-  };
-  return any(&Grid::waits_outside) && wait_for_devices([&] { return any(&Grid::signalled); });
-}
+}  // namespace
 
-// Runs the queues of all streams together; a queue's launches follow each other.
-void run(std::vector<std::pair<int, std::vector<Launch>>> queues) {
-  std::mt19937 random(options.seed);
-  std::vector<std::unique_ptr<Grid>> active(queues.size());
-  std::vector<std::size_t> next(queues.size(), 0);
+// The queues of all streams, run together; a queue's launches follow each other.
+struct Run {
+  explicit Run(std::vector<std::pair<int, std::vector<Launch>>> all)
+      : queues(std::move(all)), active(queues.size()), next(queues.size(), 0) {}
+
+  // Goes on until all is done (true) or, unless it is patient, until only another rank can set something going.
+  bool advance(bool patient) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(options.patience_ms);
+    const auto pause = [&](const std::string& report) {
+      if (std::chrono::steady_clock::now() > deadline) throw Fault(report);
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    };
+    for (;;) {
+      std::size_t live = 0, blocks = 0;
+      bool held = false;  // the host's work in a queue waits for another rank
+      for (std::size_t i = 0; i < queues.size(); i++) {
+        std::vector<Launch>& queue = queues[i].second;
+        while (!active[i] && next[i] < queue.size() && queue[next[i]].host) {
+          if (queue[next[i]].ready && !queue[next[i]].ready()) break;
+          queue[next[i]++].body();
+        }
+        if (!active[i] && next[i] < queue.size()) {
+          if (queue[next[i]].host) {
+            held = true;
+            continue;
+          }
+          active[i] = std::make_unique<Grid>(queue[next[i]++], queues[i].first);
+          if (active[i]->total == 0) throw Fault("a launch without blocks");
+        }
+        if (active[i]) live++, blocks += active[i]->slots.size();
+      }
+      if (!live) {
+        if (!held) return true;
+        if (!patient) return false;
+        pause("DEADLOCK: a stream waits for another rank, which does not come");
+        continue;
+      }
+      turn = options.seed ? random() % queues.size() : (turn + 1) % queues.size();
+      while (!active[turn]) turn = (turn + 1) % queues.size();
+      if (active[turn]->advance(random, live == 1, stuck))
+        stuck_count = 0;
+      else if (++stuck_count > 20 * static_cast<int>(blocks) || blocks == 1) {
+        stuck_count = 0;
+        if (!any(&Grid::signalled)) {
+          const bool waits = any(&Grid::waits_outside);
+          if (!waits && !held) throw Fault(stuck);
+          if (!patient) return false;
+          if (held)
+            pause(stuck);
+          else if (!wait_for_devices([&] { return any(&Grid::signalled); }))
+            throw Fault(stuck);
+        }
+      }
+      if (active[turn]->done == active[turn]->total) active[turn].reset();
+    }
+  }
+  bool any(bool (Grid::*what)() const) const {
+    return std::any_of(active.begin(), active.end(), [&](const auto& grid) { return grid && (grid.get()->*what)(); });
+  }
+
+  std::vector<std::pair<int, std::vector<Launch>>> queues;
+  std::vector<std::unique_ptr<Grid>> active;
+  std::vector<std::size_t> next;
+  std::mt19937 random{options.seed};
   std::string stuck;
   int stuck_count = 0;
   std::size_t turn = 0;
-  for (;;) {
-    std::size_t live = 0, blocks = 0;
-    for (std::size_t i = 0; i < queues.size(); i++) {
-      while (!active[i] && next[i] < queues[i].second.size() && queues[i].second[next[i]].host)
-        queues[i].second[next[i]++].body();
-      if (!active[i] && next[i] < queues[i].second.size()) {
-        active[i] = std::make_unique<Grid>(queues[i].second[next[i]++], queues[i].first);
-        if (active[i]->total == 0) throw Fault("a launch without blocks");
-      }
-      if (active[i]) live++, blocks += active[i]->slots.size();
-    }
-    if (!live) return;
-    turn = options.seed ? random() % queues.size() : (turn + 1) % queues.size();
-    while (!active[turn]) turn = (turn + 1) % queues.size();
-    if (active[turn]->advance(random, live == 1, stuck))
-      stuck_count = 0;
-    else if (++stuck_count > 20 * static_cast<int>(blocks) || blocks == 1) {
-      if (!set_going(active)) throw Fault(stuck);
-      stuck_count = 0;
-    }
-    if (active[turn]->done == active[turn]->total) active[turn].reset();
-  }
-}
-
-}  // namespace
+};
 
 void begin_stream_clocks(int count);  // global_clocks.cpp
 
-void synchronize() {
+namespace {
+
+bool run_queues(bool patient) {
   Device& here = device();
   const std::lock_guard guard(here.lock);
-  std::vector<std::pair<int, std::vector<Launch>>> queues;
-  for (std::size_t i = 0; i < here.streams.size(); i++)
-    if (here.streams[i] && !here.streams[i]->queue.empty())
-      queues.emplace_back(static_cast<int>(i) + 1, std::move(here.streams[i]->queue)), here.streams[i]->queue.clear();
-  if (queues.empty()) return;
-  begin_stream_clocks(queues.size() > 1 ? static_cast<int>(here.streams.size()) + 1 : 0);
-  run(std::move(queues));
+  for (;;) {
+    if (!here.run) {
+      std::vector<std::pair<int, std::vector<Launch>>> queues;
+      for (std::size_t i = 0; i < here.streams.size(); i++)
+        if (here.streams[i] && !here.streams[i]->queue.empty())
+          queues.emplace_back(static_cast<int>(i) + 1, std::move(here.streams[i]->queue)),
+              here.streams[i]->queue.clear();
+      if (queues.empty()) return true;
+      begin_stream_clocks(queues.size() > 1 ? static_cast<int>(here.streams.size()) + 1 : 0);
+      here.run = std::make_shared<Run>(std::move(queues));
+    }
+    const std::shared_ptr<Run> run = here.run;
+    try {
+      if (!run->advance(patient)) return false;
+    } catch (...) {
+      here.run.reset();
+      throw;
+    }
+    here.run.reset();
+  }
 }
 
-namespace {
 void queue(Stream* stream, Launch work) {
   Device& here = device();
   const std::lock_guard guard(here.lock);
@@ -274,21 +319,28 @@ void queue(Stream* stream, Launch work) {
     stream->queue.push_back(std::move(work));
     return;
   }
-  synchronize();
+  run_queues(true);
   begin_stream_clocks(0);
   std::vector<std::pair<int, std::vector<Launch>>> queues(1);
   queues[0].second.push_back(std::move(work));
-  run(std::move(queues));
+  Run(std::move(queues)).advance(true);
 }
+
 }  // namespace
 
+void synchronize() {
+  run_queues(true);
+}
+bool go_on() {
+  return run_queues(false);
+}
 void launch(Stream* stream, Launch work) {
   if (work.threads <= 0 || work.threads % 32 || work.threads > 1024)
     throw Fault("a block of " + std::to_string(work.threads) + " threads: the emulator runs whole warps, at most 1024");
   queue(stream, std::move(work));
 }
-void enqueue(Stream* stream, std::function<void()> work) {
-  queue(stream, {dim3(), 0, 0, std::move(work), true});
+void enqueue(Stream* stream, std::function<void()> work, std::function<bool()> ready) {
+  queue(stream, {dim3(), 0, 0, std::move(work), true, std::move(ready)});
 }
 Stream* create_stream() {
   Device& here = device();
@@ -309,6 +361,7 @@ void destroy_stream(Stream* stream) {
 void discard_queues() {
   Device& here = device();
   const std::lock_guard guard(here.lock);
+  here.run.reset();
   for (auto& stream : here.streams)
     if (stream) stream->queue.clear();
 }

@@ -1,0 +1,161 @@
+#include "runtime/device/collective_watch.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "comm/launch.h"
+
+namespace longhaul {
+namespace {
+
+constexpr std::chrono::microseconds shortest_pause{20}, longest_pause{500};
+constexpr std::chrono::milliseconds between_looks{2};
+constexpr std::chrono::seconds patience{10};  // with the end of a communicator
+constexpr std::size_t many = 256;             // collectives after which those that are done are looked for
+
+}  // namespace
+
+CollectiveWatch::CollectiveWatch(DeviceContext& context, Communicator& world, double timeout)
+    : context_(context), world_(world), timeout_(timeout), moved_(Clock::now()) {
+  context.device().set_watch(this);
+}
+
+CollectiveWatch::~CollectiveWatch() {
+  context_.device().set_watch(nullptr);
+  if (context_.api().device_select(context_.device().number()) == 0)
+    for (void* event : events_) context_.api().event_destroy(event);
+}
+
+void* CollectiveWatch::take_event() {
+  if (free_.empty()) {
+    void* made = nullptr;
+    context_.succeed(context_.api().event_create(&made));
+    events_.push_back(made);
+    return made;
+  }
+  void* const event = free_.back();
+  free_.pop_back();
+  return event;
+}
+
+void CollectiveWatch::begin(const std::string& name) {
+  if (asked_.size() - first_ >= many) advance();
+  if (asked_.size() == first_) moved_ = Clock::now();
+  asked_.push_back({&name, take_event(), take_event()});
+  context_.succeed(context_.api().event_record(asked_.back().before, context_.stream()));
+}
+
+void CollectiveWatch::end() {
+  context_.succeed(context_.api().event_record(asked_.back().after, context_.stream()));
+  asked_.back().ended = true;
+}
+
+void CollectiveWatch::advance() {
+  const auto reached = [&](void* event) {
+    std::int32_t done = 0;
+    context_.succeed(context_.api().event_query(event, &done));
+    return done != 0;
+  };
+  for (; first_ < asked_.size(); ++first_) {
+    Asked& one = asked_[first_];
+    if (!one.begun) {
+      if (!reached(one.before)) return;
+      one.begun = true;
+      moved_ = Clock::now();
+    }
+    if (!one.ended || !reached(one.after)) return;
+    moved_ = Clock::now();
+    free_.push_back(one.before);
+    free_.push_back(one.after);
+  }
+  asked_.clear();
+  first_ = 0;
+}
+
+void CollectiveWatch::look(const std::string* name, Clock::time_point since) {
+  try {
+    world_.look();
+  } catch (...) {
+    abort();
+    throw;
+  }
+  const bool in_collective = first_ < asked_.size() && asked_[first_].begun;
+  if (in_collective) name = asked_[first_].name, since = moved_;
+  const std::string where = name ? *name + ": " : "";
+  for (PeerWait* one : all_) try {
+      one->check();
+    } catch (const Error& error) {
+      abort();
+      throw CollectiveFailure(where + error.what());
+    }
+  if (!name || timeout_ == 0 || std::chrono::duration<double>(Clock::now() - since).count() <= timeout_) return;
+  abort();
+  throw CollectiveFailure(fmt::format(
+      "{}not done {} seconds after the device of this rank came to it (device.timeout): another rank of the "
+      "group has not come, stands still or is gone",
+      where, timeout_));
+}
+
+void CollectiveWatch::wait(const std::function<bool()>& done, const std::string& name) {
+  const std::string* const named = !name.empty()                             ? &name
+                                   : !asked_.empty() && !asked_.back().ended ? asked_.back().name
+                                                                             : nullptr;
+  const auto begin = Clock::now();
+  auto looked = begin;
+  std::chrono::microseconds pause = shortest_pause;
+  const auto finished = [&] {
+    try {
+      return done();
+    } catch (const Error& error) {
+      abort();
+      if (!named) throw;
+      throw CollectiveFailure(*named + ": " + error.what());
+    }
+  };
+  while (!finished()) {
+    std::this_thread::sleep_for(pause);
+    pause = std::min(longest_pause, pause * 5 / 4);
+    if (Clock::now() - looked < between_looks) continue;
+    looked = Clock::now();
+    advance();
+    look(named, begin);
+  }
+}
+
+void CollectiveWatch::wait(const std::function<bool()>& done) {
+  wait(done, "");
+  advance();
+}
+
+void CollectiveWatch::abort() noexcept {
+  if (std::exchange(aborted_, true)) return;
+  // Each in a thread of its own: one that does not come back must not keep the others.
+  struct Left {
+    std::mutex mutex;
+    std::condition_variable none;
+    std::size_t count;
+  };
+  try {
+    const auto left = std::make_shared<Left>();
+    left->count = all_.size();
+    for (PeerWait* one : all_)
+      std::thread([left, one] {
+        one->abort();
+        const std::lock_guard lock(left->mutex);
+        if (--left->count == 0) left->none.notify_all();
+      }).detach();
+    std::unique_lock lock(left->mutex);
+    if (left->none.wait_for(lock, patience, [&] { return left->count == 0; })) return;
+  } catch (const std::exception& error) {  // no thread to be had
+    spdlog::warn("communicators of the device cannot be ended: {}", error.what());
+  }
+  spdlog::warn("a communicator of the device does not end within {} seconds; the job ends", patience.count());
+  end_job(world_, exit_hung);
+}
+
+}  // namespace longhaul

@@ -1,0 +1,84 @@
+// Looks on while a rank waits for its device and its device for other ranks: a peer that fails, an error that NCCL
+// reports later, a collective in which the device stays too long. Any of them ends all communicators of the rank, so
+// that the device comes free, and is thrown with the collective's name.
+#pragma once
+#include <chrono>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "comm/communicator.h"
+#include "runtime/device/kernel.h"
+
+namespace longhaul {
+
+/// What may keep a device waiting for other ranks. It is told of by the watch of the rank.
+class PeerWait {
+ public:
+  virtual ~PeerWait() = default;
+  /// Throws Error with what has gone wrong since; waits for nothing.
+  virtual void check() = 0;
+  /// Lets the device go on, whatever state this is in. Called in a thread of its own; may not come back.
+  virtual void abort() noexcept = 0;
+};
+
+/// Carries the name of the collective.
+class CollectiveFailure : public Error {
+ public:
+  using Error::Error;
+};
+
+class CollectiveWatch final : public DeviceWatch {
+ public:
+  /// Of the rank's device, which waits in its synchronize() by this from now on. `timeout`: seconds for one collective,
+  /// 0: for ever. All must outlive it.
+  CollectiveWatch(DeviceContext& context, Communicator& world, double timeout);
+  ~CollectiveWatch() override;
+  CollectiveWatch(const CollectiveWatch&) = delete;
+
+  /// Counted in until removed.
+  void add(PeerWait* one) { all_.push_back(one); }
+  void remove(PeerWait* one) { std::erase(all_, one); }
+
+  /// Between the two the device is asked for one collective; `name` must live until it is done.
+  void begin(const std::string& name);
+  void end();
+
+  /// Throws what Communicator::look does when another rank failed first, CollectiveFailure for what NCCL reports and
+  /// when time is up.
+  void wait(const std::function<bool()>& done) override;
+  /// The same of something that the host waits for, for which `name` stands in errors; empty: the collective that is
+  /// asked for now, if there is one.
+  void wait(const std::function<bool()>& done, const std::string& name);
+
+  /// Ends all communicators, once. When one does not end within ten seconds, the job does (end_job, exit_hung): nothing
+  /// would free the device.
+  void abort() noexcept;
+  bool aborted() const { return aborted_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Asked {
+    const std::string* name;
+    void *before, *after;               // events
+    bool begun = false, ended = false;  // by the device; by end()
+  };
+  void* take_event();
+  /// Forgets collectives that are done.
+  void advance();
+  /// Throws what has happened; `name` as of wait().
+  void look(const std::string* name, Clock::time_point since);
+
+  DeviceContext& context_;
+  Communicator& world_;
+  const double timeout_;
+  std::vector<PeerWait*> all_;
+  std::vector<Asked> asked_;  // in the order of the stream; those before first_ are done
+  std::size_t first_ = 0;
+  std::vector<void*> events_, free_;
+  Clock::time_point moved_;  // when the device last came to or out of a collective
+  bool aborted_ = false;
+};
+
+}  // namespace longhaul
