@@ -85,6 +85,7 @@ Api make_api() {
   api.event_destroy = Guarded<device::event_destroy>::call;
   api.share_memory = Guarded<share>::call;
   api.open_memory = Guarded<device::open_memory>::call;
+  api.reach_device = Guarded<device::reach_device>::call;
   api.close_memory = Guarded<device::close_memory>::call;
 
   api.attention_mask_bytes = attention_mask_bytes;
@@ -140,6 +141,7 @@ Api make_api() {
   api.generic_merge = GuardedCall<generic_merge>::call;
 
   api.peer_workspace_bytes = peer_workspace_bytes;
+  api.peer_barrier = GuardedGroup<peer_barrier>::call;
   api.peer_all_to_all = GuardedGroup<peer_all_to_all>::call;
   api.peer_all_gather = GuardedGroup<peer_all_gather>::call;
   api.peer_reduce_scatter = GuardedGroup<peer_reduce_scatter>::call;

@@ -200,6 +200,8 @@ struct PeerGroup {
   std::int32_t rank, ranks;
   std::int64_t workspace_bytes;  ///< of one rank, without the signal area
   void* peers[kMaximumRanks];
+  /// Host memory that the device reads (allocate_host), or null: where it is not 0, waits end as if all had come.
+  const std::uint32_t* give_up = nullptr;
 };
 
 /// One message each way between this rank and `peer`, which is another: bytes that lie in device memory, of any
@@ -261,6 +263,7 @@ struct Api {
   int (*event_destroy)(void* event);
   int (*share_memory)(void* pointer, char handle[64]);  ///< for another process on this machine
   int (*open_memory)(const char handle[64], void** pointer);
+  int (*reach_device)(std::int32_t device);  ///< lets this thread's device use the memory of another of this process
   int (*close_memory)(void* pointer);
 
   // ---- attention
@@ -327,6 +330,9 @@ struct Api {
   // ---- push collectives: see collectives.cu for the protocol. Every rank calls the same ones in the same order;
   // `epoch` counts them from 1 and never resets. Each is push, signal and wait, queued as separate launches.
   std::size_t (*peer_workspace_bytes)(std::int64_t payload_bytes);  ///< what each rank allocates, zeroed before use
+  /// Signal and wait alone, of a workspace that may be its signal area: what any rank's stream did before is seen by
+  /// all streams after it.
+  int (*peer_barrier)(const PeerGroup* group, std::uint32_t epoch, Stream stream);
   int (*peer_all_to_all)(const PeerGroup* group, std::uint32_t epoch, const void* send, void* receive,
                          std::int64_t bytes_per_peer, Stream stream);
   int (*peer_all_gather)(const PeerGroup* group, std::uint32_t epoch, const void* send, void* receive,

@@ -31,6 +31,7 @@ struct SignalParameters {
   std::uint32_t* lines[kMaximumRanks];  // signal: this rank's line at each peer; wait: each peer's line here
   std::int32_t ranks;
   std::uint32_t value;
+  const std::uint32_t* give_up;
 };
 GPU_KERNEL GPU_LAUNCH_BOUNDS(32, 1) peer_signal(GPU_PARAMETER SignalParameters p) {
   const int peer = gpu::thread_index();
@@ -38,7 +39,7 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(32, 1) peer_signal(GPU_PARAMETER SignalParameters p
 }
 GPU_KERNEL GPU_LAUNCH_BOUNDS(32, 1) peer_wait(GPU_PARAMETER SignalParameters p) {
   const int peer = gpu::thread_index();
-  if (peer < p.ranks) gpu::await_system(p.lines[peer], p.value - (GPU_FAULT(peer_epoch_behind) ? 2 : 0));
+  if (peer < p.ranks) gpu::await_system(p.lines[peer], p.value - (GPU_FAULT(peer_epoch_behind) ? 2 : 0), p.give_up);
 }
 
 struct SumParameters {
@@ -105,6 +106,7 @@ struct Exchange {
     SignalParameters there{}, here{};
     there.ranks = here.ranks = group.ranks;
     there.value = here.value = 2 * epoch + phase;
+    here.give_up = group.give_up;
     auto line = [&](int at, int source) {
       return reinterpret_cast<std::uint32_t*>(static_cast<char*>(group.peers[at]) + source * kSignalStride);
     };
@@ -141,6 +143,11 @@ void check_heads(const char* name, std::int32_t heads, std::int32_t ranks) {
 
 std::size_t peer_workspace_bytes(std::int64_t payload_bytes) {
   return static_cast<std::size_t>(kSignalBytes + 2 * divide_up<std::int64_t>(payload_bytes, 16) * 16);
+}
+
+void peer_barrier(const PeerGroup& group, std::uint32_t epoch, Stream stream) {
+  require(epoch >= 1, "peer_barrier: epochs are counted from 1");
+  Exchange{group, epoch, stream}.signal_and_wait(1);
 }
 
 void peer_all_to_all(const PeerGroup& group, std::uint32_t epoch, const void* send, void* receive,

@@ -121,6 +121,18 @@ void open_memory(const char* handle, void** pointer) {
   std::memcpy(&copy, handle, sizeof copy);
   check(cudaIpcOpenMemHandle(pointer, copy, cudaIpcMemLazyEnablePeerAccess), "cudaIpcOpenMemHandle");
 }
+void reach_device(std::int32_t device) {
+  int own = 0, possible = 0;
+  check(cudaGetDevice(&own), "cudaGetDevice");
+  if (device == own) return;
+  check(cudaDeviceCanAccessPeer(&possible, own, device), "cudaDeviceCanAccessPeer");
+  require(possible, "device " + std::to_string(own) + " cannot reach the memory of device " + std::to_string(device));
+  const cudaError_t status = cudaDeviceEnablePeerAccess(device, 0);
+  if (status == cudaErrorPeerAccessAlreadyEnabled)
+    (void)cudaGetLastError();  // not to be found by a later call
+  else
+    check(status, "cudaDeviceEnablePeerAccess");
+}
 void close_memory(void* pointer) {
   check(cudaIpcCloseMemHandle(pointer), "cudaIpcCloseMemHandle");
 }

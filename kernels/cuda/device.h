@@ -28,6 +28,7 @@ void event_milliseconds(void* from, void* to, float* milliseconds);
 void event_destroy(void* event);
 void share_memory(void* pointer, char* handle);
 void open_memory(const char* handle, void** pointer);
+void reach_device(std::int32_t device);
 void close_memory(void* pointer);
 
 /// Fills in what vendor libraries do.

@@ -91,6 +91,7 @@ void generic_merge(const GenericMerge& call, Stream stream);
 
 // collectives.cu
 std::size_t peer_workspace_bytes(std::int64_t payload_bytes);
+void peer_barrier(const PeerGroup& group, std::uint32_t epoch, Stream stream);
 void peer_all_to_all(const PeerGroup& group, std::uint32_t epoch, const void* send, void* receive,
                      std::int64_t bytes_per_peer, Stream stream);
 void peer_all_gather(const PeerGroup& group, std::uint32_t epoch, const void* send, void* receive, std::int64_t bytes,

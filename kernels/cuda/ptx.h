@@ -193,12 +193,15 @@ GPU_DEVICE void signal_system(std::uint32_t* flag, std::uint32_t epoch) {
   asm volatile("fence.acq_rel.sys;" ::: "memory");
   asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(flag), "r"(epoch) : "memory");
 }
-/// Until the flag has reached the epoch; epochs may wrap around.
-GPU_DEVICE void await_system(const std::uint32_t* flag, std::uint32_t epoch) {
-  std::uint32_t seen;
+/// Until the flag has reached the epoch, or *give_up (which may be null) is not 0; epochs may wrap around.
+GPU_DEVICE void await_system(const std::uint32_t* flag, std::uint32_t epoch, const std::uint32_t* give_up = nullptr) {
+  std::uint32_t seen, turn = 0, over = 0;
   do {
     asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(seen) : "l"(flag) : "memory");
-  } while (static_cast<std::int32_t>(seen - epoch) < 0);
+    // Across the bus, so not every time.
+    if (give_up && ++turn % 1024 == 0)
+      asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(over) : "l"(give_up) : "memory");
+  } while (static_cast<std::int32_t>(seen - epoch) < 0 && !over);
 }
 
 void report_launch_error(cudaError_t error, const void* kernel, int threads, std::size_t shared_bytes);

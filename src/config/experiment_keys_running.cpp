@@ -150,13 +150,15 @@ std::vector<Key> running_keys() {
        choice<&E::device, &E::Device::collectives>(),
        "auto",
        "How messages travel between devices. staged: through pinned host memory and the ranks' own transport. nccl: by "
-       "NCCL, on the device's stream, within a machine and between machines; one device a rank. auto: nccl on NVIDIA "
+       "NCCL, on the device's stream, within a machine and between machines; one device a rank. push: devices write "
+       "into each other's memory, at most 16 ranks of one machine. auto: nccl on NVIDIA "
        "GPUs where libnccl.so.2 can be opened, else staged; staged on the emulator, whose NCCL is one in software. "
        "Sums are in rank order and the same bits with any, but for what training.deterministic=false allows nccl.",
        {},
-       {"auto", "staged", "nccl"}},
+       {"auto", "staged", "nccl", "push"}},
       {"device", "timeout", member<&E::device, &E::Device::timeout>, "600",
-       "Seconds that a device may stay in one collective of nccl, or in the making of its communicators, before the "
+       "Seconds that a device may stay in one collective of nccl or push, or in the making of its communicators, "
+       "before the "
        "job is ended with an error that names it: a peer hangs, or never came. A peer that ends or reports an error "
        "is noticed at once. 0: never.",
        at_least(0)},

@@ -1,5 +1,5 @@
-// Devices of ranks that are processes, whose messages NCCL carries: what they compute, and how they end when a peer is
-// killed or stands still.
+// Devices of ranks that are processes, whose messages NCCL carries or the devices themselves: what they compute, and
+// how they end when a peer is killed or stands still.
 #include <signal.h>
 
 #include <chrono>
@@ -12,8 +12,8 @@ using namespace longhaul::testing;
 namespace {
 
 std::vector<std::unique_ptr<Program>> start_two(const Workplace& place, const std::string& folder,
-                                                std::vector<std::string> arguments) {
-  arguments.insert(arguments.end(), {"--transport", "sockets", "device.type=emulator", "device.collectives=nccl",
+                                                const std::string& kind, std::vector<std::string> arguments) {
+  arguments.insert(arguments.end(), {"--transport", "sockets", "device.type=emulator", "device.collectives=" + kind,
                                      "parallelism.sequence=2", "job.folder=" + (place / folder).string()});
   const std::string port = std::to_string(20000 + ::getpid() % 20000);
   std::vector<std::unique_ptr<Program>> programs;
@@ -34,7 +34,7 @@ void wait_for_steps(const fs::path& run, Program& program, std::size_t steps) {
 
 }  // namespace
 
-TEST_CASE("processes whose messages NCCL carries compute what threads compute, and resume", "[threads]") {
+TEST_CASE("processes whose messages NCCL or push carries compute what threads compute, and resume", "[threads]") {
   const Workplace place;
   const auto train = [&](const std::string& folder, const std::vector<std::string>& more) {
     std::vector<std::string> arguments = {"--ranks",
@@ -47,13 +47,15 @@ TEST_CASE("processes whose messages NCCL carries compute what threads compute, a
     check_end(run_train(place, arguments), 0, {});
   };
   train("threads", {"training.steps=4"});
-  train("nccl", {"training.steps=4", "device.collectives=nccl"});
-  train("processes", {"training.steps=4", "device.collectives=nccl", "--transport", "sockets"});
+  for (const std::string kind : {"nccl", "push"}) {
+    train(kind, {"training.steps=4", "device.collectives=" + kind});
+    train("processes " + kind, {"training.steps=4", "device.collectives=" + kind, "--transport", "sockets"});
+  }
   for (const std::string steps : {"2", "4"})
     train("pieces", {"training.steps=" + steps, "lr_scheduler.decay_type=constant",
-                     "device.collectives=" + std::string(steps == "2" ? "nccl" : "staged"), "--transport", "sockets"});
+                     "device.collectives=" + std::string(steps == "2" ? "nccl" : "push"), "--transport", "sockets"});
   train("constant", {"training.steps=4", "lr_scheduler.decay_type=constant"});
-  for (const char* name : {"nccl", "processes"}) {
+  for (const char* name : {"nccl", "push", "processes nccl", "processes push"}) {
     CHECK(losses_of(place / name) == losses_of(place / "threads"));
     CHECK(read_file(place / name / "export/model.safetensors") ==
           read_file(place / "threads/export/model.safetensors"));
@@ -68,33 +70,38 @@ TEST_CASE(
   const Workplace place;
   const std::vector<std::string> endless = {"training.steps=1000000", "checkpoint.interval=0",
                                             "lr_scheduler.decay_type=constant"};
-  {
-    auto ranks = start_two(place, "killed", endless);
-    wait_for_steps(place / "killed", *ranks[0], 3);
-    REQUIRE(::kill(ranks[1]->id(), SIGKILL) == 0);
-    check_end(ranks[0]->wait(30), 87, {"is gone, without a word"});
-  }
   auto stopping = endless;
   // Of many micro-batches, so that a rank that stops amid a step has its peer's device wait, not its peer's host.
   stopping.insert(stopping.end(), {"device.timeout=1", "training.global_batch_size=128"});
-  auto ranks = start_two(place, "stopped", stopping);
-  wait_for_steps(place / "stopped", *ranks[0], 2);
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  REQUIRE(::kill(ranks[1]->id(), SIGSTOP) == 0);
-  check_end(ranks[0]->wait(30), 1, {"rank 0: program ", "among ranks 0, 1 by nccl", "device.timeout"});
+  for (const std::string kind : {"nccl", "push"}) {
+    {
+      auto ranks = start_two(place, "killed by " + kind, kind, endless);
+      wait_for_steps(place / ("killed by " + kind), *ranks[0], 3);
+      REQUIRE(::kill(ranks[1]->id(), SIGKILL) == 0);
+      check_end(ranks[0]->wait(30), 87, {"is gone, without a word"});
+    }
+    auto ranks = start_two(place, "stopped by " + kind, kind, stopping);
+    wait_for_steps(place / ("stopped by " + kind), *ranks[0], 2);
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    REQUIRE(::kill(ranks[1]->id(), SIGSTOP) == 0);
+    check_end(ranks[0]->wait(30), 1, {"rank 0: program ", "among ranks 0, 1 by " + kind, "device.timeout"});
+  }
 }
 
 #ifdef LONGHAUL_WITH_MPI
-TEST_CASE("under mpirun NCCL carries the messages of devices", "[mpi]") {
+TEST_CASE("under mpirun NCCL and push carry the messages of devices", "[mpi]") {
   const Workplace place;
   check_end(run_train(place, {"--ranks", "2", "training.steps=2", "device.type=emulator",
                               "job.folder=" + (place / "threads").string()}),
             0, {});
-  std::vector<std::string> command = {"mpirun", "--oversubscribe", "--allow-run-as-root", "-n", "2"};
-  for (const auto& word : train_command(place, {"training.steps=2", "device.type=emulator", "device.collectives=nccl",
-                                                "job.folder=" + (place / "processes").string()}))
-    command.push_back(word);
-  check_end(Program(place / "log", command).wait(), 0, {});
-  CHECK(losses_of(place / "threads") == losses_of(place / "processes"));
+  for (const std::string kind : {"nccl", "push"}) {
+    std::vector<std::string> command = {"mpirun", "--oversubscribe", "--allow-run-as-root", "-n", "2"};
+    for (const auto& word :
+         train_command(place, {"training.steps=2", "device.type=emulator", "device.collectives=" + kind,
+                               "job.folder=" + (place / kind).string()}))
+      command.push_back(word);
+    check_end(Program(place / "log", command).wait(), 0, {});
+    CHECK(losses_of(place / "threads") == losses_of(place / kind));
+  }
 }
 #endif

@@ -56,16 +56,20 @@ std::pair<std::string, double> ended_by(const std::string& fault) {
 
 }  // namespace
 
-TEST_CASE("NCCL gives the bits of messages that are staged in host memory, and sends as much", "[threads]") {
+TEST_CASE("messages by NCCL and by push give the bits of those that are staged in host memory, as many bytes",
+          "[threads]") {
   for (const auto& [name, cell] : cells()) {
     INFO(name << ": " << cell.text());
     std::string problem;
-    const Outcome staged = run_ranks(on(cell, emulated), problem), nccl = run_ranks(on(cell, by_nccl), problem);
-    CHECK(problem == "");
-    CHECK(nccl.first.loss == staged.first.loss);
-    CHECK(nccl.second.loss == staged.second.loss);
-    CHECK(nccl.gradients == staged.gradients);
-    CHECK(nccl.parameters == staged.parameters);
+    const Outcome staged = run_ranks(on(cell, emulated), problem);
+    for (const auto device : {by_nccl, by_push}) {
+      const Outcome other = run_ranks(on(cell, device), problem);
+      CHECK(problem == "");
+      CHECK(other.first.loss == staged.first.loss);
+      CHECK(other.second.loss == staged.second.loss);
+      CHECK(other.gradients == staged.gradients);
+      CHECK(other.parameters == staged.parameters);
+    }
   }
 }
 
@@ -93,6 +97,14 @@ TEST_CASE("only where sums need no order are they NCCL's: near, and other bits",
       ++sums;
     }
   CHECK(sums > 0);
+}
+
+TEST_CASE("push is refused to more ranks than its signals have places for", "[threads]") {
+  Cell cell{.spec = small_llama(), .data = 17, .zero_stage = 1, .rows = 17, .dtype = DType::float32};
+  cell.device = by_push;
+  std::string problem;
+  CHECK_THROWS_WITH(run_ranks(cell, problem),
+                    Catch::Contains("device.collectives is push") && Catch::Contains("17 ranks, more than 16"));
 }
 
 TEST_CASE("a peer that does not come to a collective ends the job with the collective's name", "[threads]") {

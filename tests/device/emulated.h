@@ -23,6 +23,11 @@ inline std::unique_ptr<Target> by_nccl(int threads) {
   return std::make_unique<DeviceTarget>(TargetOptions{.threads = threads, .collectives = DataPlaneKind::nccl},
                                         cuda::Backend::emulator);
 }
+/// Written by devices into each other's memory.
+inline std::unique_ptr<Target> by_push(int threads) {
+  return std::make_unique<DeviceTarget>(TargetOptions{.threads = threads, .collectives = DataPlaneKind::push},
+                                        cuda::Backend::emulator);
+}
 inline std::unique_ptr<Target> summed_by_nccl(int threads) {
   return std::make_unique<DeviceTarget>(
       TargetOptions{.threads = threads, .collectives = DataPlaneKind::nccl, .ordered_sums = false},

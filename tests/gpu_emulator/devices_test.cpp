@@ -2,6 +2,7 @@
 // products; counters.
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <cstring>
 #include <future>
 #include <latch>
 #include <thread>
@@ -91,6 +92,47 @@ TEST_CASE("ranks that all wait, and a rank whose peer never comes, are told so")
   busy.join();
   CHECK_THAT(alone.said[0], Catch::Contains("DEADLOCK") && Catch::Contains("a wait for another rank"));
   emulator::options = before;
+}
+
+TEST_CASE("a barrier of ranks is asked about without waiting, and given up from the host") {
+  TwoRanks ranks;
+  void* word = nullptr;
+  succeed(device().allocate_host(&word, 4));
+  std::memset(word, 0, 4);
+  ranks.group[0].give_up = static_cast<const std::uint32_t*>(word);
+  on_device(0, [&] {
+    cuda::Stream stream = nullptr;
+    std::int32_t done = 1;
+    succeed(device().stream_create(&stream));
+    succeed(device().peer_barrier(&ranks.group[0], 1, stream));
+    succeed(device().fill(ranks.data[0].data(), 0, 4, stream));
+    for (int i = 0; i < 10; i++) {
+      succeed(device().stream_query(stream, &done));
+      CHECK(!done);
+    }
+    // The other rank comes.
+    on_device(1, [&] {
+      cuda::Stream there = nullptr;
+      succeed(device().stream_create(&there));
+      succeed(device().peer_barrier(&ranks.group[1], 1, there));
+      succeed(device().stream_synchronize(there));
+      device().stream_destroy(there);
+    });
+    succeed(device().stream_query(stream, &done));
+    CHECK(done);
+    CHECK(ranks.data[0].values()[0] == 0);
+    // To the next it does not.
+    succeed(device().peer_barrier(&ranks.group[0], 2, stream));
+    succeed(device().stream_query(stream, &done));
+    CHECK(!done);
+    const std::uint32_t one = 1;
+    std::memcpy(word, &one, 4);
+    succeed(device().stream_query(stream, &done));
+    CHECK(done);
+    CHECK(device().peer_barrier(&ranks.group[0], 0, stream) != 0);
+    device().stream_destroy(stream);
+  });
+  succeed(device().release_host(word));
 }
 
 TEST_CASE("a stream orders copies, fills and products; nothing runs before it is waited for") {

@@ -33,6 +33,7 @@ DataPlaneKind choose_data_plane(DataPlaneKind wanted, const Device& device, std:
     why = "the emulator's NCCL is one in software";
     return DataPlaneKind::staged;
   }
+  if (wanted == DataPlaneKind::push) return wanted;
   const std::string reason = no_nccl(device);
   if (wanted == DataPlaneKind::automatic) {
     why = reason;

@@ -1,5 +1,7 @@
 #include "runtime/device/executor.h"
 
+#include <xxhash.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -7,6 +9,7 @@
 #include <typeinfo>
 
 #include "base/error.h"
+#include "comm/exchange.h"
 #include "ir/op_definition.h"
 #include "runtime/device/nccl_plane.h"
 
@@ -50,8 +53,11 @@ DeviceExecutor::DeviceExecutor(Communicator& world, std::span<const Program* con
   uploads_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::host, upload_bytes);
   scalars_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::host, noted_scalars * sizeof(double));
   if (arena_->bytes() > 0) context.succeed(context.api().fill(arena_->data(), 0, arena_->bytes(), context.stream()));
+  if (watch_ && collectives_.kind == DataPlaneKind::push)
+    peers_ = std::make_unique<PeerMemory>(context, world, *arena_);
   programs_.reserve(programs.size());
   for (const Program* program : programs) prepare(*program);
+  if (peers_) check_places();
   std::size_t staging = 0;
   for (const Prepared& program : programs_)
     for (const Instruction& one : program.instructions)
@@ -77,9 +83,27 @@ DataPlane& DeviceExecutor::group(const std::vector<int>& ranks, const AxisList& 
   if (watch_ && collectives_.kind == DataPlaneKind::nccl)
     entry.plane = std::make_unique<NcclPlane>(context_, *entry.communicator, *watch_, collectives_,
                                               fmt::format("ranks {}", fmt::join(ranks, ", ")));
+  else if (peers_)
+    entry.plane = std::make_unique<PushPlane>(context_, *entry.communicator, *watch_, *peers_,
+                                              static_cast<int>(groups_.size()) - 1, ranks);
   else
     entry.plane = std::make_unique<StagedPlane>(context_, *entry.communicator);
   return *entry.plane;
+}
+
+void DeviceExecutor::check_places() const {
+  std::vector<std::int64_t> places;
+  const auto add = [&](const void* pointer) { places.push_back(static_cast<const char*>(pointer) - arena_->data()); };
+  for (const Prepared& program : programs_)
+    for (const Instruction& one : program.instructions) {
+      if (!one.step || one.step->is_local()) continue;
+      add(one.results[0]);
+      if (one.scratch) add(one.scratch);
+    }
+  const std::vector<std::uint64_t> hashes =
+      all_gather(world_, std::uint64_t{XXH64(places.data(), places.size() * sizeof places[0], 0)});
+  for (const std::uint64_t hash : hashes)
+    LONGHAUL_CHECK(hash == hashes[0], "ranks plan their messages at other places than rank 0");
 }
 
 void DeviceExecutor::prepare(const Program& program) {

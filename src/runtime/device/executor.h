@@ -13,6 +13,7 @@
 #include "runtime/device/communication_run.h"
 #include "runtime/device/kernel.h"
 #include "runtime/device/many.h"
+#include "runtime/device/push_plane.h"
 #include "runtime/device/shadow.h"
 #include "runtime/executor.h"
 #include "runtime/program.h"
@@ -75,6 +76,8 @@ class DeviceExecutor final : public Executor {
   void run(const Instruction& instruction);
   void run(const Prepared& program, const InstructionGroup& group);
   DataPlane& group(const std::vector<int>& ranks, const AxisList& axes);
+  /// Ranks write into each other's arenas by their own plan: all must have the same. Collective.
+  void check_places() const;
   char* place(std::string_view buffer, std::int64_t byte, std::size_t count) const;
   void synchronize() const;
   void take_scalars();
@@ -89,6 +92,7 @@ class DeviceExecutor final : public Executor {
   const int exceptions_;  // under way when it was made
   std::unique_ptr<DeviceMemory> arena_, host_arena_;
   std::unique_ptr<CollectiveWatch> watch_;  // where a device waits for other ranks
+  std::unique_ptr<PeerMemory> peers_;
   struct Group {
     std::unique_ptr<Communicator> communicator;
     std::unique_ptr<DataPlane> plane;

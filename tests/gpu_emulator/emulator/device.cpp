@@ -2,11 +2,16 @@
 // take their turn in them.
 #include "kernels/cuda/device.h"
 
+#include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <map>
 #include <memory>
+#include <mutex>
 
 namespace longhaul::cuda {
 
@@ -35,17 +40,56 @@ void memory_info(std::int64_t* free_bytes, std::int64_t* total_bytes) {  // the 
   *free_bytes = std::int64_t{sysconf(_SC_AVPHYS_PAGES)} * sysconf(_SC_PAGESIZE);
   *total_bytes = std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
 }
+namespace {
+// Larger buffers lie in memory that other processes of the host can open.
+constexpr std::size_t kShared = 64 << 10;
+struct SharedBuffer {
+  int file;
+  std::size_t bytes;
+};
+std::mutex shared_lock;
+std::map<void*, SharedBuffer> shared_buffers;  // made here, and opened here
+
+void* map(int file, std::size_t bytes) {
+  void* const mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  require(mapped != MAP_FAILED, "out of memory");
+  const std::lock_guard guard(shared_lock);
+  shared_buffers[mapped] = {file, bytes};
+  return mapped;
+}
+bool unmap(void* pointer) {
+  const std::lock_guard guard(shared_lock);
+  const auto found = shared_buffers.find(pointer);
+  if (found == shared_buffers.end()) return false;
+  munmap(pointer, found->second.bytes);
+  if (found->second.file >= 0) close(found->second.file);
+  shared_buffers.erase(found);
+  return true;
+}
+struct Handle {
+  std::int32_t process, file;
+  std::size_t bytes;
+  void* pointer;  // in its process
+};
+}  // namespace
+
 void allocate(void** pointer, std::size_t bytes) {
   const std::size_t rounded = (bytes + 255) / 256 * 256;
-  *pointer = std::aligned_alloc(256, std::max<std::size_t>(rounded, 256));
-  require(*pointer, "out of memory");
+  if (rounded >= kShared) {
+    const int file = memfd_create("longhaul-emulator", MFD_CLOEXEC);
+    require(file >= 0 && ftruncate(file, static_cast<off_t>(rounded)) == 0, "out of memory");
+    *pointer = map(file, rounded);
+  } else {
+    *pointer = std::aligned_alloc(256, std::max<std::size_t>(rounded, 256));
+    require(*pointer, "out of memory");
+  }
   std::memset(*pointer, 0xff, rounded);  // NaN: reading what nobody wrote shows
   emulator::register_global(*pointer, bytes);
 }
 void release(void* pointer) {
   if (!pointer) return;
   emulator::unregister_global(pointer);
-  std::free(pointer);
+  if (!unmap(pointer)) std::free(pointer);
 }
 void copy(void* to, const void* from, std::size_t bytes, Stream stream) {
   emulator::enqueue(native(stream), [=] { std::memmove(to, from, bytes); });
@@ -103,12 +147,27 @@ void event_destroy(void* event) {
   delete static_cast<Event*>(event);
 }
 void share_memory(void* pointer, char* handle) {
-  std::memcpy(handle, &pointer, sizeof pointer);
+  const std::lock_guard guard(shared_lock);
+  const auto found = shared_buffers.find(pointer);
+  require(found != shared_buffers.end(), "the emulator shares whole buffers of 64 KiB and more");
+  const Handle made{getpid(), found->second.file, found->second.bytes, pointer};
+  std::memcpy(handle, &made, sizeof made);
 }
 void open_memory(const char* handle, void** pointer) {
-  std::memcpy(pointer, handle, sizeof *pointer);
+  Handle from;
+  std::memcpy(&from, handle, sizeof from);
+  require(from.process != getpid(), "memory is not opened in the process that made it");
+  const std::string path = "/proc/" + std::to_string(from.process) + "/fd/" + std::to_string(from.file);
+  const int file = open(path.c_str(), O_RDWR | O_CLOEXEC);
+  require(file >= 0, "no answer from process " + std::to_string(from.process) + ": " + std::strerror(errno));
+  *pointer = map(file, from.bytes);
+  emulator::register_global(*pointer, from.bytes);
 }
-void close_memory(void*) {}
+void close_memory(void* pointer) {
+  emulator::unregister_global(pointer);
+  unmap(pointer);
+}
+void reach_device(std::int32_t) {}
 
 }  // namespace device
 }  // namespace longhaul::cuda

@@ -209,10 +209,15 @@ inline void signal_system(std::uint32_t* flag, std::uint32_t epoch, EMULATOR_SIT
   emulator::release_flag(flag);
   emulator::signal_flag(flag, epoch);
 }
-inline void await_system(const std::uint32_t* flag, std::uint32_t epoch, EMULATOR_SITE) {
+inline void await_system(const std::uint32_t* flag, std::uint32_t epoch, const std::uint32_t* give_up = nullptr,
+                         EMULATOR_SITE) {
   emulator::check_global(flag, 4, "signal", site);
-  emulator::wait_ready([=] { return static_cast<std::int32_t>(__atomic_load_n(flag, __ATOMIC_ACQUIRE) - epoch) >= 0; },
-                       "a wait for another rank", site, true);
+  emulator::wait_ready(
+      [=] {
+        return static_cast<std::int32_t>(__atomic_load_n(flag, __ATOMIC_ACQUIRE) - epoch) >= 0 ||
+               (give_up && __atomic_load_n(give_up, __ATOMIC_RELAXED));
+      },
+      "a wait for another rank", site, true);
   emulator::acquire_flag(flag);
 }
 
