@@ -5,6 +5,7 @@
 #include <fstream>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <set>
 
 #include "base/error.h"
@@ -100,22 +101,26 @@ namespace {
 
 // Schedule::overlap_memory of a program so that its plan is within the request's limit; 0: its collectives take turns.
 // What they need in flight besides values, and the gaps between buffers, are known when it is planned: what was too
-// much is taken back.
+// much is taken back. `plan` becomes that of the program then, where there is a limit and something fits.
 std::int64_t overlap_within(const CompileRequest& request, const NamedBuffers& named, const Graph& graph,
-                            std::size_t program, std::span<const std::int64_t> live) {
+                            std::size_t program, std::span<const std::int64_t> live, std::optional<MemoryPlan>& plan) {
   const std::int64_t asked = request.options.schedule.overlap_memory;
   if (!request.memory_limit) return asked;
   const std::int64_t room = request.memory_limit - named.bytes;
   CompileOptions options = request.options;
   std::int64_t& allowed = options.schedule.overlap_memory;
+  // What leaves an eighth or less has no room for everything; each try is as long as a compilation.
+  if (!live.empty() && *std::max_element(live.begin(), live.end()) > room / 8 * 7) allowed = std::min(allowed, room);
   for (int tries = 0; tries < 6; ++tries) {
     Graph tried = graph;
     passes::overlap(tried, {options, request.kinds[program], live});
-    const std::int64_t over = plan_memory(tried, named, request.scratch).transient_bytes - room;
+    plan = plan_memory(tried, named, request.scratch);
+    const std::int64_t over = plan->transient_bytes - room;
     if (over <= 0) return allowed;
     allowed = std::min(allowed, room) - over;
     if (allowed <= 0) break;
   }
+  plan.reset();
   return 0;
 }
 
@@ -157,6 +162,7 @@ CompiledModel compile_model(const CompileRequest& request, const CompileHooks& h
   model.arena_bytes = model.named.bytes;
   for (std::size_t i = 0; i < model.programs.size(); ++i) {
     auto& program = model.programs[i];
+    std::optional<MemoryPlan> plan;
     if (overlaps) {
       const MemoryPlan turns = plan_memory(program->graph, model.named, request.scratch);
       model.turns_arena_bytes = std::max(model.turns_arena_bytes, model.named.bytes + turns.transient_bytes);
@@ -164,11 +170,12 @@ CompiledModel compile_model(const CompileRequest& request, const CompileHooks& h
       for (const auto& bytes : turns.live_by_op)
         live.push_back(std::accumulate(bytes.begin(), bytes.end(), std::int64_t{0}));
       CompileOptions options = request.options;
-      options.schedule.overlap_memory = changed[i] ? 0 : overlap_within(request, model.named, program->graph, i, live);
+      options.schedule.overlap_memory =
+          changed[i] ? 0 : overlap_within(request, model.named, program->graph, i, live, plan);
       run(program->graph, options, i, all - 1, all, live);
       model.overlap_memory.push_back(options.schedule.overlap_memory);
     }
-    program->plan = plan_memory(program->graph, model.named, request.scratch);
+    program->plan = plan && !changed[i] ? std::move(*plan) : plan_memory(program->graph, model.named, request.scratch);
     if (hooks.after_plan) hooks.after_plan(*program, model.named);
     model.arena_bytes = std::max(model.arena_bytes, model.named.bytes + program->plan.transient_bytes);
     model.host_bytes = std::max(model.host_bytes, program->plan.host.transient_bytes);

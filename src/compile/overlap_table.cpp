@@ -16,7 +16,7 @@ struct Link {
 
 std::string link_of(const Op& op) {
   if (op.definition->half != Half::none) return op.definition->queue;
-  const OpDefinition* start = find_op(op.definition->name + ".start");
+  const OpDefinition* start = start_of(*op.definition);
   return start ? start->queue : "";
 }
 

@@ -2,7 +2,8 @@
 
 namespace longhaul {
 
-ProgramCost step_cost(const CostModel& costs, const CompiledModel& model, std::int64_t accumulation_steps) {
+ProgramCost step_cost(std::span<const ProgramKind> kinds, std::span<const ProgramCost> costs,
+                      std::int64_t accumulation_steps) {
   std::array<std::int64_t, program_kinds> runs{};
   runs[static_cast<std::size_t>(ProgramKind::count)] = accumulation_steps;
   for (std::int64_t i = 0; i < std::min<std::int64_t>(accumulation_steps, 3); ++i) {
@@ -13,11 +14,15 @@ ProgramCost step_cost(const CostModel& costs, const CompiledModel& model, std::i
   }
   runs[static_cast<std::size_t>(ProgramKind::update)] = 1;
   ProgramCost step;
-  for (std::size_t i = 0; i < model.kinds.size(); ++i) {
-    const auto times = runs[static_cast<std::size_t>(model.kinds[i])];
-    if (times) step.add(program_cost(costs, model.programs[i]->graph), static_cast<double>(times));
-  }
+  for (std::size_t i = 0; i < kinds.size(); ++i)
+    step.add(costs[i], static_cast<double>(runs[static_cast<std::size_t>(kinds[i])]));
   return step;
+}
+
+ProgramCost step_cost(const CostModel& costs, const CompiledModel& model, std::int64_t accumulation_steps) {
+  std::vector<ProgramCost> each;
+  for (const auto& program : model.programs) each.push_back(program_cost(costs, program->graph));
+  return step_cost(model.kinds, each, accumulation_steps);
 }
 
 }  // namespace longhaul

@@ -2,6 +2,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <span>
 
 #include "compile/compile.h"
 #include "cost/step_cost.h"
@@ -10,5 +11,8 @@ namespace longhaul {
 
 /// Seconds of an optimizer step with so many micro-batches. Throws Error as CostModel::cost does.
 ProgramCost step_cost(const CostModel& costs, const CompiledModel& model, std::int64_t accumulation_steps);
+/// The same of programs whose costs are known, one a kind.
+ProgramCost step_cost(std::span<const ProgramKind> kinds, std::span<const ProgramCost> costs,
+                      std::int64_t accumulation_steps);
 
 }  // namespace longhaul

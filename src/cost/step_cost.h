@@ -15,7 +15,12 @@ struct ProgramCost {
   std::array<double, works> seconds{};
   std::array<double, works> hidden{};  ///< of collectives, beside other work
   std::map<std::string, double> ops;   ///< by op name; of collectives what nothing hides
+  /// What no schedule of the collectives goes below, with all the memory that they want: computation in this order,
+  /// each collective as soon as its operands are there and those before it on its link are over.
+  double least = 0;
   double total() const;
+  double communication() const;  ///< what collectives take, beside computation or not
+  double beside() const;         ///< of that, beside computation
   void add(const ProgramCost& other, double times);
 };
 

@@ -88,6 +88,8 @@ struct OpDefinition {
 
 /// The definition of that name; null when there is none.
 const OpDefinition* find_op(std::string_view name);
+/// The start of what can run in two halves, itself included; null of a wait and of all other ops.
+const OpDefinition* start_of(const OpDefinition& definition);
 /// All definitions, by name.
 std::vector<const OpDefinition*> all_ops();
 

@@ -24,6 +24,11 @@ const OpDefinition* find_op(std::string_view name) {
   return it == registry().end() ? nullptr : &it->second;
 }
 
+const OpDefinition* start_of(const OpDefinition& definition) {
+  if (definition.half == Half::start) return &definition;
+  return definition.half == Half::wait ? nullptr : find_op(definition.name + ".start");
+}
+
 std::string_view pair_name(const Op& op) {
   const std::string_view name = op.definition->name;
   return op.definition->half == Half::none ? name : name.substr(0, name.rfind('.'));

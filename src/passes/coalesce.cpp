@@ -6,7 +6,9 @@
 //   unsharded. A gather or sum waits for the bucket until its result is needed or the bucket is full; shards that are
 //   there from the start are gathered with the first of their layer. A bucket never holds more than its size, so what
 //   lives longer than before is bounded by it. A tensor larger than a bucket travels alone and is not copied.
-// The bytes that ranks send stay the same; the number of messages falls.
+// Where collectives run beside computation (Schedule::overlap_memory), what an op reads does not wait for what it
+// makes: a ring's next keys and values go while attention works on the last ones, their gradients behind it. The bytes
+// that ranks send stay the same; the number of messages falls.
 #include <algorithm>
 #include <map>
 #include <tuple>
@@ -89,8 +91,13 @@ void gather_with_the_first(Graph& graph, std::int64_t bucket_size) {
 // pointwise ops that need nothing else, which wait behind them.
 class Coalescing {
  public:
-  Coalescing(Graph& graph, std::int64_t bucket_size)
-      : graph_(graph), bucket_size_(bucket_size), is_input_(inputs_of(graph)), owner_(graph.values.size(), none) {}
+  Coalescing(Graph& graph, const Schedule& schedule)
+      : graph_(graph),
+        bucket_size_(schedule.bucket_size),
+        overlaps_(schedule.overlap_memory > 0),
+        is_input_(inputs_of(graph)),
+        owner_(graph.values.size(), none),
+        maker_(graph.values.size(), nowhere) {}
 
   void run() {
     rewrite(graph_, [&](Op& op) {
@@ -106,7 +113,7 @@ class Coalescing {
   }
 
  private:
-  static constexpr std::size_t none = static_cast<std::size_t>(-1);
+  static constexpr std::size_t none = static_cast<std::size_t>(-1), nowhere = none;
   struct Bucket {
     Key key;
     std::vector<Op> members, behind;
@@ -139,7 +146,8 @@ class Coalescing {
     if (found != open_.end()) {
       const std::size_t bucket = *found;
       const bool full = !along_dimension(op) && buckets_[bucket].bytes + bytes > bucket_size_;
-      if (full || std::any_of(needed.begin(), needed.end(), [&](std::size_t one) { return depends(one, bucket); })) {
+      if (full || (overlaps_ && waits_for_readers(op, buckets_[bucket])) ||
+          std::any_of(needed.begin(), needed.end(), [&](std::size_t one) { return depends(one, bucket); })) {
         go(bucket);
         needed = owners(op);
         found = open_.end();
@@ -157,6 +165,20 @@ class Coalescing {
     joined.needs.insert(joined.needs.end(), needed.begin(), needed.end());
     for (const ValueId result : op.results) owner(result) = bucket;
     joined.members.push_back(std::move(op));
+  }
+
+  // Whether the op moves what was made of something that the bucket moves: it has to wait longer.
+  bool waits_for_readers(const Op& op, const Bucket& bucket) const {
+    if (!along_dimension(op)) return false;
+    return std::any_of(op.operands.begin(), op.operands.end(), [&](ValueId operand) {
+      const std::size_t maker = maker_[static_cast<std::size_t>(operand)];
+      if (maker == nowhere) return false;
+      const std::vector<ValueId>& read = graph_.ops[maker].operands;
+      return std::any_of(bucket.members.begin(), bucket.members.end(), [&](const Op& member) {
+        return std::find_first_of(read.begin(), read.end(), member.operands.begin(), member.operands.end()) !=
+               read.end();
+      });
+    });
   }
 
   bool may_wait(const Op& op, const std::vector<std::size_t>& needed) {
@@ -183,7 +205,7 @@ class Coalescing {
         ++i;
       }
     }
-    graph_.ops.push_back(std::move(op));
+    emit(std::move(op));
   }
 
   void go(std::size_t bucket) {
@@ -205,14 +227,19 @@ class Coalescing {
   }
 
   void emit(Op op) {
-    for (const ValueId result : op.results) owner(result) = none;
+    for (const ValueId result : op.results) {
+      owner(result) = none;
+      maker_[static_cast<std::size_t>(result)] = graph_.ops.size();
+    }
     graph_.ops.push_back(std::move(op));
   }
 
   Graph& graph_;
   const std::int64_t bucket_size_;
+  const bool overlaps_;
   const std::vector<char> is_input_;
   std::vector<std::size_t> owner_;  // by value: the open bucket that will make it
+  std::vector<std::size_t> maker_;  // by value: its op, of those that have gone
   std::vector<Bucket> buckets_;
   std::vector<std::size_t> open_;  // in the order in which they were opened
 };
@@ -220,9 +247,9 @@ class Coalescing {
 }  // namespace
 
 void coalesce(Graph& graph, const PassContext& context) {
-  const std::int64_t bucket_size = context.options.schedule.bucket_size;
-  if (bucket_size > 0) gather_with_the_first(graph, bucket_size);
-  Coalescing(graph, bucket_size).run();
+  const Schedule& schedule = context.options.schedule;
+  if (schedule.bucket_size > 0) gather_with_the_first(graph, schedule.bucket_size);
+  Coalescing(graph, schedule).run();
 }
 
 }  // namespace longhaul::passes

@@ -73,7 +73,7 @@ class Overlap {
     time_.assign(1, 0);
     for (std::int32_t i = 0; i < count_; ++i) {
       const Op& op = graph_.ops[at(i)];
-      const OpDefinition* start = find_op(op.definition->name + ".start");
+      const OpDefinition* start = op.definition->half == Half::none ? start_of(*op.definition) : nullptr;
       const bool moves = op.definition->communication && start && graph_.mesh.count(op.attributes.axes("axes")) > 1;
       if (moves)
         moves_[i] = {i, start, find_op(op.definition->name + ".wait"), prices[at(i)], count_, i, i, {}, {}, {}};

@@ -31,7 +31,9 @@ double PlannedRun::utilisation() const {
 
 PlannedRun plan_run(RunSetup setup) {
   PlannedRun run{std::move(setup), {}, {}};
-  run.model = compile_model(run.setup.request);
+  run.model = run.setup.compiled && run.setup.request.dump.empty() ? std::move(*run.setup.compiled)
+                                                                   : compile_model(run.setup.request);
+  run.setup.compiled = nullptr;
   if (run.setup.costs) run.time = step_cost(*run.setup.costs, run.model, run.setup.parallel.accumulation_steps);
   run.tokens = static_cast<double>(run.setup.parallel.global_batch_size * run.setup.sequence);
   run.flops = flops_of(run.setup).causal() * run.tokens;

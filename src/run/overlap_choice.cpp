@@ -43,7 +43,16 @@ void resolve_overlap(RunSetup& setup) {
   }
   CompileRequest beside = quiet(request);
   beside.options.schedule.overlap_memory = any_memory;
-  const CompiledModel model = compile_model(beside);
+  // What taking turns costs is seen on the way: overlap is the last pass, and finds the programs so.
+  std::vector<ProgramCost> turns;
+  CompileHooks hooks;
+  if (setup.costs)
+    hooks.after_pass = [&](const Pass& pass, Graph& graph, const PassContext&) {
+      if (&pass + 1 == &pipeline().back()) turns.push_back(program_cost(*setup.costs, graph));
+      return false;
+    };
+  setup.compiled = std::make_shared<CompiledModel>(compile_model(beside, hooks));
+  const CompiledModel& model = *setup.compiled;
   const auto programs = static_cast<std::int64_t>(model.overlap_memory.size());
   const std::int64_t all = std::count(model.overlap_memory.begin(), model.overlap_memory.end(), any_memory);
   const std::int64_t none = std::count(model.overlap_memory.begin(), model.overlap_memory.end(), 0);
@@ -54,11 +63,14 @@ void resolve_overlap(RunSetup& setup) {
   std::string gain;
   if (setup.costs) {
     const std::int64_t steps = setup.parallel.accumulation_steps;
-    const double before = step_cost(*setup.costs, compile_model(quiet(request)), steps).total();
-    const double after = step_cost(*setup.costs, model, steps).total();
-    gain = fmt::format("; a step is predicted to take {:.3g} s instead of {:.3g} s", after, before);
+    const double before = step_cost(model.kinds, turns, steps).total();
+    const ProgramCost cost = step_cost(*setup.costs, model, steps);
+    const double after = cost.total();
+    gain = fmt::format("; a step is predicted to take {:.4g} s instead of {:.4g} s, {:.4g} s at least", after, before,
+                       cost.least);
     if (mode == OverlapMode::automatic && after > (1 - least_gain) * before) {
       setup.decisions.push_back(fmt::format("parallelism.overlap auto: off{}{}", gain, room));
+      setup.compiled = nullptr;
       return;
     }
   }

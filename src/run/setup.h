@@ -63,6 +63,8 @@ struct RunSetup {
   std::shared_ptr<const MachineProfile> profile;  ///< of experiment.device.profile; null: none
   std::shared_ptr<ActivationChoice> activations;  ///< where activation_memory was chosen by memory; else null
   std::shared_ptr<const CostModel> costs;         ///< of this run on it; null without one
+  /// Of `request`, where it was compiled last of all that was tried; else null.
+  std::shared_ptr<CompiledModel> compiled;
   std::vector<std::string> decisions;  ///< what `auto` became, padding, and whatever else a user should know: log them
 };
 

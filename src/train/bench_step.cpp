@@ -166,9 +166,15 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   std::printf("                  minimum %.4f, median %.4f\n", *std::min_element(seconds.begin(), seconds.end()),
               median(seconds));
   if (setup.costs) {
-    const double predicted = step_cost(*setup.costs, model, setup.parallel.accumulation_steps).total();
+    const ProgramCost cost = step_cost(*setup.costs, model, setup.parallel.accumulation_steps);
+    const double predicted = cost.total();
     std::printf("predicted         %.4f seconds a step, by %s: %.2f of the median\n", predicted,
                 setup.profile->name.c_str(), predicted / median(seconds));
+    if (world.size() > 1)
+      std::printf(
+          "                  %.4f of communication, of which %.4f beside computation; no schedule takes less than "
+          "%.4f a step\n",
+          cost.communication(), cost.beside(), cost.least);
   }
   std::printf("tokens/s          %.0f (median)\n", static_cast<double>(batch * setup.sequence) / median(seconds));
   std::printf(

@@ -27,11 +27,12 @@ const std::string header =
     "input %7 : float32[8, 4] @[-, -]flat(dp.sp) accumulator \"e\"\n"  // 32 bytes, 128 unsharded
     "input %8 : bfloat16[5] @[-]sum(dp.sp) accumulator \"f\"\n";
 
-Graph coalesced(const std::string& lines, std::int64_t bucket_size = 1000) {
+Graph coalesced(const std::string& lines, std::int64_t bucket_size = 1000, std::int64_t overlap_memory = 0) {
   Graph graph = parse_graph(header + lines);
   REQUIRE(verify(graph, Stage::lowered) == "");
   CompileOptions options;
   options.schedule.bucket_size = bucket_size;
+  options.schedule.overlap_memory = overlap_memory;
   passes::coalesce(graph, {options, ProgramKind::evaluate});
   REQUIRE(verify(graph, Stage::lowered) == "");
   const std::string text = print(graph);
@@ -129,6 +130,16 @@ TEST_CASE("a chain of collectives of several tensors is a chain of messages") {
   passes::coalesce(graph, {options, ProgramKind::evaluate});
   CHECK(verify(graph, Stage::lowered) == "");
   CHECK(ops(graph) == "all_to_all(0,1) all_gather(2,4)");
+}
+
+TEST_CASE("where collectives run beside computation, what an op reads does not wait for what it makes") {
+  const std::string lines =
+      "%9 : float32[1, 8, 2, 6] @[-, sp, -, -] = scale(%1) {factor=2.0} backward\n"
+      "%10 : float32[1, 8, 2, 6] @[-, sp+1, -, -] = shift(%1) {axes=<sp>, by=1, dimension=1} backward\n"
+      "%11 : bfloat16[1, 8, 2, 6] @[-, sp+1, -, -] = shift(%2) {axes=<sp>, by=1, dimension=1} backward\n"
+      "%12 : float32[1, 8, 2, 6] @[-, sp+1, -, -] = shift(%9) {axes=<sp>, by=1, dimension=1} backward\n";
+  CHECK(ops(coalesced(lines)) == "scale(1) shift(1,2,9)");
+  CHECK(ops(coalesced(lines, 1000, any_memory)) == "scale(1) shift(1,2) shift(9)");
 }
 
 TEST_CASE("casts of what moves stand before the message") {

@@ -111,6 +111,7 @@ Scenario random_scenario() {
   s.spec.hidden_size = std::max(s.spec.hidden_size, least_hidden_size(s.spec));
   s.activations = std::array{"auto", "keep", "recompute"}[static_cast<std::size_t>(pick(0, 2))];
   s.offload = chance(30);
+  s.overlap = chance(50);
   return s;
 }
 
@@ -129,6 +130,7 @@ struct Drawn {
   std::map<Ending, int> endings;
   std::map<std::string, int> packed;   // by `long` of best fit
   std::map<std::string, int> offload;  // by activation_memory.mode
+  int overlap = 0;                     // on several ranks
 };
 
 // Throws std::runtime_error with what is wrong.
@@ -179,6 +181,7 @@ std::optional<Found> search(const std::filesystem::path& folder, const std::stri
       ++drawn->endings[ending];
       if (ending == Ending::verified && scenario.whole) ++drawn->packed[scenario.longer];
       if (ending == Ending::verified && scenario.offload) ++drawn->offload[scenario.activations];
+      drawn->overlap += ending == Ending::verified && scenario.overlap && scenario.world > 1;
     } catch (const std::exception& error) {
       found = Found{scenario, error.what()};
       RC_FAIL("");
@@ -213,6 +216,7 @@ TEST_CASE("random experiments are verified, or refused with the reason", "[threa
     INFO(mode);
     CHECK(drawn.offload[mode] >= 10);
   }
+  CHECK(drawn.overlap >= 60);
   const int all = endings[Ending::verified] + endings[Ending::refused] + endings[Ending::nothing_to_learn];
   CHECK(endings[Ending::verified] >= all * 3 / 4);
   CHECK(endings[Ending::refused] >= all / 26);

@@ -66,9 +66,9 @@ void write_data(const Scenario& s, const std::filesystem::path& folder) {
 std::ostream& operator<<(std::ostream& out, const Scenario& s) {
   return out << fmt::format(
              "ranks {} data {} ulysses {} ring {} gather_kv {} zero {} order {} S {} rows {} batch {} documents {} "
-             "packed {} whole {} long {} masked {} activations {} offload {} {}\n{}",
+             "packed {} whole {} long {} masked {} activations {} offload {} overlap {} {}\n{}",
              s.world, s.data, s.ulysses, s.ring, s.gather, s.zero_stage, s.order, s.sequence, s.rows, s.batch,
-             s.documents.size(), s.packed, s.whole, s.longer, !s.ignored.empty(), s.activations, s.offload,
+             s.documents.size(), s.packed, s.whole, s.longer, !s.ignored.empty(), s.activations, s.offload, s.overlap,
              name_of(s.dtype), spec_text(s.spec));
 }
 
@@ -86,14 +86,14 @@ std::filesystem::path write_experiment(const Scenario& s, const std::filesystem:
       "model: {{config: model.json}}\n"
       "data: {{files: [{}], format: {}{}}}\n"
       "training: {{seq_len: {}, micro_batch_size: {}, global_batch_size: {}, dtype: {}, threads: 1}}\n"
-      "parallelism: {{data: {}, sequence: {{{}}}, token_order: {}, zero_stage: {}}}\n"
+      "parallelism: {{data: {}, sequence: {{{}}}, token_order: {}, zero_stage: {}, overlap: {}}}\n"
       "activation_memory: {{mode: {}, offload: {}}}\n",
       data_file(s), data_file(s) == "tokens.bin" ? "llmc" : "datatrove",
       !s.packed ? ""
       : s.whole ? ", packing: {mode: best_fit, long: " + s.longer + "}"
                 : ", packing: {mode: documents}",
-      s.sequence, s.rows, s.batch, name_of(s.dtype), s.data, split, s.order, s.zero_stage, s.activations,
-      s.offload ? "on" : "off");
+      s.sequence, s.rows, s.batch, name_of(s.dtype), s.data, split, s.order, s.zero_stage, s.overlap ? "on" : "off",
+      s.activations, s.offload ? "on" : "off");
   return folder / "experiment.yaml";
 }
 
@@ -177,6 +177,7 @@ std::vector<Scenario> simpler(const Scenario& s) {
     if (length >= 1 && length < s.sequence) change([&](Scenario& one) { one.sequence = length; });
   to(&Scenario::activations, std::string("auto"));
   to(&Scenario::offload, false);
+  to(&Scenario::overlap, false);
   to(&Scenario::packed, false);
   to(&Scenario::longer, std::string("split"));
   to(&Scenario::whole, false);

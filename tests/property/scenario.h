@@ -27,6 +27,7 @@ struct Scenario {
   std::vector<int> ignored;      ///< runs of tokens that are no label, and that are, in turn, repeated; empty: no mask
   std::string activations = "auto";  ///< activation_memory.mode
   bool offload = false;              ///< activation_memory.offload: on
+  bool overlap = false;              ///< parallelism.overlap: on
   DType dtype = DType::float64;
 
   std::int64_t samples() const { return batch < 1 ? 1 : batch; }

@@ -166,7 +166,13 @@ inline Outcome run_ranks(const Cell& cell, std::string& problem) {
   return outcomes[0];
 }
 
-/// Losses, norms, gradients and parameters of two runs are the same bits.
+inline bool same_bits(const Outcome& one, const Outcome& other) {
+  return one.first.loss == other.first.loss && one.second.loss == other.second.loss &&
+         one.first.grad_norm == other.first.grad_norm && one.second.grad_norm == other.second.grad_norm &&
+         one.gradients == other.gradients && one.parameters == other.parameters;
+}
+
+/// Losses, norms, gradients and parameters of two runs are the same bits; checks each.
 inline void check_same_bits(const Outcome& one, const Outcome& other) {
   CHECK(one.first.loss == other.first.loss);
   CHECK(one.second.loss == other.second.loss);

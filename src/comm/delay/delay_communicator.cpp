@@ -1,5 +1,6 @@
 #include "comm/delay/delay_communicator.h"
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <thread>
@@ -12,8 +13,8 @@ namespace {
 
 class DelayCommunicator final : public Communicator {
  public:
-  DelayCommunicator(std::unique_ptr<Communicator> inner, const LinkDelay& delay)
-      : inner_(std::move(inner)), delay_(delay) {
+  DelayCommunicator(std::unique_ptr<Communicator> inner, std::shared_ptr<DelayedWire> wire)
+      : inner_(std::move(inner)), wire_(std::move(wire)) {
     while (1 << doublings_ < inner_->size()) ++doublings_;
   }
 
@@ -24,7 +25,7 @@ class DelayCommunicator final : public Communicator {
   bool concurrent() const override { return inner_->concurrent(); }
   void wait_patiently() override { inner_->wait_patiently(); }
   std::unique_ptr<Communicator> group(const std::vector<int>& members) override {
-    return delayed(inner_->group(members), delay_);
+    return delayed(inner_->group(members), wire_);
   }
 
   void all_to_all(const void* send, void* receive, std::size_t bytes_per_peer) override {
@@ -57,8 +58,8 @@ class DelayCommunicator final : public Communicator {
     if (size() > 1) inner_->barrier();
     const auto begin = std::chrono::steady_clock::now();
     call();
-    const auto seconds = doublings_ * delay_.latency + static_cast<double>(take_traffic()) / delay_.bandwidth;
-    if (size() > 1) std::this_thread::sleep_until(begin + std::chrono::duration<double>(seconds));
+    const std::int64_t bytes = take_traffic();
+    if (size() > 1) std::this_thread::sleep_until(wire_->send(begin, doublings_, bytes));
   }
 
   // What `inner_` has counted since the last time is this one's; the bytes of it.
@@ -75,7 +76,7 @@ class DelayCommunicator final : public Communicator {
   }
 
   const std::unique_ptr<Communicator> inner_;
-  const LinkDelay delay_;
+  const std::shared_ptr<DelayedWire> wire_;
   int doublings_ = 0;
 };
 
@@ -107,8 +108,16 @@ std::optional<LinkDelay> link_delay() {
   return parse_link_delay(text);
 }
 
-std::unique_ptr<Communicator> delayed(std::unique_ptr<Communicator> inner, const LinkDelay& delay) {
-  return std::make_unique<DelayCommunicator>(std::move(inner), delay);
+DelayedWire::Time DelayedWire::send(Time begin, int doublings, std::int64_t bytes) {
+  const std::chrono::duration<double> seconds(doublings * delay_.latency +
+                                              static_cast<double>(bytes) / delay_.bandwidth);
+  const std::lock_guard lock(mutex_);
+  free_ = std::max(begin, free_) + std::chrono::duration_cast<Time::duration>(seconds);
+  return free_;
+}
+
+std::unique_ptr<Communicator> delayed(std::unique_ptr<Communicator> inner, std::shared_ptr<DelayedWire> wire) {
+  return std::make_unique<DelayCommunicator>(std::move(inner), std::move(wire));
 }
 
 }  // namespace longhaul

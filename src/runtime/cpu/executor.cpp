@@ -6,7 +6,6 @@
 #include <thread>
 
 #include "base/error.h"
-#include "comm/delay/delay_communicator.h"
 #include "ir/op_definition.h"
 #include "runtime/cpu/communication_run.h"
 #include "runtime/cpu/copy_thread.h"
@@ -42,6 +41,7 @@ double seconds_now() {
 CpuExecutor::CpuExecutor(Communicator& world, std::span<const Program* const> programs, const NamedBuffers& named,
                          CpuContext& context, CpuKernelCache& kernels, const Target::Pace& pace)
     : world_(world),
+      wire_(link_delay() ? std::make_shared<DelayedWire>(*link_delay()) : nullptr),
       named_(named),
       arena_(bytes_for(programs, named)),
       host_arena_(host_bytes_for(programs)),
@@ -66,7 +66,7 @@ Communicator& CpuExecutor::group(const Graph& graph, const AxisList& axes, const
   auto& entry = groups_[{link, axes}];
   if (!entry) {
     entry = world_.group(graph.mesh.group(axes, world_.rank()));
-    if (const auto delay = link_delay()) entry = delayed(std::move(entry), *delay);
+    if (wire_) entry = delayed(std::move(entry), wire_);
     if (!link.empty()) entry->wait_patiently();
   }
   return *entry;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/delay/delay_communicator.h"
 #include "ir/memory_plan.h"
 #include "runtime/cpu/arena.h"
 #include "runtime/cpu/communication_thread.h"
@@ -81,6 +82,7 @@ class CpuExecutor final : public Executor {
   std::int64_t place(std::string_view buffer, std::int64_t byte, std::size_t count) const;
 
   Communicator& world_;
+  const std::shared_ptr<DelayedWire> wire_;  // of LONGHAUL_DELAY; null: as fast as it is
   NamedBuffers named_;
   Arena arena_, host_arena_;
   CpuContext& context_;
