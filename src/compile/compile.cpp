@@ -99,14 +99,14 @@ std::vector<RecomputeMenu> activation_menus(const CompileRequest& request) {
 
 namespace {
 
-// Schedule::overlap_memory of a program so that its plan is within the request's limit; 0: its collectives take turns.
-// What they need in flight besides values, and the gaps between buffers, are known when it is planned: what was too
-// much is taken back. `plan` becomes that of the program then, where there is a limit and something fits.
+// Schedule::overlap_memory of a program so that its plan is within that and the request's limit; 0: its collectives
+// take turns. What they need in flight besides values, and the gaps between buffers, are known when it is planned: what
+// was too much is taken back. `plan` becomes that of the program then, where there is a limit and something fits.
 std::int64_t overlap_within(const CompileRequest& request, const NamedBuffers& named, const Graph& graph,
                             std::size_t program, std::span<const std::int64_t> live, std::optional<MemoryPlan>& plan) {
   const std::int64_t asked = request.options.schedule.overlap_memory;
-  if (!request.memory_limit) return asked;
-  const std::int64_t room = request.memory_limit - named.bytes;
+  const std::int64_t room = std::min(asked, request.memory_limit ? request.memory_limit - named.bytes : any_memory);
+  if (room == any_memory) return any_memory;
   CompileOptions options = request.options;
   std::int64_t& allowed = options.schedule.overlap_memory;
   // What leaves an eighth or less has no room for everything; each try is as long as a compilation.
@@ -163,15 +163,15 @@ CompiledModel compile_model(const CompileRequest& request, const CompileHooks& h
   for (std::size_t i = 0; i < model.programs.size(); ++i) {
     auto& program = model.programs[i];
     std::optional<MemoryPlan> plan;
-    if (overlaps) {
+    if (overlaps && !changed[i]) {
+      if (request.before_overlap) request.before_overlap(program->graph);
       const MemoryPlan turns = plan_memory(program->graph, model.named, request.scratch);
       model.turns_arena_bytes = std::max(model.turns_arena_bytes, model.named.bytes + turns.transient_bytes);
       std::vector<std::int64_t> live;
       for (const auto& bytes : turns.live_by_op)
         live.push_back(std::accumulate(bytes.begin(), bytes.end(), std::int64_t{0}));
       CompileOptions options = request.options;
-      options.schedule.overlap_memory =
-          changed[i] ? 0 : overlap_within(request, model.named, program->graph, i, live, plan);
+      options.schedule.overlap_memory = overlap_within(request, model.named, program->graph, i, live, plan);
       run(program->graph, options, i, all - 1, all, live);
       model.overlap_memory.push_back(options.schedule.overlap_memory);
     }

@@ -24,6 +24,9 @@ struct CompileRequest {
   ScratchBytes scratch;           ///< what ops need besides their values: the target's answer (Target::scratch_bytes)
   std::int64_t memory_limit = 0;  ///< bytes that a rank's arena may take; 0: any
   std::int64_t host_limit = 0;    ///< bytes that its host arena may take; 0: any
+  /// Is shown each program as it is with all collectives taking turns, where the request asks for overlap; null: nobody
+  /// asks.
+  std::function<void(const Graph&)> before_overlap;
   std::filesystem::path dump;  ///< a folder for the IR after every pass, the programs and the memory table; empty: none
 };
 

@@ -123,7 +123,7 @@ struct Experiment {
     std::optional<std::int64_t> shard_group;       ///< ranks that zero_stage shards over; none: auto, all
     std::optional<KeepGathered> keep_gathered;     ///< none: auto
     std::int64_t bucket_size = 0;                  ///< bytes, unsharded; 0: no buckets
-    OverlapMode overlap = OverlapMode::off;
+    OverlapMode overlap = OverlapMode::automatic;
   } parallelism;
   struct ActivationMemory {
     bool operator==(const ActivationMemory&) const = default;

@@ -325,12 +325,11 @@ std::vector<Key> make_keys() {
       {"parallelism",
        "overlap",
        choice<&E::parallelism, &E::Parallelism::overlap>(),
-       "off",
-       "Whether collectives run while a rank computes, as far as device.memory has room for what is under way; results "
-       "are the same bits. off: they take turns. on: wherever something is left to compute meanwhile. auto: on when "
-       "device.profile predicts that a step gains 1 % or more and the transfers do not take the cores that compute "
-       "(ranks on several hosts, or LONGHAUL_DELAY), else off; off on a device, which carries collectives out in the "
-       "order of its program.",
+       "auto",
+       "Whether collectives run while a rank computes, as far as device.memory and activation_memory.budget have room "
+       "for what is under way; results are the same bits. off: they take turns. on: wherever something is left to "
+       "compute meanwhile. auto: on, but off where device.profile predicts that a step gains less than 1 %, and on a "
+       "device, which carries collectives out in the order of its program.",
        {},
        {"auto", "off", "on"}},
 

@@ -4,8 +4,8 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "comm/delay/delay_communicator.h"
 #include "compile/step_time.h"
+#include "run/activation_choice.h"
 
 namespace longhaul {
 namespace {
@@ -18,13 +18,11 @@ CompileRequest quiet(CompileRequest request) {
   return request;
 }
 
-// Why nothing would be gained, without asking what a step takes; "" when that may be.
-std::string nothing_to_gain(const RunSetup& setup) {
-  if (setup.target->has_own_memory()) return "a device carries collectives out in the order of its program";
-  if (setup.hosts.neighbours >= setup.request.mesh.world() && !link_delay())
-    return "the ranks share a host, whose cores move what they exchange";
-  if (!setup.costs) return "no device.profile says how long anything takes";
-  return "";
+// What is under way may take so much of a rank's memory besides named buffers; what was chosen by a budget stays within
+// it.
+std::int64_t most_memory(const RunSetup& setup) {
+  if (!setup.activations) return any_memory;
+  return std::max<std::int64_t>(0, activation_limit(setup).first - setup.activations->kept_between_programs());
 }
 
 }  // namespace
@@ -35,26 +33,29 @@ void resolve_overlap(RunSetup& setup) {
   const OverlapMode mode = setup.experiment.parallelism.overlap;
   allowed = 0;
   if (mode == OverlapMode::off || request.mesh.world() == 1) return;
-  if (mode == OverlapMode::automatic) {
-    if (const std::string reason = nothing_to_gain(setup); !reason.empty()) {
-      log_debug("parallelism.overlap auto: off; {}", reason);
-      return;
-    }
+  if (mode == OverlapMode::automatic && setup.target->has_own_memory()) {
+    log_debug("parallelism.overlap auto: off; a device carries collectives out in the order of its program");
+    return;
+  }
+  const std::int64_t most = most_memory(setup);
+  if (most == 0) {
+    setup.decisions.push_back("parallelism.overlap: off; memory has no room for what would be under way");
+    return;
+  }
+  if (mode == OverlapMode::automatic && !setup.costs && most == any_memory && !request.memory_limit) {
+    allowed = any_memory;
+    setup.decisions.push_back("parallelism.overlap auto: collectives run beside computation");
+    return;
   }
   CompileRequest beside = quiet(request);
-  beside.options.schedule.overlap_memory = any_memory;
-  // What taking turns costs is seen on the way: overlap is the last pass, and finds the programs so.
+  beside.options.schedule.overlap_memory = most;
   std::vector<ProgramCost> turns;
-  CompileHooks hooks;
   if (setup.costs)
-    hooks.after_pass = [&](const Pass& pass, Graph& graph, const PassContext&) {
-      if (&pass + 1 == &pipeline().back()) turns.push_back(program_cost(*setup.costs, graph));
-      return false;
-    };
-  setup.compiled = std::make_shared<CompiledModel>(compile_model(beside, hooks));
+    beside.before_overlap = [&](const Graph& graph) { turns.push_back(program_cost(*setup.costs, graph)); };
+  setup.compiled = std::make_shared<CompiledModel>(compile_model(beside));
   const CompiledModel& model = *setup.compiled;
   const auto programs = static_cast<std::int64_t>(model.overlap_memory.size());
-  const std::int64_t all = std::count(model.overlap_memory.begin(), model.overlap_memory.end(), any_memory);
+  const std::int64_t all = std::count(model.overlap_memory.begin(), model.overlap_memory.end(), most);
   const std::int64_t none = std::count(model.overlap_memory.begin(), model.overlap_memory.end(), 0);
   const std::string room = all == programs
                                ? ""
@@ -74,7 +75,7 @@ void resolve_overlap(RunSetup& setup) {
       return;
     }
   }
-  allowed = any_memory;
+  allowed = most;
   setup.decisions.push_back(fmt::format("parallelism.overlap {}: collectives run beside computation{}{}",
                                         mode == OverlapMode::on ? "on" : "auto", gain, room));
 }

@@ -66,12 +66,12 @@ void check_alike(const std::string& shown, const std::string& printed) {
   }
 }
 
-}  // namespace
-
-TEST_CASE("docs/long-context.md shows what its commands print", "[threads]") {
-  const std::string document = text_of(source() + "/docs/long-context.md");
-  const std::size_t section = document.find("## Planning before a job is queued");
+// Runs every command of a section and what is behind it, and compares what they print; how many there are.
+int check_commands(const std::string& file, const std::string& heading, const std::string& end_heading = "") {
+  std::string document = text_of(source() + file);
+  const std::size_t section = document.find(heading);
   REQUIRE(section != std::string::npos);
+  if (!end_heading.empty()) document.resize(document.find(end_heading, section));
   int commands = 0;
   for (std::size_t at = document.find("```\n$ ", section); at != std::string::npos;
        at = document.find("```\n$ ", at + 1)) {
@@ -87,7 +87,14 @@ TEST_CASE("docs/long-context.md shows what its commands print", "[threads]") {
     check_alike(shown, printed);
     ++commands;
   }
-  CHECK(commands >= 5);
+  return commands;
+}
+
+}  // namespace
+
+TEST_CASE("documents show what their commands print", "[threads]") {
+  CHECK(check_commands("/docs/long-context.md", "## Planning before a job is queued") >= 5);
+  CHECK(check_commands("/docs/parallelism.md", "## Communication beside computation", "\n## Proven") == 2);
 }
 
 TEST_CASE("plan refuses what it cannot do with what is allowed") {

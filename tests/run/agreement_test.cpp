@@ -119,6 +119,8 @@ const std::map<std::string, std::string> other_values = {
     {"distributed.timeout", "17"},
     {"distributed.different_cpus", "true"},
     {"device.type", "cuda"},
+    {"device.collectives", "staged"},
+    {"device.timeout", "7"},
     {"device.memory", "3"},
     {"device.host_memory", "3"},
 };
