@@ -71,6 +71,7 @@ Api make_api() {
   api.copy = Guarded<device::copy>::call;
   api.fill = Guarded<device::fill>::call;
   api.stream_create = Guarded<device::stream_create>::call;
+  api.urgent_stream_create = Guarded<device::urgent_stream_create>::call;
   api.stream_destroy = Guarded<device::stream_destroy>::call;
   api.stream_synchronize = Guarded<stream_synchronize>::call;
   api.stream_query = Guarded<device::stream_query>::call;
@@ -81,6 +82,7 @@ Api make_api() {
   api.event_create = Guarded<device::event_create>::call;
   api.event_record = Guarded<device::event_record>::call;
   api.event_query = Guarded<device::event_query>::call;
+  api.stream_wait = Guarded<device::stream_wait>::call;
   api.event_milliseconds = Guarded<device::event_milliseconds>::call;
   api.event_destroy = Guarded<device::event_destroy>::call;
   api.share_memory = Guarded<share>::call;

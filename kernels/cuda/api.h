@@ -13,7 +13,7 @@
 
 namespace longhaul::cuda {
 
-constexpr std::int32_t kApiVersion = 6;  // changes with every change of this header
+constexpr std::int32_t kApiVersion = 7;  // changes with every change of this header
 constexpr int kMaximumRanks = 16;        // of a push collective
 
 using Stream = void*;
@@ -247,6 +247,7 @@ struct Api {
   int (*copy)(void* to, const void* from, std::size_t bytes, Stream stream);  ///< either side host or device
   int (*fill)(void* to, std::int32_t byte, std::size_t bytes, Stream stream);
   int (*stream_create)(Stream* stream);
+  int (*urgent_stream_create)(Stream* stream);  ///< its kernels go before those of others that could run
   int (*stream_destroy)(Stream stream);
   int (*stream_synchronize)(Stream stream);
   int (*stream_query)(Stream stream, std::int32_t* done);  ///< whether all that was queued is done; waits for nothing
@@ -259,6 +260,7 @@ struct Api {
   int (*event_record)(void* event, Stream stream);
   /// Whether the stream has come as far as where the event was last recorded; waits for nothing.
   int (*event_query)(void* event, std::int32_t* done);
+  int (*stream_wait)(Stream stream, void* event);  ///< goes on where the event was last recorded when that is reached
   int (*event_milliseconds)(void* from, void* to, float* milliseconds);  ///< waits for `to`
   int (*event_destroy)(void* event);
   int (*share_memory)(void* pointer, char handle[64]);  ///< for another process on this machine

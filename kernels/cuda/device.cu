@@ -68,6 +68,13 @@ void stream_create(Stream* stream) {
   check(cudaStreamCreateWithFlags(&created, cudaStreamNonBlocking), "cudaStreamCreate");
   *stream = created;
 }
+void urgent_stream_create(Stream* stream) {
+  int least = 0, most = 0;
+  check(cudaDeviceGetStreamPriorityRange(&least, &most), "cudaDeviceGetStreamPriorityRange");
+  cudaStream_t created;
+  check(cudaStreamCreateWithPriority(&created, cudaStreamNonBlocking, most), "cudaStreamCreateWithPriority");
+  *stream = created;
+}
 void stream_destroy(Stream stream) {
   check(cudaStreamDestroy(native(stream)), "cudaStreamDestroy");
 }
@@ -102,6 +109,9 @@ void event_query(void* event, std::int32_t* done) {
   const cudaError_t status = cudaEventQuery(static_cast<cudaEvent_t>(event));
   *done = status == cudaSuccess;
   if (status != cudaErrorNotReady) check(status, "cudaEventQuery");
+}
+void stream_wait(Stream stream, void* event) {
+  check(cudaStreamWaitEvent(native(stream), static_cast<cudaEvent_t>(event), 0), "cudaStreamWaitEvent");
 }
 void event_milliseconds(void* from, void* to, float* milliseconds) {
   check(cudaEventSynchronize(static_cast<cudaEvent_t>(to)), "cudaEventSynchronize");

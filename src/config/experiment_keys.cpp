@@ -329,7 +329,7 @@ std::vector<Key> make_keys() {
        "Whether collectives run while a rank computes, as far as device.memory and activation_memory.budget have room "
        "for what is under way; results are the same bits. off: they take turns. on: wherever something is left to "
        "compute meanwhile. auto: on, but off where device.profile predicts that a step gains less than 1 %, and on a "
-       "device, which carries collectives out in the order of its program.",
+       "device, where it was not measured; there collectives that are staged are carried out in the program's order.",
        {},
        {"auto", "off", "on"}},
 

@@ -34,7 +34,7 @@ void resolve_overlap(RunSetup& setup) {
   allowed = 0;
   if (mode == OverlapMode::off || request.mesh.world() == 1) return;
   if (mode == OverlapMode::automatic && setup.target->has_own_memory()) {
-    log_debug("parallelism.overlap auto: off; a device carries collectives out in the order of its program");
+    log_debug("parallelism.overlap auto: off on a device, where it was not measured");
     return;
   }
   const std::int64_t most = most_memory(setup);

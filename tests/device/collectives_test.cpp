@@ -4,6 +4,7 @@
 
 #include "../proof/matrix.h"
 #include "emulated.h"
+#include "ir/op_definition.h"
 
 namespace longhaul {
 namespace {
@@ -69,6 +70,30 @@ TEST_CASE("messages by NCCL and by push give the bits of those that are staged i
       CHECK(other.second.loss == staged.second.loss);
       CHECK(other.gradients == staged.gradients);
       CHECK(other.parameters == staged.parameters);
+    }
+  }
+}
+
+TEST_CASE("collectives on a stream of their own change no bit, nor do copies to host memory beside them", "[threads]") {
+  // The emulator finds what one stream reads or writes without being ordered behind the other.
+  const auto all = cells();
+  for (const std::size_t i : {0, 1, 3}) {
+    auto [name, cell] = all[i];
+    INFO(name << ": " << cell.text());
+    std::string problem;
+    cell.bucket_size = 1024;  // several a layer
+    const Outcome turns = run_ranks(on(cell, emulated), problem);
+    cell.overlap_memory = any_memory;
+    cell.offload_values = 1000;
+    const CompiledModel model = compile_model(request_for(on(cell, by_nccl)));
+    const auto& ops = model.programs.at(1)->graph.ops;
+    CHECK(std::count_if(ops.begin(), ops.end(), [](const Op& op) {
+            return op.definition->half == Half::start && op.definition->communication;
+          }) > 4);
+    for (const auto device : {emulated, by_nccl, by_push}) {
+      const Outcome beside = run_ranks(on(cell, device), problem);
+      CHECK(problem == "");
+      check_same_bits(beside, turns);
     }
   }
 }

@@ -68,10 +68,10 @@ void Device::synchronize() const {
   if (watch_)
     watch_->wait([this] {
       std::int32_t done = 0;
-      succeed(api_.stream_query(stream_, &done));
+      succeed(api_.stream_query(stream(), &done));
       return done != 0;
     });
-  succeed(api_.stream_synchronize(stream_));
+  succeed(api_.stream_synchronize(stream()));
 }
 
 void Device::succeed(int status) const {

@@ -44,9 +44,11 @@ class Device {
   void enter() const;
   int number() const { return number_; }
 
-  /// In whose order all work of the rank is done.
-  cuda::Stream stream() const { return stream_; }
-  /// Until all that was queued is done.
+  /// In whose order work is done: the one that computes, or another that was entered.
+  cuda::Stream stream() const { return entered_ ? entered_ : stream_; }
+  /// From now on work goes to `stream`; null: to the one that computes.
+  void enter_stream(cuda::Stream stream) { entered_ = stream; }
+  /// Until all that the stream was given is done.
   void synchronize() const;
   /// From now on such waits are the watch's; null: the library's, which end with what is queued and nothing else.
   void set_watch(DeviceWatch* watch) { watch_ = watch; }
@@ -60,7 +62,7 @@ class Device {
   const cuda::Api& api_;
   cuda::DeviceInfo info_{};
   int number_ = -1;
-  cuda::Stream stream_ = nullptr;
+  cuda::Stream stream_ = nullptr, entered_ = nullptr;
   DeviceWatch* watch_ = nullptr;
 };
 

@@ -55,6 +55,9 @@ DeviceExecutor::DeviceExecutor(Communicator& world, std::span<const Program* con
   if (arena_->bytes() > 0) context.succeed(context.api().fill(arena_->data(), 0, arena_->bytes(), context.stream()));
   if (watch_ && collectives_.kind == DataPlaneKind::push)
     peers_ = std::make_unique<PeerMemory>(context, world, *arena_);
+  for (const Program* program : programs)
+    for (const Op& op : program->graph.ops)
+      beside_ |= watch_ && op.definition->communication && op.definition->half == Half::start;
   programs_.reserve(programs.size());
   for (const Program* program : programs) prepare(*program);
   if (peers_) check_places();
@@ -72,8 +75,16 @@ DeviceExecutor::~DeviceExecutor() {
   // Others will not come to what is queued when this rank fails.
   if (watch_ && std::uncaught_exceptions() > exceptions_) watch_->abort();
   // Work that is queued still reads and writes what is given back.
-  if (context_.api().device_select(context_.device().number()) == 0)
-    context_.api().stream_synchronize(context_.stream());
+  if (context_.api().device_select(context_.device().number()) != 0) return;
+  context_.api().stream_synchronize(context_.stream());
+  for (const auto& [queue, side] : sides_) side.synchronize();
+}
+
+SideStream* DeviceExecutor::side_of(const Op& op) {
+  if (op.definition->communication && !beside_) return nullptr;
+  if (!op.definition->communication && op.definition->half != Half::start) return nullptr;
+  return &sides_.try_emplace(op.definition->communication ? "collectives" : op.definition->queue, context_)
+              .first->second;
 }
 
 DataPlane& DeviceExecutor::group(const std::vector<int>& ranks, const AxisList& axes) {
@@ -118,6 +129,7 @@ void DeviceExecutor::prepare(const Program& program) {
     LONGHAUL_CHECK(offset >= 0, "value %{} has no place", id);
     return (graph[id].space == Space::host ? host_arena_ : arena_)->data() + offset;
   };
+  std::map<ValueId, std::size_t> started;  // by first staging value
   for (std::size_t i = 0; i < graph.ops.size(); ++i) {
     const Op& op = graph.ops[i];
     Instruction one;
@@ -143,7 +155,10 @@ void DeviceExecutor::prepare(const Program& program) {
     }
     LONGHAUL_CHECK(scratch <= program.plan.scratch_bytes[i], "{} needs {} bytes of scratch, planned {}",
                    op.definition->name, scratch, program.plan.scratch_bytes[i]);
-    if (scratch) one.scratch = arena_->data() + program.plan.scratch_offset[i];
+    if (scratch) {
+      one.scratch = arena_->data() + program.plan.scratch_offset[i];
+      one.scratch_bytes = static_cast<std::size_t>(program.plan.scratch_bytes[i]);
+    }
     if (one.step) {
       DataPlane* plane = nullptr;
       std::string name;
@@ -157,13 +172,23 @@ void DeviceExecutor::prepare(const Program& program) {
       one.communication = std::make_unique<DeviceCommunication>(*one.step, plane, watch_.get(), std::move(name),
                                                                 one.operands, one.results, one.scratch, tables_);
     }
+    if (op.definition->half == Half::wait) {
+      const Instruction& start = prepared.instructions[started.at(op.operands[0])];
+      one.done = start.done;
+      one.scratch = start.scratch;  // in use until then
+      one.scratch_bytes = start.scratch_bytes;
+    } else if (!one.step || !one.step->is_local()) {
+      one.side = side_of(op);
+      if (one.side) one.done = std::make_shared<StreamEvent>(context_);
+      if (op.definition->half == Half::start) started[op.results[0]] = i;
+    }
     prepared.instructions.push_back(std::move(one));
   }
-  order(prepared, program);
+  order(prepared);
   programs_.push_back(std::move(prepared));
 }
 
-void DeviceExecutor::order(Prepared& program, const Program& from) {
+void DeviceExecutor::order(Prepared& program) {
   if (!groups_instructions_) {
     for (std::size_t i = 0; i < program.instructions.size(); ++i) program.order.push_back({{i}, nullptr});
     return;
@@ -171,8 +196,7 @@ void DeviceExecutor::order(Prepared& program, const Program& from) {
   std::vector<Instructed> all;
   for (std::size_t i = 0; i < program.instructions.size(); ++i) {
     const Instruction& one = program.instructions[i];
-    all.push_back({one.graph, one.op, one.step.get(), one.operands, one.results, one.scratch,
-                   static_cast<std::size_t>(one.scratch ? from.plan.scratch_bytes[i] : 0)});
+    all.push_back({one.graph, one.op, one.step.get(), one.operands, one.results, one.scratch, one.scratch_bytes});
   }
   program.order = group_instructions(all);
   for (InstructionGroup& group : program.order) {
@@ -182,6 +206,16 @@ void DeviceExecutor::order(Prepared& program, const Program& from) {
 }
 
 void DeviceExecutor::run(const Instruction& one) {
+  if (one.side) {
+    one.side->run(*one.done, [&] { carry_out(one); });
+    if (one.op->definition->half == Half::none) one.done->wait();
+    return;
+  }
+  if (one.done) one.done->wait();
+  carry_out(one);
+}
+
+void DeviceExecutor::carry_out(const Instruction& one) {
   if (one.op->definition->communication && one.op->definition->half == Half::wait) {
     for (const auto& [to, from, bytes] : one.moves)
       context_.succeed(context_.api().copy(to, from, bytes, context_.stream()));

@@ -15,6 +15,7 @@
 #include "runtime/device/many.h"
 #include "runtime/device/push_plane.h"
 #include "runtime/device/shadow.h"
+#include "runtime/device/side_stream.h"
 #include "runtime/executor.h"
 #include "runtime/program.h"
 
@@ -57,13 +58,16 @@ class DeviceExecutor final : public Executor {
     std::vector<const void*> operands;
     std::vector<void*> results;
     void* scratch = nullptr;
+    std::size_t scratch_bytes = 0;
     double flops = 0;
     struct Move {
       void* to;
       const void* from;
       std::size_t bytes;
     };
-    std::vector<Move> moves = {};  // of a collective's wait: staging values that are not in place
+    std::vector<Move> moves = {};            // of a collective's wait: staging values that are not in place
+    SideStream* side = nullptr;              // that carries it out; null: the one that computes
+    std::shared_ptr<StreamEvent> done = {};  // where it has done so: of a start, its wait, a collective as a whole
   };
   struct Prepared {
     std::vector<Instruction> instructions;
@@ -72,9 +76,12 @@ class DeviceExecutor final : public Executor {
   };
   void prepare(const Program& program);
   /// Several instructions in a launch; not when the last candidate of every op is wanted.
-  void order(Prepared& program, const Program& from);
+  void order(Prepared& program);
   void run(const Instruction& instruction);
+  void carry_out(const Instruction& instruction);
   void run(const Prepared& program, const InstructionGroup& group);
+  /// Where what a start or a collective does is carried out; null: where all is computed.
+  SideStream* side_of(const Op& op);
   DataPlane& group(const std::vector<int>& ranks, const AxisList& axes);
   /// Ranks write into each other's arenas by their own plan: all must have the same. Collective.
   void check_places() const;
@@ -93,6 +100,9 @@ class DeviceExecutor final : public Executor {
   std::unique_ptr<DeviceMemory> arena_, host_arena_;
   std::unique_ptr<CollectiveWatch> watch_;  // where a device waits for other ranks
   std::unique_ptr<PeerMemory> peers_;
+  bool beside_ = false;  // whether collectives have a stream of their own, and run beside computation
+  // By queue. Collectives share one, so that ranks start NCCL's kernels in one order whatever their groups.
+  std::map<std::string, SideStream, std::less<>> sides_;
   struct Group {
     std::unique_ptr<Communicator> communicator;
     std::unique_ptr<DataPlane> plane;

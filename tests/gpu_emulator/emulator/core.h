@@ -255,6 +255,15 @@ void launch(Stream* stream, Launch work);
 /// The same for what the host does in a stream's order: copies, fills, products of the library. `work` throws Fault. It
 /// is not begun, and nothing after it in its stream is, before `ready` (empty: it is) says so.
 void enqueue(Stream* stream, std::function<void()> work, std::function<bool()> ready = {});
+/// What a stream did so far, for others to be ordered behind it: events. Called by what was enqueued, with the number
+/// that host_stream() has then.
+struct StreamClock {
+  Clock clock;
+  unsigned run = 0;
+};
+StreamClock publish_stream_clock(int stream);
+void join_stream_clock(int stream, const StreamClock& published);
+int host_stream();
 Stream* create_stream();
 void destroy_stream(Stream* stream);
 /// Runs everything queued in any stream of this thread's device. Throws Fault.

@@ -100,6 +100,9 @@ void fill(void* to, std::int32_t byte, std::size_t bytes, Stream stream) {
 void stream_create(Stream* stream) {
   *stream = emulator::create_stream();
 }
+void urgent_stream_create(Stream* stream) {
+  *stream = emulator::create_stream();
+}
 void stream_destroy(Stream stream) {
   emulator::destroy_stream(native(stream));
 }
@@ -123,6 +126,7 @@ void release_host(void* pointer) {
 // Where a stream has come to; what is queued holds on to the place that it will mark.
 struct Mark {
   bool reached = true;
+  emulator::StreamClock clock = {};
   std::chrono::steady_clock::time_point time = std::chrono::steady_clock::now();
 };
 using Event = std::shared_ptr<Mark>;
@@ -132,11 +136,18 @@ void event_create(void** event) {
 void event_record(void* event, Stream stream) {
   auto& mark = *static_cast<Event*>(event);
   mark = std::make_shared<Mark>(Mark{.reached = false});
-  emulator::enqueue(native(stream), [mark] { *mark = {}; });
+  emulator::enqueue(native(stream),
+                    [mark] { *mark = {.clock = emulator::publish_stream_clock(emulator::host_stream())}; });
 }
 void event_query(void* event, std::int32_t* done) {
   if (!(*static_cast<Event*>(event))->reached) emulator::go_on();
   *done = (*static_cast<Event*>(event))->reached;
+}
+void stream_wait(Stream stream, void* event) {
+  const Event mark = *static_cast<Event*>(event);
+  emulator::enqueue(
+      native(stream), [mark] { emulator::join_stream_clock(emulator::host_stream(), mark->clock); },
+      [mark] { return mark->reached; });
 }
 void event_milliseconds(void* from, void* to, float* milliseconds) {
   const Event &begin = *static_cast<Event*>(from), &end = *static_cast<Event*>(to);

@@ -16,6 +16,7 @@ struct GlobalWord {
   std::vector<std::pair<std::uint32_t, SiteId>> reads;  // by stream
 };
 thread_local constinit int stream_count = 0;
+thread_local constinit unsigned run_count = 0;
 thread_local std::vector<Clock> stream_clocks;
 thread_local std::unordered_map<std::uintptr_t, GlobalWord> words;
 thread_local std::unordered_map<const void*, Clock> flags;
@@ -23,6 +24,7 @@ thread_local std::unordered_map<const void*, Clock> flags;
 }  // namespace
 
 void begin_stream_clocks(int count) {
+  ++run_count;
   stream_count = count;
   words.clear(), flags.clear();
   stream_clocks.assign(count, Clock(count, 0));
@@ -66,6 +68,18 @@ void acquire_flag(const void* flag) {
   if (!stream_count) return;
   auto found = flags.find(flag);
   if (found != flags.end()) join(stream_clocks[block->stream], found->second);
+}
+
+StreamClock publish_stream_clock(int stream) {
+  if (!stream_count) return {};
+  const StreamClock published{stream_clocks[stream], run_count};
+  stream_clocks[stream][stream]++;
+  return published;
+}
+void join_stream_clock(int stream, const StreamClock& published) {
+  // What an earlier run did is done.
+  if (stream_count && published.run == run_count && !published.clock.empty())
+    join(stream_clocks[stream], published.clock);
 }
 
 }  // namespace longhaul::emulator

@@ -213,6 +213,8 @@ struct Grid {
 
 }  // namespace
 
+thread_local constinit int host_stream_number = 0;
+
 // The queues of all streams, run together; a queue's launches follow each other.
 struct Run {
   explicit Run(std::vector<std::pair<int, std::vector<Launch>>> all)
@@ -232,6 +234,7 @@ struct Run {
         std::vector<Launch>& queue = queues[i].second;
         while (!active[i] && next[i] < queue.size() && queue[next[i]].host) {
           if (queue[next[i]].ready && !queue[next[i]].ready()) break;
+          host_stream_number = queues[i].first;
           queue[next[i]++].body();
         }
         if (!active[i] && next[i] < queue.size()) {
@@ -341,6 +344,9 @@ void launch(Stream* stream, Launch work) {
 }
 void enqueue(Stream* stream, std::function<void()> work, std::function<bool()> ready) {
   queue(stream, {dim3(), 0, 0, std::move(work), true, std::move(ready)});
+}
+int host_stream() {
+  return host_stream_number;
 }
 Stream* create_stream() {
   Device& here = device();
