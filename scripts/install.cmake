@@ -29,7 +29,7 @@ install(FILES ${CMAKE_BINARY_DIR}/longhaul-config.cmake ${CMAKE_BINARY_DIR}/long
 
 install(FILES configs/experiment.schema.json configs/spec.schema.json configs/quickstart.yaml
         DESTINATION ${CMAKE_INSTALL_DATADIR}/longhaul)
-install(DIRECTORY configs/models configs/slurm DESTINATION ${CMAKE_INSTALL_DATADIR}/longhaul)
+install(DIRECTORY configs/models configs/clusters configs/slurm DESTINATION ${CMAKE_INSTALL_DATADIR}/longhaul)
 install(DIRECTORY examples DESTINATION ${CMAKE_INSTALL_DATADIR}/longhaul)
 install(FILES README.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR})

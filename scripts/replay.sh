@@ -152,7 +152,7 @@ train() {  # train NAME RANKS KEY=VALUE...
     "$program" train configs/quickstart.yaml --ranks "$ranks" "data.files=[$work/text.txt]" "data.validation_files=[$work/text.txt]" \
       "job.folder=$work/run" training.seq_len=64 training.steps=4 training.threads=1 checkpoint.interval=2 validation.freq=2 \
       validation.steps=1 "$@" >"$work/train.log" 2>&1 || { cat "$work/train.log" >&2; die "run $name ($side) failed"; }
-    sed -E -i 's/"(tokens_per_second|mfu|step_seconds|time)":[^,}]*,?//g' "$work/run/metrics.jsonl"
+    sed -E -i 's/"(tokens_per_second|mfu|step_seconds|process_memory_bytes|time)":[^,}]*,?//g' "$work/run/metrics.jsonl"
     # When it ran, by which commit and process: every start differs in these.
     rm -f "$work/run/run.json"
     sed -E -i 's/^[0-9-]+ [0-9:]+ //' "$work/run/log.txt"

@@ -35,6 +35,13 @@ int usable_cores() {
   return machine_cores();
 }
 
+std::int64_t process_memory() {
+  std::ifstream file("/proc/self/statm");
+  std::int64_t size = 0, resident = 0, shared = 0;
+  if (!(file >> size >> resident >> shared)) return 0;
+  return (resident - shared) * static_cast<std::int64_t>(sysconf(_SC_PAGESIZE));
+}
+
 std::int64_t physical_memory() {
   return static_cast<std::int64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::int64_t>(sysconf(_SC_PAGESIZE));
 }

@@ -15,6 +15,8 @@ int machine_cores();
 int usable_cores();
 /// Bytes of memory: the machine's, or what its control group (a container, a Slurm job) allows where that is less.
 std::int64_t host_memory();
+/// Bytes that this process has touched and that are no file's (arenas, heaps, stacks); 0 where the system does not say.
+std::int64_t process_memory();
 /// Bytes of the machine's physical memory, whatever a control group allows.
 std::int64_t physical_memory();
 

@@ -68,19 +68,15 @@ int run(const Arguments& arguments) {
 
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     const auto begin = std::chrono::steady_clock::now();
-    std::vector<std::int32_t> so_far = prompts[i];
-    std::string shown = text.decode(so_far);
-    if (!arguments.json) print(shown);
-    const auto show = [&](std::int32_t token) {
-      so_far.push_back(token);
-      if (arguments.json) return;
-      // Of what a token changes backwards (half a character that is whole now) nothing is taken back.
-      const std::string now = text.decode(so_far);
-      if (now.size() > shown.size()) print(std::string_view(now).substr(shown.size()));
-      shown = now;
+    TextStream stream(text);
+    const auto show = [&](std::span<const std::int32_t> tokens) {
+      if (!arguments.json) print(stream.append(tokens));
     };
+    show(prompts[i]);
     const std::vector<std::int32_t> made =
-        generate(generator, prompts[i], arguments.max_tokens, arguments.sampling, ends, i, show);
+        generate(generator, prompts[i], arguments.max_tokens, arguments.sampling, ends, i, [&](std::int32_t token) {
+          show({&token, 1});
+        });
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     if (arguments.json) {
       print(json_line({{"prompt", arguments.prompts[i]},
@@ -90,7 +86,7 @@ int run(const Arguments& arguments) {
                        {"ended", static_cast<std::int64_t>(made.size()) < arguments.max_tokens ? "eos" : "length"},
                        {"seconds", seconds}}));
     } else {
-      print("\n");
+      print(stream.finish() + "\n");
     }
     log_info("{} tokens after {} of the prompt in {:.2f} s", made.size(), prompts[i].size(), seconds);
   }

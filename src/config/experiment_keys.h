@@ -100,7 +100,8 @@ void assign_entry(Experiment& experiment, const Key& key, const std::string& nam
 
 /// What model.rope may say, all but its type (rope_override.cpp).
 struct RopeField {
-  enum class Kind : std::uint8_t { number, integer, list, boolean };
+  /// number: above 0; stretch: at least 1.
+  enum class Kind : std::uint8_t { number, stretch, integer, list, boolean };
   std::string_view name;
   Kind kind;
 };

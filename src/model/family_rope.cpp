@@ -56,14 +56,37 @@ class RopeTable {
     if (!value && !fallback) config_.refuse(fmt::format("{}.{} is missing", name_, key));
     return value ? value->get<double>() : *fallback;
   }
+  /// At least 1: how far something is stretched.
+  double stretch(const char* key, std::optional<double> fallback) {
+    const double value = number(key, fallback);
+    if (!(value >= 1))
+      config_.refuse(find(key) ? fmt::format("{}.{} is {}; it must be at least 1", name_, key, value)
+                               : fmt::format("{}.{} is missing, and the model's length over the original one is {}; it "
+                                             "must be at least 1",
+                                             name_, key, value));
+    return value;
+  }
+  /// Above 0.
+  double positive(const char* key, std::optional<double> fallback) {
+    const double value = number(key, fallback);
+    if (!(value > 0)) config_.refuse(fmt::format("{}.{} is {}; it must be above 0", name_, key, value));
+    return value;
+  }
+  /// `larger` must be above `smaller`, or where `equal` no less.
+  void in_order(const char* smaller, double low, const char* larger, double high, bool equal) {
+    if (!(equal ? high >= low : high > low))
+      config_.refuse(fmt::format("{0}.{1} is {2}; it must be {3} {0}.{4}, which is {5}", name_, larger, high,
+                                 equal ? "at least" : "larger than", smaller, low));
+  }
   std::vector<double> numbers(const char* key, std::int64_t count) {
     const json* value = find(key);
     if (!value) config_.refuse(fmt::format("{}.{} is missing", name_, key));
     const bool good = value->is_array() && static_cast<std::int64_t>(value->size()) == count &&
-                      std::all_of(value->begin(), value->end(), [](const json& one) { return one.is_number(); });
+                      std::all_of(value->begin(), value->end(),
+                                  [](const json& one) { return one.is_number() && one.get<double>() > 0; });
     if (!good)
       config_.refuse(
-          fmt::format("{}.{} must be a list of {} numbers, half of what turns of a head", name_, key, count));
+          fmt::format("{}.{} must be a list of {} numbers above 0, half of what turns of a head", name_, key, count));
     return value->get<std::vector<double>>();
   }
   bool boolean(const char* key, bool fallback) {
@@ -112,25 +135,27 @@ class RopeTable {
 void read_yarn(RopeTable& table, RopeSpec& rope, std::int64_t max_positions) {
   rope.kind = RopeKind::yarn;
   // Without a factor: the ratio of the lengths, as transformers 5 does.
-  rope.factor = table.number("factor", static_cast<double>(max_positions) /
-                                           static_cast<double>(std::max<std::int64_t>(1, rope.original_max_positions)));
+  rope.factor = table.stretch("factor", static_cast<double>(max_positions) / static_cast<double>(std::max<std::int64_t>(
+                                                                                 1, rope.original_max_positions)));
   // Zero counts as not given.
-  if (const double turns = table.number("beta_fast", 0); turns != 0) rope.beta_fast = turns;
-  if (const double turns = table.number("beta_slow", 0); turns != 0) rope.beta_slow = turns;
+  if (table.number("beta_fast", 0) != 0) rope.beta_fast = table.positive("beta_fast", {});
+  if (table.number("beta_slow", 0) != 0) rope.beta_slow = table.positive("beta_slow", {});
+  table.in_order("beta_slow", rope.beta_slow, "beta_fast", rope.beta_fast, true);
   rope.truncate = table.boolean("truncate", true);
   const double computed =
       yarn_attention_factor(rope.factor, table.number("mscale", 0), table.number("mscale_all_dim", 0));
-  rope.attention_factor = table.number("attention_factor", computed);
+  rope.attention_factor = table.positive("attention_factor", computed);
 }
 
 void read_longrope(RopeTable& table, RopeSpec& rope, std::int64_t max_positions) {
   rope.kind = RopeKind::longrope;
   rope.short_factors = table.numbers("short_factor", rope.rotary_dim / 2);
   rope.long_factors = table.numbers("long_factor", rope.rotary_dim / 2);
-  const double stretched =
-      table.number("factor", static_cast<double>(max_positions) / static_cast<double>(rope.original_max_positions));
+  // The ratio of a model that is shorter than its original length counts as 1.
+  const double stretched = table.stretch(
+      "factor", std::max(1.0, static_cast<double>(max_positions) / static_cast<double>(rope.original_max_positions)));
   rope.attention_factor =
-      table.number("attention_factor", longrope_attention_factor(stretched, rope.original_max_positions));
+      table.positive("attention_factor", longrope_attention_factor(stretched, rope.original_max_positions));
 }
 
 }  // namespace
@@ -175,16 +200,17 @@ RopeSpec ConfigReader::rope(std::int64_t head_dim, std::int64_t max_positions, c
     rope.kind = RopeKind::plain;
   } else if (kind == "linear") {
     rope.kind = RopeKind::linear;
-    rope.factor = table.number("factor", {});
+    rope.factor = table.stretch("factor", {});
   } else if (kind == "dynamic") {
     rope.kind = RopeKind::dynamic;
-    rope.factor = table.number("factor", {});
+    rope.factor = table.stretch("factor", {});
     rope.original_max_positions = max_positions;
   } else if (kind == "llama3") {
     rope.kind = RopeKind::llama3;
-    rope.factor = table.number("factor", {});
-    rope.low_frequency_factor = table.number("low_freq_factor", {});
-    rope.high_frequency_factor = table.number("high_freq_factor", {});
+    rope.factor = table.stretch("factor", {});
+    rope.low_frequency_factor = table.positive("low_freq_factor", {});
+    rope.high_frequency_factor = table.positive("high_freq_factor", {});
+    table.in_order("low_freq_factor", rope.low_frequency_factor, "high_freq_factor", rope.high_frequency_factor, false);
   } else if (kind == "yarn") {
     read_yarn(table, rope, max_positions);
   } else if (kind == "longrope") {

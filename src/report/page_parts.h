@@ -113,6 +113,7 @@ function draw(figure) {
     const list = [];
     for (let k = Math.floor(low); k <= Math.ceil(high); ++k)
       for (const m of [1, 2, 5]) { const v = k + Math.log10(m); if (v >= low && v <= high) list.push(v); }
+    if (list.length < 3) return ticks(Math.pow(10, low), Math.pow(10, high), 5).filter(v => v > 0).map(Math.log10);
     return list.length > 9 ? list.filter(v => Math.abs(v - Math.round(v)) < 1e-9) : list;
   };
   for (const v of log ? decades() : ticks(low, high, 5)) {

@@ -90,6 +90,29 @@ std::string hosts_text(const json& start) {
   return text;
 }
 
+// Those that share the first one's process: threads of it.
+int ranks_of_process(const json& start) {
+  const auto hosts = start.find("hosts");
+  if (hosts == start.end() || !hosts->is_array() || hosts->empty() || !hosts->front().is_object()) return 1;
+  const auto processes = hosts->front().find("processes");
+  if (processes == hosts->front().end() || !processes->is_array() || processes->empty()) return 1;
+  return static_cast<int>(std::count(processes->begin(), processes->end(), processes->front()));
+}
+
+// What was planned for rank 0's process, by the start that took each step.
+void add_planned_memory(RunData& run) {
+  const auto found = run.series.find("peak_memory_bytes");
+  if (found == run.series.end()) return;
+  Series planned = found->second;
+  for (std::size_t i = 0; i < planned.step.size(); ++i) {
+    int ranks = 1;
+    for (const RunStart& start : run.starts)
+      if (start.from_step < planned.step[i]) ranks = start.ranks_of_process;
+    planned.value[i] *= ranks;
+  }
+  run.series["planned_memory_bytes"] = std::move(planned);
+}
+
 void read_record(RunData& run, const fs::path& file) {
   const json record = parse_json(read_text(file.string(), largest_file), file.string());
   const auto starts = record.find("starts");
@@ -107,6 +130,7 @@ void read_record(RunData& run, const fs::path& file) {
     start.from_step = number_or(one, "from_step");
     start.to_step = number_or(one, "to_step");
     start.ranks = static_cast<int>(number_or(one, "ranks"));
+    start.ranks_of_process = ranks_of_process(one);
     start.decisions = texts_or(one, "decisions");
     start.warnings = texts_or(one, "warnings");
     run.starts.push_back(std::move(start));
@@ -148,6 +172,7 @@ RunData read_run(const fs::path& folder) {
     fail("{} holds no metrics.jsonl: name a run folder (job.folder) in which steps were trained", folder.string());
   read_metrics(run, metrics);
   if (fs::is_regular_file(folder / "run.json", none)) read_record(run, folder / "run.json");
+  add_planned_memory(run);
   if (fs::is_regular_file(folder / "experiment.yaml", none))
     run.experiment = read_text((folder / "experiment.yaml").string(), 1 << 20);
   return run;

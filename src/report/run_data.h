@@ -20,6 +20,7 @@ struct RunStart {
   std::string begin, end, outcome, reason, commit, hosts;
   std::int64_t from_step = 0, to_step = 0;
   int ranks = 0;
+  int ranks_of_process = 1;  ///< in rank 0's process
   std::vector<std::string> decisions, warnings;
 };
 
@@ -32,7 +33,8 @@ struct PositionCurve {
 
 struct RunData {
   std::string name;                      ///< the folder's
-  std::map<std::string, Series> series;  ///< by the names of metrics.jsonl; "tokens": trained since the first step
+  std::map<std::string, Series> series;  ///< by the names of metrics.jsonl; "tokens": trained since the first step,
+                                         ///< "planned_memory_bytes": of the ranks in rank 0's process
   /// The newest, by the name of the validation set; "": data.validation_files.
   std::map<std::string, PositionCurve> by_position;
   std::vector<std::pair<std::int64_t, std::string>> skipped;  ///< steps that were not taken, and why

@@ -1,10 +1,13 @@
 #include "run/prompt_text.h"
 
+#include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/json.h"
+#include "tokenizer/unicode.h"
 
 namespace longhaul {
 namespace {
@@ -70,21 +73,63 @@ std::vector<std::int32_t> PromptText::encode(std::string_view text) const {
 }
 
 std::string PromptText::decode(std::span<const std::int32_t> ids) const {
-  if (tokenizer_) {
-    // A vocabulary may be padded beyond its tokenizer's.
-    std::vector<std::int32_t> known;
-    for (const std::int32_t id : ids)
-      if (id < tokenizer_->vocabulary_size()) known.push_back(id);
-    return tokenizer_->decode(known);
-  }
+  std::vector<std::int32_t> known;
+  std::copy_if(ids.begin(), ids.end(), std::back_inserter(known), [&](std::int32_t id) { return says(id); });
+  if (tokenizer_) return tokenizer_->decode(known);
   std::string text;
-  for (const std::int32_t id : ids) {
-    if (!bytes_)
-      text += (text.empty() ? "" : " ") + std::to_string(id);
-    else if (id < 256)
+  for (const std::int32_t id : known) {
+    if (bytes_)
       text += static_cast<char>(id);
+    else
+      text += (text.empty() ? "" : " ") + std::to_string(id);
   }
   return text;
+}
+
+bool PromptText::says(std::int32_t id) const {
+  return tokenizer_ ? id < tokenizer_->vocabulary_size() : !bytes_ || id < 256;
+}
+
+std::string TextStream::append(std::span<const std::int32_t> ids) {
+  std::copy_if(ids.begin(), ids.end(), std::back_inserter(window_), [&](std::int32_t id) { return text_.says(id); });
+  std::size_t count = window_.size();
+  while (count > 0 && text_.depends_on_neighbours(window_[count - 1])) --count;
+  std::string more = tell(count, false);
+  forget();
+  return more;
+}
+
+std::string TextStream::finish() {
+  return tell(window_.size(), true);
+}
+
+// Of the window's first `count` ids; `all`: half a character too.
+std::string TextStream::tell(std::size_t count, bool all) {
+  const std::string text = text_.decode(std::span(window_).first(count));
+  const std::size_t certain = text.size() - (all ? 0 : unfinished_utf8_suffix(text));
+  if (certain <= told_) return "";
+  const std::string more = text.substr(told_, certain - told_);
+  told_ = certain;
+  return more;
+}
+
+// Drops the window's beginning once it is long: the rest says what it did, but for how a text begins; what was told of
+// it is known where all of it was.
+void TextStream::forget() {
+  constexpr std::size_t longest = 64, shortest = 8;
+  if (window_.size() <= longest || text_.depends_on_neighbours(window_.back()) || text_.decode(window_).size() != told_)
+    return;
+  for (std::size_t kept = shortest; kept < window_.size(); kept *= 2) {
+    std::size_t first = window_.size() - kept;
+    while (first > 0 &&
+           (text_.depends_on_neighbours(window_[first]) || text_.depends_on_neighbours(window_[first - 1])))
+      --first;
+    const std::string rest = text_.decode(std::span(window_).subspan(first));
+    if (rest.empty()) continue;  // what comes next would begin a text
+    window_.erase(window_.begin(), window_.begin() + static_cast<std::ptrdiff_t>(first));
+    told_ = rest.size();
+    return;
+  }
 }
 
 std::string PromptText::description() const {

@@ -18,6 +18,9 @@ class Sequence : public Decoder {
   void decode(std::vector<std::string>& tokens) const override {
     for (const auto& part : parts_) part->decode(tokens);
   }
+  void grow(Growth& growth) const override {
+    for (const auto& part : parts_) part->grow(growth);
+  }
 
  private:
   std::vector<std::unique_ptr<Decoder>> parts_;
@@ -28,6 +31,7 @@ class JoinBySpaces : public Decoder {
   void decode(std::vector<std::string>& tokens) const override {
     for (std::size_t i = 1; i < tokens.size(); ++i) tokens[i].insert(0, 1, ' ');
   }
+  void grow(Growth&) const override {}
 };
 
 class ByteLevel : public Decoder {
@@ -64,6 +68,7 @@ class Fuse : public Decoder {
     for (const auto& token : tokens) all += token;
     tokens.assign(1, std::move(all));
   }
+  void grow(Growth& growth) const override { growth.fused = true; }
 };
 
 class Strip : public Decoder {
@@ -77,6 +82,8 @@ class Strip : public Decoder {
         token.resize(token.size() - content_.size());
     }
   }
+  // What goes from the start of a fused text is gone once something of it is left.
+  void grow(Growth& growth) const override { growth.piecewise &= !growth.fused || stop_ == 0; }
 
  private:
   std::string content_;

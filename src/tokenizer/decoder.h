@@ -7,9 +7,17 @@
 
 namespace longhaul {
 
+/// What a decoder's parts have done so far to a text of which more may come.
+struct Growth {
+  bool fused = false;     ///< the tokens are one by now
+  bool piecewise = true;  ///< what a token says depends on whether there is text before it, on nothing else
+};
+
 class Decoder {
  public:
   virtual ~Decoder() = default;
+  /// Adds what this one does. By default each token is decoded by itself: that of a fused text by all of it.
+  virtual void grow(Growth& growth) const { growth.piecewise &= !growth.fused; }
   /// Rewrites the tokens of a text, as the file writes them; joined, the result is the text. Bytes that are no UTF-8
   /// stay as they are.
   virtual void decode(std::vector<std::string>& tokens) const = 0;

@@ -39,6 +39,9 @@ class Pipeline : public Tokenizer {
     tokens_.resize(static_cast<std::size_t>(largest) + 1);
     known_.resize(tokens_.size());
     for (const auto& [token, id] : parts_.model->ids()) place(id, token);
+    Growth growth;
+    parts_.decoder->grow(growth);
+    piecewise_ = growth.piecewise;
     for (std::size_t i = 0; i < parts_.added.size(); ++i)
       place(parts_.added[i].id, parts_.added_decoded.empty() ? parts_.added[i].content : parts_.added_decoded[i]);
   }
@@ -58,6 +61,8 @@ class Pipeline : public Tokenizer {
     for (const auto& token : tokens) text += token;
     return text;
   }
+
+  bool depends_on_neighbours(std::int32_t) const override { return !piecewise_; }
 
   std::int64_t vocabulary_size() const override { return static_cast<std::int64_t>(tokens_.size()); }
   std::optional<std::int32_t> id_of(std::string_view token) const override {
@@ -81,6 +86,7 @@ class Pipeline : public Tokenizer {
   AddedTokens in_text_, in_normalized_;
   std::vector<std::string> tokens_;  // by id, as decoders get them
   std::vector<bool> known_;
+  bool piecewise_ = true;
 };
 
 PipelineEncoder::PipelineEncoder(const Pipeline& pipeline)

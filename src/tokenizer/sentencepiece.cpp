@@ -36,6 +36,8 @@ class SentencePiece : public Tokenizer {
     if (!status.ok()) fail("{}: {}", file_.string(), status.ToString());
     return text;
   }
+  // Bytes in a row are a character together, or U+FFFD.
+  bool depends_on_neighbours(std::int32_t id) const override { return processor_.IsByte(id); }
 
   std::int64_t vocabulary_size() const override { return processor_.GetPieceSize(); }
   std::optional<std::int32_t> id_of(std::string_view token) const override {

@@ -46,6 +46,10 @@ class Tokenizer {
 
   /// The bytes that ids stand for, special tokens as they are written. Throws Error for an id outside the vocabulary.
   virtual std::string decode(std::span<const std::int32_t> ids) const = 0;
+  /// Whether what an id says depends on more than whether there is text before it, so that it is not known before more
+  /// ids are. Where it is false of all ids, decode(a and b) is decode(a) and then what depends on b alone, once
+  /// decode(a) is not empty.
+  virtual bool depends_on_neighbours(std::int32_t id) const = 0;
 
   /// One more than the largest id.
   virtual std::int64_t vocabulary_size() const = 0;

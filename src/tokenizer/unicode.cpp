@@ -109,6 +109,18 @@ std::size_t valid_utf8_prefix(std::string_view text) {
   }
 }
 
+std::size_t unfinished_utf8_suffix(std::string_view text) {
+  for (std::size_t count = 1; count <= std::min<std::size_t>(3, text.size()); ++count) {
+    unsigned char character[4] = {0, 0x80, 0x80, 0x80};
+    std::memcpy(character, text.data() + text.size() - count, count);
+    if ((character[0] & 0xc0u) == 0x80u) continue;
+    const auto length = static_cast<std::size_t>(utf8_length(character[0]));
+    if (character[0] < 0xc2 || character[0] > 0xf4 || length <= count) return 0;
+    return count == 1 || valid_character(character, length) != 0 ? count : 0;
+  }
+  return 0;
+}
+
 bool is_ascii(std::string_view text) {
   return ascii_prefix(text.data(), text.size()) == text.size();
 }

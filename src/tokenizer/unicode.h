@@ -149,6 +149,8 @@ void append_utf8(std::string& text, char32_t c);
 
 /// Bytes of the longest prefix that is valid UTF-8 (no surrogates, nothing overlong, nothing above 10FFFF).
 std::size_t valid_utf8_prefix(std::string_view text);
+/// Bytes at the end that are the beginning of a character, which more bytes may complete: 0 to 3.
+std::size_t unfinished_utf8_suffix(std::string_view text);
 /// Whether all bytes are ASCII.
 bool is_ascii(std::string_view text);
 

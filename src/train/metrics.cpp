@@ -100,6 +100,7 @@ void MetricsReport::report(const StepMetrics& metrics) {
   if (!metrics.skipped.empty()) json["skipped"] = metrics.skipped;
   json["step_seconds"] = metrics.step_seconds;
   json["peak_memory_bytes"] = metrics.peak_memory_bytes;
+  if (metrics.process_memory > 0) json["process_memory_bytes"] = metrics.process_memory;
   json["time"] = static_cast<double>(std::time(nullptr));
   write(json);
 

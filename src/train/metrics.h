@@ -32,6 +32,7 @@ struct StepMetrics {
   std::string skipped;  ///< why the step was not taken (BadSteps); empty: it was
   double step_seconds = 0;
   std::int64_t peak_memory_bytes = 0;  ///< of a rank's arena
+  std::int64_t process_memory = 0;     ///< of rank 0's process (base/host.h)
 };
 
 /// Rank 0's report. Every step goes to metrics.jsonl; every log_freq-th, the first and the last to standard output.

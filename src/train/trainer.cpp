@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/host.h"
 #include "base/log.h"
 #include "comm/exchange.h"
 #include "config/schedule.h"
@@ -313,6 +314,7 @@ class Trainer {
       metrics.tokens_per_second = static_cast<double>(batch * setup_.sequence) / seconds;
       if (reports()) metrics.mfu = step_flops(flops, samples) / seconds / peak_flops_;
       metrics.peak_memory_bytes = session_->executor().arena_bytes() + copy_bytes_;
+      if (reports()) metrics.process_memory = process_memory();
       const std::int64_t freq = experiment().validation.freq;
       if (data_.validates() && (step == steps() || (freq > 0 && step % freq == 0))) {
         metrics.validation = validate(step);

@@ -7,16 +7,16 @@
 #include "base/log.h"
 #include "ir/memory_plan.h"
 #include "ir/rewrite.h"
+#include "verify/fault_places.h"
 
 namespace longhaul {
+
+using namespace fault;
+
 namespace {
 
 std::size_t at(std::int32_t i) {
   return static_cast<std::size_t>(i);
-}
-
-bool same_type(const Value& a, const Value& b) {
-  return a.shape == b.shape && a.dtype == b.dtype && a.layout == b.layout;
 }
 
 // Behind every op that `wants` it, an op that `make` gives for its first result, for all that come after.
@@ -27,12 +27,6 @@ bool plant_behind(Graph& graph, Wants&& wants, Make&& make) {
   return insert_behind(
              builder, [&](const Op& op, ValueId result) { return result == op.results[0] && wants(op); },
              [&](ValueId result) { return make(builder, result); }) > 0;
-}
-
-template <typename Wants>
-Op* first_op(Graph& graph, Wants&& wants) {
-  const auto found = std::find_if(graph.ops.begin(), graph.ops.end(), wants);
-  return found == graph.ops.end() ? nullptr : &*found;
 }
 
 bool is_reduction(const Op& op) {
@@ -57,32 +51,6 @@ bool loses_a_contribution(Graph& graph, const PassContext&) {
   Op* sum = first_op(graph, [](const Op& op) { return op.is("add") && op.phase == Phase::backward; });
   if (sum) sum->operands.back() = sum->operands.front();
   return sum != nullptr;
-}
-
-bool norm_without_a_parameter(Graph& graph, const PassContext& context) {
-  if (context.kind != ProgramKind::update) return false;
-  Op* sum = first_op(graph, [](const Op& op) { return op.is("add"); });
-  if (sum) sum->operands.back() = sum->operands.front();
-  return sum != nullptr;
-}
-
-bool keeps_more_of_a_moment(Graph& graph, const PassContext&) {
-  bool planted = false;
-  for (Op& op : graph.ops) {
-    if (!op.is("sgd_momentum") && !op.is("muon_momentum")) continue;
-    op.attributes.set("momentum", 1.01 * op.attributes.number("momentum"));
-    planted = true;
-  }
-  return planted;
-}
-
-bool takes_columns_for_rows(Graph& graph, const PassContext&) {
-  Op* op = first_op(graph, [&](const Op& one) {
-    const std::int64_t rows = one.is("orthogonalize") ? one.attributes.integer("rows") : 0;
-    return rows > 0 && element_count(graph[one.operands[0]].shape) != rows * rows;
-  });
-  if (op) op->attributes.set("rows", element_count(graph[op->operands[0]].shape) / op->attributes.integer("rows"));
-  return op != nullptr;
 }
 
 // ---- of placement
@@ -147,20 +115,6 @@ bool averages_copies_of_kv_heads(Graph& graph, const PassContext& context) {
             "scale", {value},
             {{"factor", static_cast<double>(graph[value].shape[2]) / static_cast<double>(graph[copies].shape[2])}});
       });
-}
-
-bool orthogonalizes_another_update(Graph& graph, const PassContext&) {
-  for (std::size_t j = 0; j < graph.ops.size(); ++j)
-    for (std::size_t i = 0; i < j; ++i) {
-      const Op& earlier = graph.ops[i];
-      Op& op = graph.ops[j];
-      if (!op.is("orthogonalize") || !earlier.is("orthogonalize") ||
-          !same_type(graph[op.operands[0]], graph[earlier.operands[0]]))
-        continue;
-      op.operands = earlier.operands;
-      return true;
-    }
-  return false;
 }
 
 // Where accumulators are sharded, a micro-batch's gradient takes the place of the sum so far.
@@ -444,10 +398,16 @@ const std::vector<Fault>& faults() {
       {"loss", "loss", "logits are scaled by 1.01", scales_logits},
       {"differentiate", "differentiate", "a gradient loses one of its contributions", loses_a_contribution},
       {"optimizer", "optimizer", "one parameter's gradient is left out of the norm", norm_without_a_parameter},
-      {"momentum", "optimizer", "moments of sgd and muon keep 1.01 times as much (nesterov shows it in a first step)",
+      {"momentum", "optimizer",
+       "first moments keep 1.01 times as much (of sgd and muon nesterov shows it in a first step)",
        keeps_more_of_a_moment},
+      {"unclipped", "optimizer", "adamw takes gradients that were not clipped", takes_unclipped_gradients},
       {"muon_rows", "optimizer", "muon takes the columns of a matrix for its rows", takes_columns_for_rows},
       {"assign_precision", "assign_precision", "activations are rounded to a lower precision", rounds_an_activation},
+      {"rounded_moments", "assign_precision", "moments are rounded to a lower precision than is asked for",
+       rounds_moments},
+      {"exchanged_moments", "assign_precision", "moments in bfloat16 of two parameters change places",
+       exchanges_rounded_moments},
       {"tile_loss_head", "tile_loss_head", "the tiled head scales logits by 1.01", scales_logits_of_the_head},
       {"choose_attention", "choose_attention", "attention sees half of the keys", sees_half_the_keys},
       {"shard_state", "shard_state", "1 / count counts as one part of a sum over ranks",
@@ -455,6 +415,7 @@ const std::vector<Fault>& faults() {
       {"partition", "partition", "a copy in another layout is that of another value", confuses_two_copies},
       {"kv_gradient", "partition", "gradients of repeated KV heads are averaged, not summed",
        averages_copies_of_kv_heads},
+      {"adamw_gradient", "partition", "adamw takes another parameter's gradient", takes_another_gradient},
       {"muon_update", "partition", "muon makes another matrix's update orthogonal", orthogonalizes_another_update},
       {"lost_accumulation", "partition", "a sharded gradient is that of the last micro-batch only",
        overwrites_sharded_accumulators},

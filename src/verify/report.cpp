@@ -34,6 +34,22 @@ void compare(const CompileRequest& request, const StepOutcome& ranks, const Step
   for (const auto& [name, error] : tensor_errors(ranks.gradients, reference.gradients))
     report.rows.push_back(
         {name, error, low ? low->of_tensor(name) : tolerance::float64, norm(reference.gradients.at(name))});
+  // Moments are rounded to a dtype of their own; the second one is a square, of which errors count
+  // twice, and by its largest elements.
+  const DType moment = precision.moment.value_or(precision.master());
+  const auto moments = [&](Tensors StepOutcome::*member, double squared) {
+    const Tensors &have = ranks.*member, &wanted = reference.*member;
+    if (wanted.empty()) return;
+    std::optional<LowPrecisionLimits> limits;
+    const double rounding = std::max(squared * reduced, is_floating(moment) ? unit_roundoff(moment) : 0.0);
+    if (alone) limits.emplace(alone->*member, wanted, rounding);
+    for (const auto& [name, error] : tensor_errors(have, wanted))
+      report.rows.push_back(
+          {name, error, limits ? squared * limits->of_tensor(name) : tolerance::float64, norm(wanted.at(name))});
+  };
+  moments(&StepOutcome::first_moments, 1);
+  moments(&StepOutcome::second_moments, 2);
+  if (!is_floating(moment)) report.notes.push_back("moments that are kept in 8 bits are not compared");
   if (!reference.parameters.empty())  // of float64 runs only
     for (const auto& [name, error] : parameter_errors(ranks.parameters, reference.parameters, reference.gradients))
       report.rows.push_back({name, error, tolerance::float64, norm(reference.parameters.at(name))});

@@ -9,10 +9,11 @@
 
 namespace longhaul {
 
-/// Of one step: "loss", "grad_norm", gradients, and parameters in float64.
+/// Of one step: "loss", "grad_norm", gradients, moments after the update (none of those in 8 bits), and parameters in
+/// float64.
 struct StepOutcome {
   StepResult step;
-  Tensors gradients, parameters;
+  Tensors gradients, first_moments, second_moments, parameters;
 };
 
 struct VerificationRow {

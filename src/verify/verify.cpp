@@ -71,9 +71,12 @@ StepOutcome run_programs(Session& session, const DataSource& source, const std::
   for (const auto& tensor : session.state())
     if (tensor.key.role == Role::gradient) outcome.gradients[tensor.name] = session.gather(tensor);
   outcome.step.grad_norm = session.update(1, rate);
-  if (parameters)
-    for (const auto& tensor : session.state())
-      if (tensor.key.role == Role::parameter) outcome.parameters[tensor.name] = session.gather(tensor);
+  for (const auto& tensor : session.state()) {
+    if (tensor.key.role == Role::parameter && parameters) outcome.parameters[tensor.name] = session.gather(tensor);
+    if (!is_floating(tensor.dtype)) continue;  // codes of moments in 8 bits
+    if (tensor.key.role == Role::first_moment) outcome.first_moments[tensor.name] = session.gather(tensor);
+    if (tensor.key.role == Role::second_moment) outcome.second_moments[tensor.name] = session.gather(tensor);
+  }
   return outcome;
 }
 
@@ -85,8 +88,9 @@ HostBatch global_batch(const DataSource& source, const std::vector<std::int64_t>
   return batch;
 }
 
+// Of the tensors that `ranks` has.
 StepOutcome run_reference(const RunSetup& setup, const ParameterSource& parameters, const DataSource& source,
-                          const std::vector<std::int64_t>& samples, double rate, bool with_parameters) {
+                          const std::vector<std::int64_t>& samples, double rate, const StepOutcome& ranks) {
   const CompileRequest& request = setup.request;
   ReferenceRun reference(request.spec, request.options.meaning, request.batch, setup.sequence);
   reference.set_parameters(parameters, request.options.precision.master());
@@ -102,9 +106,9 @@ StepOutcome run_reference(const RunSetup& setup, const ParameterSource& paramete
     outcome.gradients[name] = reference.values(name);
   }
   outcome.step.grad_norm = reference.update(1, rate);
-  if (with_parameters)
-    for (const auto& parameter : longhaul::parameters(request.spec))
-      outcome.parameters[parameter.name] = reference.values(parameter.name);
+  for (Tensors StepOutcome::*member :
+       {&StepOutcome::first_moments, &StepOutcome::second_moments, &StepOutcome::parameters})
+    for (const auto& [name, values] : ranks.*member) (outcome.*member)[name] = reference.values(name);
   return outcome;
 }
 
@@ -258,7 +262,7 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
   if (first) {
     if (const std::string text = describe_imbalance(setup, *source.loader, samples); !text.empty())
       report.notes.push_back("attention, " + text);
-    const StepOutcome reference = run_reference(setup, parameters, source, samples, rate, exact);
+    const StepOutcome reference = run_reference(setup, parameters, source, samples, rate, ranks);
     std::optional<StepOutcome> alone;
     if (!exact) alone = run_alone(world, setup, parameters, source, samples, rate);
     compare(setup.request, ranks, reference, alone ? &*alone : nullptr, report);

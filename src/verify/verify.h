@@ -22,9 +22,9 @@ struct VerificationOptions {
 
 /// Runs one step on the first global batch of the experiment's own data, with its own weights or initialisation, on the
 /// ranks of `world` and as the specification on rank 0; collective. Compares the loss, the gradient norm, every
-/// gradient tensor and, in float64, every parameter after the update. Also holds the programs to what the compiler
-/// promised: equal replicas on all ranks, the bytes that each rank sends, the size of its memory. Throws Error when the
-/// experiment cannot run, or when the reference run would be unreasonable and `force` is not set.
+/// gradient tensor, every moment after the update and, in float64, every parameter. Also holds the programs to what the
+/// compiler promised: equal replicas on all ranks, the bytes that each rank sends, the size of its memory. Throws Error
+/// when the experiment cannot run, or when the reference run would be unreasonable and `force` is not set.
 VerificationReport verify_run(Communicator& world, const Experiment& experiment, const VerificationOptions& options);
 /// The same of a prepared run; `open` gives the data, by default that of the experiment's files.
 VerificationReport verify_run(Communicator& world, const RunSetup& setup, const VerificationOptions& options,

@@ -24,11 +24,12 @@ TEST_CASE("an installed Longhaul trains, and a program of one's own does with fi
     INFO(file);
     CHECK(fs::is_regular_file(prefix + "/" + file));
   };
-  for (const char* file : {"bin/longhaul", "include/longhaul/longhaul.h", "share/longhaul/experiment.schema.json",
-                           "share/longhaul/slurm/quickstart.sbatch", "share/longhaul/examples/library/until.cpp",
-                           "share/longhaul/models/llama-3.1-8b.json", "share/doc/longhaul/README.md",
-                           "share/doc/longhaul/docs/experiment.md", "share/man/man1/longhaul.1",
-                           "share/bash-completion/completions/longhaul", "share/zsh/site-functions/_longhaul"})
+  for (const char* file :
+       {"bin/longhaul", "include/longhaul/longhaul.h", "share/longhaul/experiment.schema.json",
+        "share/longhaul/slurm/quickstart.sbatch", "share/longhaul/examples/library/until.cpp",
+        "share/longhaul/models/llama-3.1-8b.json", "share/longhaul/clusters/h100-80gb.json",
+        "share/doc/longhaul/README.md", "share/doc/longhaul/docs/experiment.md", "share/man/man1/longhaul.1",
+        "share/bash-completion/completions/longhaul", "share/zsh/site-functions/_longhaul"})
     holds(file);
   check_end(shell(place,
                   "cd / && PATH='" + prefix + "/bin':$PATH longhaul inspect '" + (place / "model.json").string() + "'"),

@@ -6,6 +6,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include <fmt/format.h>
+
 #include "base/error.h"
 #include "model/parameters.h"
 
@@ -255,6 +257,26 @@ TEST_CASE("what is ignored is noted, what is unsupported refused with what is su
              Contains("mrope_section") && Contains("remove it if it changes nothing"));
   CHECK_THAT(changed("llama", "rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}}),
              Contains("low_freq_factor is missing"));
+  // Factors that no model can mean.
+  const auto scaled = [&](json table) { return changed("llama", "rope_scaling", std::move(table)); };
+  for (const char* type : {"linear", "dynamic", "yarn", "llama3"})
+    for (const double factor : {0.5, 0.0, -2.0})
+      CHECK_THAT(scaled({{"rope_type", type}, {"factor", factor}}),
+                 Contains(fmt::format("rope_scaling.factor is {}; it must be at least 1", factor)));
+  CHECK_THAT(scaled({{"rope_type", "yarn"}, {"original_max_position_embeddings", 1 << 20}}),
+             Contains("rope_scaling.factor is missing") && Contains("must be at least 1"));
+  const json yarn{{"rope_type", "yarn"}, {"factor", 2.0}, {"beta_fast", 2}, {"beta_slow", 3}};
+  CHECK_THAT(scaled(yarn),
+             Contains("rope_scaling.beta_fast is 2; it must be at least rope_scaling.beta_slow, which is 3"));
+  CHECK_THAT(scaled({{"rope_type", "yarn"}, {"factor", 2.0}, {"beta_slow", -1}}),
+             Contains("rope_scaling.beta_slow is -1; it must be above 0"));
+  CHECK_THAT(scaled({{"rope_type", "yarn"}, {"factor", 2.0}, {"attention_factor", 0}}),
+             Contains("rope_scaling.attention_factor is 0; it must be above 0"));
+  const json llama3{{"rope_type", "llama3"}, {"factor", 2.0}, {"low_freq_factor", 4}, {"high_freq_factor", 4}};
+  CHECK_THAT(scaled(llama3),
+             Contains("high_freq_factor is 4; it must be larger than rope_scaling.low_freq_factor, which is 4"));
+  CHECK_THAT(scaled({{"rope_type", "llama3"}, {"factor", 2.0}, {"low_freq_factor", 0}, {"high_freq_factor", 4}}),
+             Contains("low_freq_factor is 0; it must be above 0"));
   CHECK_THAT(changed("llama", "partial_rotary_factor", 0.5), Contains("partial_rotary_factor is 0.5"));
   CHECK_THAT(changed("llama", "quantization_config", {{"bits", 4}}), Contains("quantization_config"));
   CHECK_THAT(changed("llama", "num_key_value_heads", 3), Contains("multiple of num_key_value_heads, which is 3"));
@@ -439,8 +461,13 @@ TEST_CASE("Phi-3: longrope in its old spellings, with the original length beside
     CHECK(rope.original_max_positions == 32);
     CHECK(rope.attention_factor == Approx(std::sqrt(1 + std::log(4.0) / std::log(32.0))));
   }
+  config["rope_scaling"]["factor"] = 0.5;
+  CHECK_THAT(message(config), Contains("rope_scaling.factor is 0.5; it must be at least 1"));
+  config["rope_scaling"].erase("factor");
+  config["rope_scaling"]["long_factor"] = {1, 2, 3, -4};
+  CHECK_THAT(message(config), Contains("rope_scaling.long_factor must be a list of 4 numbers above 0"));
   config["rope_scaling"]["long_factor"] = {1, 2};
-  CHECK_THAT(message(config), Contains("rope_scaling.long_factor must be a list of 4 numbers"));
+  CHECK_THAT(message(config), Contains("rope_scaling.long_factor must be a list of 4 numbers above 0"));
 }
 
 TEST_CASE("every parameter has a tensor in every family, of the same number of elements") {

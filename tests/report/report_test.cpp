@@ -73,6 +73,21 @@ TEST_CASE("a run folder is read as it stands while the run writes it") {
   CHECK_THAT(message_of([&] { read_run(folder.path()); }), Contains("run.json is no record"));
 }
 
+TEST_CASE("memory is planned for the ranks in rank 0's process, as each start had them") {
+  TemporaryFolder folder;
+  std::string lines;
+  for (int step = 1; step <= 3; ++step)
+    lines += line(step, 4, R"(, "peak_memory_bytes": 10, "process_memory_bytes": 35)");
+  write_bytes(folder / "metrics.jsonl", lines);
+  CHECK(read_run(folder.path()).series.at("planned_memory_bytes").value == std::vector<double>{10, 10, 10});
+  write_bytes(folder / "run.json", R"({"version": 1, "starts": [
+      {"from_step": 0, "hosts": [{"host": "a", "processes": [7, 7, 8]}, {"host": "b", "processes": [7]}]},
+      {"from_step": 2, "hosts": [{"host": "a", "processes": [5, 5, 5, 5]}]}]})");
+  const RunData run = read_run(folder.path());
+  CHECK(run.series.at("planned_memory_bytes").value == std::vector<double>{20, 20, 40});
+  CHECK(data_of(report_page({run}))["runs"][0]["series"]["process_memory_bytes"]["value"][2] == 35);
+}
+
 TEST_CASE("a long curve keeps its spikes and its order") {
   Series series;
   for (int i = 0; i < 100000; ++i) {

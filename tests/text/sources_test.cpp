@@ -67,7 +67,7 @@ std::vector<nlohmann::json> lines_of(const Experiment& experiment) {
   for (std::string line; std::getline(file, line);) {
     lines.push_back(nlohmann::json::parse(line));
     for (const char* key : {"time", "step_seconds", "tokens_per_second", "mfu", "peak_memory_bytes",
-                            "attention_imbalance", "attention_path"})
+                            "process_memory_bytes", "attention_imbalance", "attention_path"})
       lines.back().erase(key);
   }
   return lines;

@@ -281,7 +281,11 @@ TEST_CASE("every planted fault is refused, and --locate names its place", "[thre
       {"kv_gradient", "pass partition"},
       {"lost_accumulation", "pass partition"},
       {"momentum", "pass optimizer"},
+      {"unclipped", "pass optimizer"},
       {"muon_rows", "pass optimizer"},
+      {"rounded_moments", "pass assign_precision"},
+      {"exchanged_moments", "pass assign_precision"},
+      {"adamw_gradient", "pass partition"},
       {"muon_update", "pass partition"},
       {"dropped_boundary_label", "input labels"},
       {"wrong_boundary_mask", "input key_start"},
@@ -291,6 +295,9 @@ TEST_CASE("every planted fault is refused, and --locate names its place", "[thre
   // What a fault needs to have a place.
   const std::map<std::string, std::vector<std::string>> keys = {
       {"momentum", {"optimizer.name=sgd", "optimizer.momentum=0.9", "optimizer.nesterov=true"}},
+      {"unclipped", {"training.max_norm=1e-3"}},
+      {"exchanged_moments", {"training.dtype=bfloat16", "optimizer.state_dtype=bfloat16", "parallelism.zero_stage=1"}},
+      {"adamw_gradient", {"parallelism.zero_stage=2"}},
       {"muon_rows", {"optimizer.name=muon"}},
       {"muon_update", {"optimizer.name=muon", "parallelism.zero_stage=2"}},
       {"expand_ring", {"parallelism.data=2", "parallelism.sequence={ring: 2}"}},

@@ -26,10 +26,11 @@ void norm(Case& c) {
   double offset = 0;
   if constexpr (!layer) offset = c.flag("offset") ? 1 : 0;
   const Tensor &x = c.input(rows * d), &other = c.input(residual ? rows * d : 1),
-               &weight = c.input_of(weight_type, d, 0.2, 1), &bias = c.input_of(weight_type, layer ? d : 1);
+               &weight = c.input_of(weight_type, d, 0.2, 1);
+  const Tensor* bias = layer ? &c.input_of(weight_type, d) : nullptr;
   Tensor* sum = residual ? &c.output(rows * d) : nullptr;
   const Tensor& y = c.output(rows * d);
-  c.call = [=, &x, &other, &weight, &bias, &y](Side side) {
+  c.call = [=, &x, &other, &weight, &y](Side side) {
     std::conditional_t<layer, LayerNorm, RmsNorm> p{};
     p.type = side(y.type);
     p.x = side(x);
@@ -41,7 +42,7 @@ void norm(Case& c) {
     p.d = d;
     p.epsilon = epsilon;
     if constexpr (layer) {
-      p.bias = side(bias);
+      p.bias = side(*bias);
       side.exact ? reference::layer_norm(p) : longhaul::cpu::layer_norm(side.pool, p);
     } else {
       p.weight_offset = offset;
@@ -60,10 +61,11 @@ void norm_gradient(Case& c) {
   if constexpr (!layer) offset = c.flag("offset") ? 1 : 0;
   const Tensor &x = c.input(rows * d), &weight = c.input_of(c.type("weight"), d, 0.2, 1), &dy = c.input(rows * d),
                &other = c.input(residual ? rows * d : 1), &dx = c.output(rows * d),
-               &dweight = c.output_of(wide_type(c), d), &dbias = layer ? c.output_of(wide_type(c), d) : dweight;
+               &dweight = c.output_of(wide_type(c), d);
+  const Tensor* dbias = layer ? &c.output_of(wide_type(c), d) : nullptr;
   c.scratch_bytes =
       layer ? layer_norm_gradient_scratch_bytes(c.dtype, rows, d) : rms_norm_gradient_scratch_bytes(c.dtype, rows, d);
-  c.call = [=, &x, &weight, &dy, &other, &dx, &dweight, &dbias](Side side) {
+  c.call = [=, &x, &weight, &dy, &other, &dx, &dweight](Side side) {
     std::conditional_t<layer, LayerNormGradient, RmsNormGradient> p{};
     p.type = side(x.type);
     p.x = side(x);
@@ -79,7 +81,7 @@ void norm_gradient(Case& c) {
     p.epsilon = epsilon;
     p.scratch = side.scratch;
     if constexpr (layer) {
-      p.dbias = side(dbias);
+      p.dbias = side(*dbias);
       side.exact ? reference::layer_norm_gradient(p) : longhaul::cpu::layer_norm_gradient(side.pool, p);
     } else {
       p.weight_offset = offset;
