@@ -13,7 +13,7 @@
 
 namespace longhaul::cuda {
 
-constexpr std::int32_t kApiVersion = 7;  // changes with every change of this header
+constexpr std::int32_t kApiVersion = 8;  // changes with every change of this header
 constexpr int kMaximumRanks = 16;        // of a push collective
 
 using Stream = void*;
@@ -31,6 +31,10 @@ struct AttentionShape {
   std::int32_t batch, queries, keys, heads, kv_heads;
   std::int32_t head_dim;  ///< 64, 128, and 256 forward only
   float scale;            ///< of the scores, usually 1 / sqrt(head_dim)
+  /// Of the backward: into so many parts, which must divide them, the query heads of a kv head are divided, each with
+  /// blocks of its own. 0: as many as it takes to keep a large GPU busy, by sizes alone, so that bits depend on no
+  /// model.
+  std::int32_t parts = 0;
 };
 /// Key k is visible to query q when max(key_start[q], window ? query_index[q] - window + 1 : 0) <= key_index[k] and
 /// key_index[k] <= query_index[q].

@@ -46,10 +46,19 @@ void run_backward(const PrepareParameters& prepare, const BackwardParameters& p,
                   Stream stream) {
   gpu::launch(attention_backward_prepare<Keys::D>, dim3(prepare.statistics.padded * Keys::D / 1024, s.heads, s.batch),
               128, 0, prepare, native(stream));
-  gpu::launch(attention_backward_keys<Keys>, dim3(divide_up(s.keys, Keys::kOwn), s.kv_heads, s.batch), Keys::kThreads,
-              Keys::kSharedBytes, p, native(stream));
+  gpu::launch(attention_backward_keys<Keys>, dim3(divide_up(s.keys, Keys::kOwn), s.kv_heads * p.sizes.parts, s.batch),
+              Keys::kThreads, Keys::kSharedBytes, p, native(stream));
   gpu::launch(attention_backward_queries<Queries>, dim3(divide_up(s.queries, Queries::kOwn), s.heads, s.batch),
               Queries::kThreads, Queries::kSharedBytes, p, native(stream));
+}
+
+// Of dk and dv of the parts, [b, t, kv_heads, parts, d] float32 each; nothing when there is one.
+std::int64_t part_elements(const AttentionShape& s, int parts) {
+  return parts == 1 ? 0 : static_cast<std::int64_t>(s.batch) * s.keys * s.kv_heads * parts * s.head_dim;
+}
+std::int64_t statistics_bytes(const AttentionShape& s) {
+  const BackwardStatistics statistics = statistics_of(s, nullptr, kBackwardPadding);
+  return 2 * static_cast<std::int64_t>(sizeof(float)) * s.batch * s.heads * statistics.padded;
 }
 
 bool use_hopper(Implementation implementation) {
@@ -78,17 +87,16 @@ void attention_forward(const AttentionForward& call, Stream stream) {
 }
 
 std::size_t attention_backward_workspace(const AttentionShape& s) {
-  const BackwardStatistics statistics = statistics_of(s, nullptr, kBackwardPadding);
-  const std::size_t bytes = 2 * sizeof(float) * s.batch * s.heads * statistics.padded;
-  return bytes + attention_backward_hopper_bytes(s);
+  return static_cast<std::size_t>(statistics_bytes(s) + 2 * 4 * part_elements(s, parts_of(s))) +
+         attention_backward_hopper_bytes(s);
 }
 
-void attention_backward(const AttentionBackward& call, Stream stream) {
+namespace {
+// With dk and dv as the kernels write them: a head for each part of a group.
+void run_whole(const AttentionBackward& call, int parts, void* hopper_workspace, Stream stream) {
   const AttentionShape& s = call.shape;
-  require(s.head_dim == 64 || s.head_dim == 128,
-          "attention_backward: head_dim must be 64 or 128, not " + std::to_string(s.head_dim));
-  require(call.workspace, "attention_backward: workspace is null");
-  const AttentionSizes sizes = sizes_of(s);
+  AttentionSizes sizes = sizes_of(s);
+  sizes.parts = parts, sizes.part_heads = sizes.group / parts;
   const BackwardStatistics statistics = statistics_of(s, call.workspace, kBackwardPadding);
   const HeadTensor dout = input_of("dout", call.dout, s.queries, s.heads, s.head_dim);
   const PrepareParameters prepare{
@@ -104,8 +112,7 @@ void attention_backward(const AttentionBackward& call, Stream stream) {
     const dim3 grid(statistics.padded * s.head_dim / 1024, s.heads, s.batch);
     gpu::launch(s.head_dim == 64 ? attention_backward_prepare<64> : attention_backward_prepare<128>, grid, 128, 0,
                 prepare, native(stream));
-    void* rest = statistics.delta + static_cast<std::int64_t>(s.batch) * s.heads * statistics.padded;
-    return attention_backward_hopper(call, rest, stream);
+    return attention_backward_hopper(call, parts, hopper_workspace, stream);
   }
   const BackwardParameters p{
       input_of("q", call.q, s.queries, s.heads, s.head_dim),
@@ -120,6 +127,37 @@ void attention_backward(const AttentionBackward& call, Stream stream) {
       sizes};
   if (s.head_dim == 64) run_backward<BackwardKeys64, BackwardQueries64>(prepare, p, s, stream);
   if (s.head_dim == 128) run_backward<BackwardKeys128, BackwardQueries128>(prepare, p, s, stream);
+}
+}  // namespace
+
+void attention_backward(const AttentionBackward& call, Stream stream) {
+  const AttentionShape& s = call.shape;
+  require(s.head_dim == 64 || s.head_dim == 128,
+          "attention_backward: head_dim must be 64 or 128, not " + std::to_string(s.head_dim));
+  require(call.workspace, "attention_backward: workspace is null");
+  (void)sizes_of(s);  // refuses what is no shape
+  const int parts = parts_of(s);
+  const std::int64_t elements = part_elements(s, parts);
+  char* const workspace = static_cast<char*>(call.workspace) + statistics_bytes(s);
+  float *dk = reinterpret_cast<float*>(workspace), *dv = dk + elements;
+  if (parts == 1) return run_whole(call, parts, workspace, stream);
+  const std::int64_t row = static_cast<std::int64_t>(s.kv_heads) * parts * s.head_dim;
+  AttentionBackward by_parts = call;
+  by_parts.dk = {dk, s.keys * row, row, s.head_dim}, by_parts.dv = {dv, s.keys * row, row, s.head_dim};
+  by_parts.dkv_type = Type::float32, by_parts.accumulate_dkv = 0;
+  run_whole(by_parts, parts, dv + elements, stream);
+  const PartSumParameters sum{
+      dk,
+      dv,
+      output_of("dk", call.dk, call.dkv_type, call.accumulate_dkv, s.keys, s.kv_heads, s.head_dim),
+      output_of("dv", call.dv, call.dkv_type, call.accumulate_dkv, s.keys, s.kv_heads, s.head_dim),
+      s.keys,
+      s.kv_heads,
+      parts,
+      s.head_dim};
+  gpu::launch(attention_backward_part_sum,
+              dim3(divide_up(s.keys * s.kv_heads * s.head_dim / 4, 256), 2, static_cast<unsigned>(s.batch)), 256, 0,
+              sum, native(stream));
 }
 
 }  // namespace longhaul::cuda

@@ -82,6 +82,40 @@ using BackwardQueries64 = BackwardConfig<64, 1, 4, 64, 64, 2>;
 using BackwardKeys128 = BackwardConfig<128, 1, 4, 64, 32, 1>;
 using BackwardQueries128 = BackwardConfig<128, 1, 4, 64, 64, 1>;
 
+struct PartSumParameters {
+  const float *dk_parts, *dv_parts;  // [b, t, kv_heads, parts, d]
+  HeadOutput dk, dv;
+  int keys, kv_heads, parts, head_dim;
+};
+/// dK and dV out of those of the parts of a group, in their order. Grid (a thread for four elements, dK and dV, batch).
+GPU_KERNEL GPU_LAUNCH_BOUNDS(256, 1) attention_backward_part_sum(GPU_PARAMETER PartSumParameters p) {
+  const long long at = (static_cast<long long>(gpu::block_x()) * 256 + gpu::thread_index()) * 4;
+  const int b = gpu::block_z();
+  if (at >= static_cast<long long>(p.keys) * p.kv_heads * p.head_dim) return;
+  const int d = static_cast<int>(at % p.head_dim), head = static_cast<int>(at / p.head_dim % p.kv_heads),
+            key = static_cast<int>(at / p.head_dim / p.kv_heads);
+  const HeadOutput& out = gpu::block_y() == 0 ? p.dk : p.dv;
+  const float* from = (gpu::block_y() == 0 ? p.dk_parts : p.dv_parts) +
+                      ((static_cast<long long>(b) * p.keys + key) * p.kv_heads + head) * p.parts * p.head_dim + d;
+  float4 sum = gpu::global_load_mutable(reinterpret_cast<const float4*>(from));
+  for (int part = 1; part < p.parts - (GPU_FAULT(backward_part_lost) ? 1 : 0); part++) {
+    const float4 x = gpu::global_load_mutable(reinterpret_cast<const float4*>(from + part * p.head_dim));
+    sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w;
+  }
+  const long long to = out.offset(b, key, head) + d;
+  if (!out.float32) {
+    gpu::global_store(reinterpret_cast<uint2*>(static_cast<gpu::bfloat16*>(out.data) + to),
+                      uint2{gpu::pack_bfloat16(sum.x, sum.y), gpu::pack_bfloat16(sum.z, sum.w)});
+    return;
+  }
+  float4* const result = reinterpret_cast<float4*>(static_cast<float*>(out.data) + to);
+  if (out.accumulate) {
+    const float4 old = gpu::global_load_mutable(result);
+    sum.x += old.x, sum.y += old.y, sum.z += old.z, sum.w += old.w;
+  }
+  gpu::global_store(result, sum);
+}
+
 struct BackwardParameters {
   HeadTensor q, k, v, dout;
   HeadOutput dq, dk, dv;
@@ -90,12 +124,14 @@ struct BackwardParameters {
   AttentionSizes sizes;
 };
 
-/// dV and dK, from S' = K Q' and dP' = V dO': keys are rows, queries columns. Grid (key tiles, kv heads, batch).
+/// dV and dK, from S' = K Q' and dP' = V dO': keys are rows, queries columns. Grid (key tiles, kv heads x parts,
+/// batch).
 template <typename C>
 GPU_KERNEL GPU_LAUNCH_BOUNDS(C::kThreads, C::kBlocks) attention_backward_keys(GPU_PARAMETER BackwardParameters p) {
   constexpr int D = C::D, M = C::M, kTile = C::kTile, kChunk = C::kChunk;
   const int lane = gpu::thread_index() & 31, warp = gpu::thread_index() / 32, warp_row = warp * 16 * M;
-  const int key_tile = gpu::block_x(), kv_head = gpu::block_y(), b = gpu::block_z(), k0 = key_tile * C::kOwn;
+  const int key_tile = gpu::block_x(), part = gpu::block_y(), b = gpu::block_z(), k0 = key_tile * C::kOwn;
+  const int heads = p.sizes.part_heads, kv_head = part / p.sizes.parts;
   const std::uint32_t keys_at = gpu::shared_base(), values_at = keys_at + C::kOwnBytes,
                       stages = values_at + C::kOwnBytes;
   const int query_tiles = (p.sizes.queries + kTile - 1) / kTile;
@@ -103,10 +139,10 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(C::kThreads, C::kBlocks) attention_backward_keys(GP
   const int2 key_bounds = key_tile_bounds<C::kOwn>(p.mask, b, key_tile);
   auto tiles =
       walk_tiles([=](int i) { return cover(query_tile_bounds<kTile>(p.mask, b, i % query_tiles), key_bounds); },
-                 query_tiles * p.sizes.group);  // head by head
+                 query_tiles * heads);  // head by head
 
   auto load_stage = [&](int i, int stage) {
-    const int head = kv_head * p.sizes.group + i / query_tiles, q0 = i % query_tiles * kTile;
+    const int head = part * heads + i / query_tiles, q0 = i % query_tiles * kTile;
     const int rows = p.sizes.queries - q0;
     const std::uint32_t at = stages + stage * C::kStageBytes, statistics_at = at + 2 * C::kTileBytes;
     load_tile<D, kTile, C::kThreads>(at, p.q.row(b, q0, head), p.q.strides.row, rows);
@@ -232,8 +268,8 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(C::kThreads, C::kBlocks) attention_backward_keys(GP
     for (int j = 0; j < D / 8; j++)
 #pragma unroll
       for (int i = 0; i < 4; i++) dk[m][j][i] *= p.sizes.scale;
-    store_rows<D>(p.dk, b, row, kv_head, valid, dk[m][0], keys_at, warp_row + m * 16);
-    store_rows<D>(p.dv, b, row, kv_head, valid, dv[m][0], values_at, warp_row + m * 16);
+    store_rows<D>(p.dk, b, row, part, valid, dk[m][0], keys_at, warp_row + m * 16);
+    store_rows<D>(p.dv, b, row, part, valid, dv[m][0], values_at, warp_row + m * 16);
   }
 }
 

@@ -1,7 +1,7 @@
-// Attention backward for sm_90a: five products in one pass. A block owns 128 keys of one kv head, each of two consumer
-// warpgroups 64 of them; query tiles of 64 rows stream past. With S' = K Q' and dP' = V dO' (keys are rows), P' and dS'
-// stay in registers for dV and dK; dS' also goes to shared memory for dQ = dS K, which a writer warp adds to global
-// memory.
+// Attention backward for sm_90a: five products in one pass. A block owns 128 keys of one kv head and the query heads of
+// a part of its group, each of two consumer warpgroups 64 of them; query tiles of 64 rows stream past. With S' = K Q'
+// and dP' = V dO' (keys are rows), P' and dS' stay in registers for dV and dK; dS' also goes to shared memory for dQ =
+// dS K, which a writer warp adds to global memory.
 //
 // Order: for every query tile, key tiles add from the last to the first, so the sum is the same every time. A block
 // waits only for blocks launched before it (block 0 owns the last key tile). Under a causal mask nobody waits: a block
@@ -42,13 +42,13 @@ struct HopperBackwardParameters {
   AttentionSizes sizes;
 };
 
-/// Grid (key tiles, kv heads, batch).
+/// Grid (key tiles, kv heads x parts, batch).
 template <typename C>
 GPU_KERNEL GPU_LAUNCH_BOUNDS(C::kThreads, 1) attention_backward_wgmma(GPU_PARAMETER HopperBackwardParameters p) {
   constexpr int D = C::D, kStages = C::kStages, Q = C::kQueries;
   const int lane = gpu::thread_index() & 31, warp = gpu::thread_index() / 32, group = gpu::thread_index() / 128 - 1;
   const int key_tiles = (p.sizes.keys + C::kKeys - 1) / C::kKeys, query_tiles = (p.sizes.queries + Q - 1) / Q;
-  const int key_tile = key_tiles - 1 - gpu::block_x(), kv_head = gpu::block_y(), b = gpu::block_z();
+  const int key_tile = key_tiles - 1 - gpu::block_x(), part = gpu::block_y(), b = gpu::block_z();
   const int k0 = key_tile * C::kKeys;
   const std::uint32_t keys_at = gpu::shared_base(), values_at = keys_at + C::kValuesAt,
                       queries_at = keys_at + C::kQueriesAt, dout_at = keys_at + C::kDoutAt, ds_at = keys_at + C::kDsAt,
@@ -78,12 +78,13 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(C::kThreads, 1) attention_backward_wgmma(GPU_PARAME
       const int2 key_bounds = key_tile_bounds<C::kKeys>(p.mask, b, key_tile);
       auto test = [=](int t) { return cover(query_tile_bounds<Q>(p.mask, b, t), key_bounds); };
       int i = 0;
-      for (int head = kv_head * p.sizes.group; head < (kv_head + 1) * p.sizes.group; head++) {
+      for (int head = part * p.sizes.part_heads; head < (part + 1) * p.sizes.part_heads; head++) {
         auto tiles = walk_tiles(test, query_tiles);
         bool whole;
         for (int t; (t = tiles.next(whole)) >= 0; i++) {
           if (lane != 0) continue;
           if (i == 0) {
+            const int kv_head = part / p.sizes.parts;
             gpu::mbarrier_arrive_expect(keys_full, 2 * C::kKeyBytes);
             for (int c = 0; c < C::kPanels; c++) {
               gpu::tensor_load_4d(keys_at + c * C::kKeyPanel, &p.k, keys_full, c * 64, k0, kv_head, b);
@@ -252,8 +253,8 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(C::kThreads, 1) attention_backward_wgmma(GPU_PARAME
 #pragma unroll
   for (int j = 0; j < D / 2; j++) dk[j] *= p.sizes.scale;
   gpu::named_barrier_sync(1, 256);  // the key and value tiles are no longer read: reuse them
-  store_rows<D>(p.dk, b, k0 + warp_row, kv_head, valid, dk, keys_at, warp_row);
-  store_rows<D>(p.dv, b, k0 + warp_row, kv_head, valid, dv, values_at, warp_row);
+  store_rows<D>(p.dk, b, k0 + warp_row, part, valid, dk, keys_at, warp_row);
+  store_rows<D>(p.dv, b, k0 + warp_row, part, valid, dv, values_at, warp_row);
 }
 
 struct QueryGradientParameters {

@@ -36,6 +36,7 @@ struct AttentionSizes {
   int heads, group;  // group = query heads a kv head
   int queries, keys;
   float scale;
+  int parts = 1, part_heads = 1;  // of a group, each with blocks of its own, and the query heads of each: backward
 };
 /// Query q sees key k when ranges[q].x <= key_index[k] <= ranges[q].y. Bounds are per granule of 64 rows.
 struct MaskView {

@@ -34,7 +34,7 @@ struct BackwardLayout {  // of the Hopper part of the workspace
 };
 
 template <typename C>
-void run_backward(const AttentionBackward& call, void* workspace, Stream stream) {
+void run_backward(const AttentionBackward& call, int parts, void* workspace, Stream stream) {
   const AttentionShape& s = call.shape;
   const BackwardLayout layout(s);
   require(2 * layout.turn_count * 64 < std::int64_t{1} << 31,
@@ -46,7 +46,8 @@ void run_backward(const AttentionBackward& call, void* workspace, Stream stream)
                    k = input_of("k", call.k, s.keys, s.kv_heads, C::D),
                    v = input_of("v", call.v, s.keys, s.kv_heads, C::D),
                    dout = input_of("dout", call.dout, s.queries, s.heads, C::D);
-  const AttentionSizes sizes = sizes_of(s);
+  AttentionSizes sizes = sizes_of(s);
+  sizes.parts = parts, sizes.part_heads = sizes.group / parts;
   const HopperBackwardParameters p{
       tensor_map(q, s.batch, s.queries, s.heads, C::D, C::kQueries),
       tensor_map(dout, s.batch, s.queries, s.heads, C::D, C::kQueries),
@@ -60,7 +61,7 @@ void run_backward(const AttentionBackward& call, void* workspace, Stream stream)
       !call.unordered_dq,
       mask_view(call.mask, s),
       sizes};
-  gpu::launch(attention_backward_wgmma<C>, dim3(divide_up(s.keys, C::kKeys), s.kv_heads, s.batch), C::kThreads,
+  gpu::launch(attention_backward_wgmma<C>, dim3(divide_up(s.keys, C::kKeys), s.kv_heads * parts, s.batch), C::kThreads,
               C::kSharedBytes, p, native(stream));
   const QueryGradientParameters out{
       sums, output_of("dq", call.dq, call.dq_type, call.accumulate_dq, s.queries, s.heads, C::D), sizes};
@@ -80,9 +81,9 @@ std::size_t attention_backward_hopper_bytes(const AttentionShape& s) {
   return layout.sum_count * sizeof(float) + layout.turn_count * sizeof(int);
 }
 
-void attention_backward_hopper(const AttentionBackward& call, void* workspace, Stream stream) {
-  if (call.shape.head_dim == 64) run_backward<HopperBackward64>(call, workspace, stream);
-  if (call.shape.head_dim == 128) run_backward<HopperBackward128>(call, workspace, stream);
+void attention_backward_hopper(const AttentionBackward& call, int parts, void* workspace, Stream stream) {
+  if (call.shape.head_dim == 64) run_backward<HopperBackward64>(call, parts, workspace, stream);
+  if (call.shape.head_dim == 128) run_backward<HopperBackward128>(call, parts, workspace, stream);
 }
 
 }  // namespace longhaul::cuda

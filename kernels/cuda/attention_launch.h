@@ -36,6 +36,21 @@ inline AttentionSizes sizes_of(const AttentionShape& s) {
   return {s.heads, s.heads / s.kv_heads, s.queries, s.keys, s.scale};
 }
 
+/// AttentionShape::parts, settled: the least divisor of the group that gives 1536 blocks, some twelve to each
+/// multiprocessor of a large GPU. Fewer leave many of them without work behind a causal mask, whose blocks differ in
+/// length (benchmarks/gpu/backward_blocks.py).
+inline int parts_of(const AttentionShape& s) {
+  const int group = s.heads / s.kv_heads;
+  require(s.parts >= 0 && (s.parts == 0 || group % s.parts == 0),
+          "attention_backward: parts must divide the " + std::to_string(group) + " query heads of a kv head, not " +
+              std::to_string(s.parts));
+  if (s.parts > 0) return s.parts;
+  const std::int64_t wanted = 1536, blocks = divide_up<std::int64_t>(s.keys, 128) * s.kv_heads * s.batch;
+  for (int parts = 1; parts < group; parts++)
+    if (group % parts == 0 && blocks * parts >= wanted) return parts;
+  return group;
+}
+
 /// A mask in memory: ranges [b][s] int2, key index [b][t] int, query bounds, key bounds; each part 16-byte aligned.
 struct MaskLayout {
   std::size_t key_index, query_bounds, key_bounds, bytes;

@@ -35,7 +35,7 @@ void attention_backward(const AttentionBackward& call, Stream stream);
 // attention_hopper.cu; `workspace` as attention.cu laid it out
 void attention_forward_hopper(const AttentionForward& call, Stream stream);
 std::size_t attention_backward_hopper_bytes(const AttentionShape& shape);
-void attention_backward_hopper(const AttentionBackward& call, void* workspace, Stream stream);
+void attention_backward_hopper(const AttentionBackward& call, int parts, void* workspace, Stream stream);
 // device.cu, or the emulator's
 bool has_hopper_kernels();
 

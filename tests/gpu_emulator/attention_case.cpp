@@ -109,9 +109,10 @@ BackwardResult run_backward(const AttentionCase& c, BackwardOptions options, cud
   const DeviceArray<float> wide_out(to_float(c.out)), log_sum_exp(to_float(c.log_sum_exp));
   const DeviceResult dq(options.type, c.q.size(), options.accumulate), dk(options.type, c.k.size(), options.accumulate),
       dv(options.type, c.k.size(), options.accumulate);
-  const DeviceArray<char> workspace(device().attention_backward_workspace(&c.shape));
   cuda::AttentionBackward call{};
   call.shape = c.shape;
+  call.shape.parts = options.parts;
+  const DeviceArray<char> workspace(device().attention_backward_workspace(&call.shape));
   call.mask = mask.mask.data();
   call.q = whole(q.data()), call.k = whole(k.data()), call.v = whole(v.data()), call.dout = whole(dout.data());
   call.out = options.float_out ? whole(wide_out.data()) : whole(out.data());

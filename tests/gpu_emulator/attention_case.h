@@ -42,6 +42,7 @@ struct BackwardOptions {
   bool accumulate = false;                 // onto ones
   bool float_out = false;                  // the forward's output is given in float32, as a ring would
   bool unordered = false;
+  std::int32_t parts = 0;
 };
 /// As a ring does it: the keys in `blocks` blocks, forward with merges of fp32 partials, backward from the merged
 /// output with gradients that accumulate.

@@ -84,6 +84,37 @@ TEST_CASE("Hopper attention backward") {
   backward_on(implementation, {MaskKind::causal, 1, 2, 1, 201, 261, 128}, {kBfloat16, false, false, true}, 2);
 }
 
+TEST_CASE("the query heads of a kv head are divided over blocks, in parts that are added in order") {
+  const AttentionCase problem(MaskKind::causal, 2, 12, 2, 70, 150, 64);
+  for (const auto implementation : {cuda::Implementation::portable, cuda::Implementation::hopper}) {
+    if (implementation == cuda::Implementation::hopper && !has_hopper()) continue;
+    std::vector<BackwardResult> by_parts;
+    for (const std::int32_t parts : {1, 2, 3, 6, 0}) {
+      INFO("parts " << parts);
+      const BackwardOptions options{.type = kFloat32, .accumulate = parts == 3, .parts = parts};
+      by_parts.push_back(run_backward(problem, options, implementation));
+      check_backward(problem, by_parts.back());
+      if (parts != 3) CHECK(same_bits(by_parts.back().dq, by_parts[0].dq));  // which a part has to itself
+    }
+    CHECK(!same_bits(by_parts[0].dk, by_parts[3].dk));  // added in another order
+    CHECK(same_bits(by_parts[4].dk, by_parts[3].dk));   // so few blocks are divided as far as can be
+    CHECK(same_bits(by_parts[4].dv, by_parts[3].dv));
+    backward_on(implementation, problem, {.parts = 3}, 2);
+    backward_on(implementation, problem, {.type = kFloat32, .accumulate = true, .unordered = true, .parts = 2}, 2);
+    // A group that a wide device keeps busy stays whole: the workspace says so.
+    cuda::AttentionShape wide{1, 64, 128 * 12 * 132, 4, 1, 64, 1};
+    const std::size_t whole = device().attention_backward_workspace(&wide);
+    wide.parts = 1;
+    CHECK(device().attention_backward_workspace(&wide) == whole);
+    wide.keys /= 2, wide.parts = 0;
+    CHECK(device().attention_backward_workspace(&wide) > whole);
+    cuda::AttentionBackward call{};
+    call.shape = problem.shape, call.shape.parts = 4, call.workspace = &call;
+    CHECK(device().attention_backward(&call, nullptr) != 0);
+    CHECK_THAT(device().last_error(), Catch::Contains("parts must divide the 6 query heads of a kv head, not 4"));
+  }
+}
+
 TEST_CASE("attention in blocks of keys, merged, with gradients that accumulate") {
   for (const auto implementation : {cuda::Implementation::portable, cuda::Implementation::hopper}) {
     if (implementation == cuda::Implementation::hopper && !has_hopper()) continue;

@@ -22,6 +22,7 @@ enum PlantedFault {
   backward_mask,
   backward_stage_overwritten,
   backward_no_delta,
+  backward_part_lost,
   // attention_forward_hopper.cuh
   hopper_forward_no_release,
   hopper_forward_key_wait,

@@ -32,6 +32,12 @@ Look forward(cuda::Implementation implementation, MaskKind mask, int head_dim, i
            verdict(difference(result.log_sum_exp, problem.log_sum_exp), 1e-4, "log-sum-exp");
   };
 }
+std::string backward_parts() {
+  static const AttentionCase problem(MaskKind::causal, 1, 4, 1, 40, 40, 64);
+  const BackwardResult result = run_backward(problem, {.type = cuda::Type::float32}, cuda::Implementation::portable);
+  return verdict(difference(result.dk, problem.dk), 8e-3, "dK") +
+         verdict(difference(result.dv, problem.dv), 8e-3, "dV");
+}
 Look backward(cuda::Implementation implementation, MaskKind mask, int head_dim, int queries, int keys) {
   return [=] {
     static std::map<std::string, AttentionCase> cases;
@@ -251,6 +257,7 @@ std::vector<Planted> all_faults() {
           PLANTED(backward_mask, backward(portable, MaskKind::packed, 64, 101, 167), false),
           PLANTED(backward_stage_overwritten, backward64, true),
           PLANTED(backward_no_delta, backward64, false),
+          PLANTED(backward_part_lost, backward_parts, false),
           PLANTED(hopper_forward_no_release, forward_wgmma, true),
           PLANTED(hopper_forward_key_wait, forward_wgmma, true),
           PLANTED(hopper_forward_query_wait, forward_wgmma, false),

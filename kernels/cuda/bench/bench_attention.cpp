@@ -183,7 +183,8 @@ Measurement run_forward(Context& context, const Shape& shape) {
 }
 
 Measurement run_backward(Context& context, const Shape& shape) {
-  const Problem p(shape);
+  Problem p(shape);
+  p.shape.parts = static_cast<std::int32_t>(shape.number("parts"));
   const OnDevice on(context, p);
   const Forward forward(context, p, on, implementation_of(shape));
   context.succeed(context.api.attention_forward(&forward.call, nullptr));
@@ -298,9 +299,13 @@ std::vector<Op> attention_ops() {
   for (const std::string& shape : forward)
     if (shape.find("d=256") == std::string::npos) backward.push_back(shape);
   backward.push_back("b=2 s=8192 h=16 kv=16 d=128 dq=unordered");
+  // Few kv heads: the rule divides their groups, and without.
+  backward.push_back("b=1 s=8192 h=12 kv=2 d=128");
+  backward.push_back("b=1 s=8192 h=12 kv=2 d=128 parts=1");
+  backward.push_back("b=2 s=8192 h=32 kv=8 d=128 parts=1");
   const std::string small = "b=1 h=2 kv=1 s=200 d=128 window=0 documents=1 full=0 kernel=auto dtype=bfloat16";
   return {{"attention_forward", forward, small, run_forward, run_plain_forward},
-          {"attention_backward", backward, small + " dq=ordered", run_backward, {}}};
+          {"attention_backward", backward, small + " dq=ordered parts=0", run_backward, {}}};
 }
 
 }  // namespace longhaul::cuda::bench

@@ -50,6 +50,28 @@ void give_stacks_back(Block& done) {
   done.stacks.clear();
 }
 
+// Blocks that are done, for later ones: most of what a small kernel takes would else be memory that comes and goes.
+thread_local std::vector<std::unique_ptr<Block>> free_blocks;
+std::unique_ptr<Block> take_block() {
+  if (free_blocks.empty()) return std::make_unique<Block>();
+  std::unique_ptr<Block> block = std::move(free_blocks.back());
+  free_blocks.pop_back();
+  return block;
+}
+// As new, but for the memory of its vectors.
+void renew(Fiber& fiber, int id, std::size_t clock) {
+  fiber.id = id, fiber.done = false, fiber.epoch = 0;
+  fiber.generation = nullptr, fiber.awaited = 0, fiber.ready = nullptr, fiber.outside = false, fiber.reason = "";
+  fiber.clock.assign(clock, 0);
+  fiber.clock[static_cast<std::size_t>(id)] = 1;
+  fiber.proxy_fence = 0;
+  fiber.copy_groups.clear(), fiber.open_copies.clear(), fiber.bulk_stores.clear();
+}
+void renew(std::vector<Barrier>& barriers, std::size_t count) {
+  barriers.resize(count);
+  for (Barrier& barrier : barriers) barrier.count = barrier.expected = 0, barrier.generation = 0;
+}
+
 void fiber_main() {
   (*block->body)();
   self().done = true;
@@ -89,17 +111,18 @@ void start(Block& b, dim3 index, const Launch& work, int stream) {
   b.random.seed(options.seed + index.x * 7919 + index.y * 104729 + index.z * 1299709 + stream * 15485863);
   b.shared.assign((work.shared_bytes + 15) / 16 * 16, static_cast<char>(0xff));
   b.shadow.assign(b.shared.size() / 4, SharedWord());
-  b.barriers.assign(16, Barrier());
-  b.warp_barriers.assign(threads / 32, Barrier());
+  renew(b.barriers, 16);
+  renew(b.warp_barriers, static_cast<std::size_t>(threads / 32));
   b.warps.assign(threads / 32, WarpCollective());
   for (WarpCollective& warp : b.warps) warp.registers = std::min(255, kRegisterFile / threads / 8 * 8);
+  b.warp_groups.clear();
   b.warp_groups.resize((threads + 127) / 128);
-  b.fibers.resize(threads);
+  b.memory_barriers.clear(), b.copies.clear();
+  b.copies_in_flight = 0, b.free_registers = 0, b.current = 0, b.warp = 0;
+  if (b.fibers.size() < static_cast<std::size_t>(threads)) b.fibers.resize(threads);
   for (int i = 0; i < threads; i++) {
     Fiber& fiber = b.fibers[i];
-    fiber.id = i;
-    fiber.clock.assign(threads + kAsyncProxies, 0);
-    fiber.clock[i] = 1;
+    renew(fiber, i, static_cast<std::size_t>(threads + kAsyncProxies));
     b.stacks.push_back(take_stack());
     void** top =
         reinterpret_cast<void**>(reinterpret_cast<std::uintptr_t>(b.stacks.back() + kStackBytes) & ~std::uintptr_t{15});
@@ -172,7 +195,7 @@ struct Grid {
     for (auto& slot : slots)
       if (!slot && begun < total) {
         const long n = options.reverse ? total - 1 - begun : begun;
-        slot = std::make_unique<Block>();
+        slot = take_block();
         start(*slot, dim3(n % work->grid.x, n / work->grid.x % work->grid.y, n / work->grid.x / work->grid.y), *work,
               stream);
         begun++;
@@ -187,6 +210,7 @@ struct Grid {
     if (!fault.empty()) throw Fault(fault);
     if (result == Step::done) {
       give_stacks_back(b);
+      if (free_blocks.size() < 8) free_blocks.push_back(std::move(slots[turn]));
       slots[turn].reset();
       done++;
     }
