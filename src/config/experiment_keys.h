@@ -100,8 +100,7 @@ void assign_entry(Experiment& experiment, const Key& key, const std::string& nam
 
 /// What model.rope may say, all but its type (rope_override.cpp).
 struct RopeField {
-  /// number: above 0; stretch: at least 1.
-  enum class Kind : std::uint8_t { number, stretch, integer, list, boolean };
+  enum class Kind : std::uint8_t { number, integer, list, boolean };
   std::string_view name;
   Kind kind;
 };

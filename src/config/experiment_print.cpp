@@ -152,9 +152,6 @@ ordered_json key_schema(const Key& key) {
         case RopeField::Kind::number:
           one = positive;
           break;
-        case RopeField::Kind::stretch:
-          one = {{"type", "number"}, {"minimum", 1}};
-          break;
         case RopeField::Kind::integer:
           one = {{"type", "integer"}, {"minimum", 1}};
           break;

@@ -15,7 +15,7 @@ namespace longhaul::config {
 const std::vector<RopeField>& rope_fields() {
   using Kind = RopeField::Kind;
   static const std::vector<RopeField> fields = {{"theta", Kind::number},
-                                                {"factor", Kind::stretch},
+                                                {"factor", Kind::number},
                                                 {"original_max_positions", Kind::integer},
                                                 {"low_frequency_factor", Kind::number},
                                                 {"high_frequency_factor", Kind::number},
@@ -92,10 +92,6 @@ void assign_rope_field(RopeOverride& rope, const Key& key, const std::string& na
         return set(rope.numbers, name, value.number);
       case RopeField::Kind::number:
         if (!is_positive(value)) fail("{}: {} must be a number above 0; it is {}", where, full, value.text);
-        return set(rope.numbers, name, value.number);
-      case RopeField::Kind::stretch:
-        if (!is_positive(value) || value.number < 1)
-          fail("{}: {} must be a number of at least 1; it is {}", where, full, value.text);
         return set(rope.numbers, name, value.number);
     }
   }

@@ -56,16 +56,6 @@ class RopeTable {
     if (!value && !fallback) config_.refuse(fmt::format("{}.{} is missing", name_, key));
     return value ? value->get<double>() : *fallback;
   }
-  /// At least 1: how far something is stretched.
-  double stretch(const char* key, std::optional<double> fallback) {
-    const double value = number(key, fallback);
-    if (!(value >= 1))
-      config_.refuse(find(key) ? fmt::format("{}.{} is {}; it must be at least 1", name_, key, value)
-                               : fmt::format("{}.{} is missing, and the model's length over the original one is {}; it "
-                                             "must be at least 1",
-                                             name_, key, value));
-    return value;
-  }
   /// Above 0.
   double positive(const char* key, std::optional<double> fallback) {
     const double value = number(key, fallback);
@@ -135,8 +125,9 @@ class RopeTable {
 void read_yarn(RopeTable& table, RopeSpec& rope, std::int64_t max_positions) {
   rope.kind = RopeKind::yarn;
   // Without a factor: the ratio of the lengths, as transformers 5 does.
-  rope.factor = table.stretch("factor", static_cast<double>(max_positions) / static_cast<double>(std::max<std::int64_t>(
-                                                                                 1, rope.original_max_positions)));
+  rope.factor =
+      table.positive("factor", static_cast<double>(max_positions) /
+                                   static_cast<double>(std::max<std::int64_t>(1, rope.original_max_positions)));
   // Zero counts as not given.
   if (table.number("beta_fast", 0) != 0) rope.beta_fast = table.positive("beta_fast", {});
   if (table.number("beta_slow", 0) != 0) rope.beta_slow = table.positive("beta_slow", {});
@@ -151,8 +142,7 @@ void read_longrope(RopeTable& table, RopeSpec& rope, std::int64_t max_positions)
   rope.kind = RopeKind::longrope;
   rope.short_factors = table.numbers("short_factor", rope.rotary_dim / 2);
   rope.long_factors = table.numbers("long_factor", rope.rotary_dim / 2);
-  // The ratio of a model that is shorter than its original length counts as 1.
-  const double stretched = table.stretch(
+  const double stretched = table.positive(
       "factor", std::max(1.0, static_cast<double>(max_positions) / static_cast<double>(rope.original_max_positions)));
   rope.attention_factor =
       table.positive("attention_factor", longrope_attention_factor(stretched, rope.original_max_positions));
@@ -200,14 +190,14 @@ RopeSpec ConfigReader::rope(std::int64_t head_dim, std::int64_t max_positions, c
     rope.kind = RopeKind::plain;
   } else if (kind == "linear") {
     rope.kind = RopeKind::linear;
-    rope.factor = table.stretch("factor", {});
+    rope.factor = table.positive("factor", {});
   } else if (kind == "dynamic") {
     rope.kind = RopeKind::dynamic;
-    rope.factor = table.stretch("factor", {});
+    rope.factor = table.positive("factor", {});
     rope.original_max_positions = max_positions;
   } else if (kind == "llama3") {
     rope.kind = RopeKind::llama3;
-    rope.factor = table.stretch("factor", {});
+    rope.factor = table.positive("factor", {});
     rope.low_frequency_factor = table.positive("low_freq_factor", {});
     rope.high_frequency_factor = table.positive("high_freq_factor", {});
     table.in_order("low_freq_factor", rope.low_frequency_factor, "high_freq_factor", rope.high_frequency_factor, false);

@@ -36,7 +36,6 @@ constexpr double largest_index = 2147483647;
 // With these limits the number of parameters fits 63 bits.
 constexpr std::int64_t most_layers = 4096;
 constexpr Range positive = {0, std::numeric_limits<double>::infinity(), true};
-constexpr Range at_least_one = {1, std::numeric_limits<double>::infinity(), false};
 constexpr Range not_negative = {0, std::numeric_limits<double>::infinity(), false};
 
 template <typename Visitor>
@@ -77,7 +76,7 @@ void describe(Visitor& v, RopeSpec& s) {
   v.integer("rotary_dim", s.rotary_dim, computed_integer, {2, 4096, false},
             "Even; the first dimensions of each head, which turn in pairs (i, i + rotary_dim / 2); default head_dim.");
   if (llama3 || yarn || dynamic || s.kind == RopeKind::linear || v.shows_all())
-    v.number("factor", s.factor, {}, at_least_one, "linear, llama3, yarn, dynamic: how far positions are stretched.");
+    v.number("factor", s.factor, {}, positive, "linear, llama3, yarn, dynamic: how far positions are stretched.");
   if (llama3 || yarn || dynamic || longrope || v.shows_all())
     v.integer("original_max_positions", s.original_max_positions, {}, size_up_to(largest_index),
               "llama3, yarn, dynamic, longrope: the length before stretching.");

@@ -94,8 +94,8 @@ TEST_CASE("a spec that is wrong names the field, the value and what is supported
   CHECK_THAT(message(growing), Contains("position_growth is 0.1") && Contains("16"));
   CHECK_THAT(message(edited("/layers/0/rope/type", "linear")), Contains("layers[0].rope.factor is missing"));
   for (const char* type : {"linear", "dynamic", "yarn", "llama3"})
-    CHECK_THAT(message(edited("/layers/0/rope", {{"type", type}, {"factor", 0.5}, {"original_max_positions", 64}})),
-               Contains("layers[0].rope.factor must be") && Contains("at least 1; it is 0.5"));
+    CHECK_THAT(message(edited("/layers/0/rope", {{"type", type}, {"factor", 0}, {"original_max_positions", 64}})),
+               Contains("layers[0].rope.factor must be") && Contains("above 0; it is 0"));
   CHECK_THAT(message(edited("/layers/0/rope/factor", 2)), Contains("unknown field layers[0].rope.factor"));
   CHECK_THAT(message(edited("/layers/0/rope/rotary_dim", 18)), Contains("at most attention.head_dim"));
   CHECK_THAT(message(edited("/layers/0/rope/rotary_dim", 7)), Contains("must be even"));
