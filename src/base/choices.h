@@ -36,7 +36,7 @@ constexpr std::string_view name_of(DataPlaneKind kind) {
   return names[static_cast<int>(kind)];
 }
 
-/// Whether collectives run beside computation: where that is predicted to gain something; never; or wherever they can.
+/// Whether collectives run beside computation: unless that is predicted to gain nothing; never; or wherever they can.
 enum class OverlapMode : std::uint8_t { automatic, off, on };
 
 }  // namespace longhaul
