@@ -1,6 +1,8 @@
 // The table of functions that the library exports.
 #include "kernels/cuda/api.h"
 
+#include <memory>
+
 #include "kernels/cuda/device.h"
 
 namespace longhaul::cuda {
@@ -50,6 +52,32 @@ void synchronize() {
   counters.synchronisations++;
   device::synchronize();
 }
+struct Graph {
+  void* made;
+  std::int64_t parts;
+};
+thread_local constinit std::int64_t launches_before = 0;  // the graph that the thread is making
+void graph_begin(Stream stream) {
+  device::graph_begin(stream);
+  launches_before = counters.launches;
+}
+void graph_end(Stream stream, void** graph) {
+  *graph = nullptr;
+  const std::int64_t parts = counters.launches - launches_before;
+  counters.launches = launches_before;
+  void* made = nullptr;
+  device::graph_end(stream, &made);
+  *graph = new Graph{made, parts};
+}
+void graph_launch(void* graph, Stream stream) {
+  const Graph& one = *static_cast<const Graph*>(graph);
+  device::graph_launch(one.made, stream);
+  counters.graph_launches++, counters.graph_parts += one.parts;
+}
+void graph_destroy(void* graph) {
+  const std::unique_ptr<Graph> one(static_cast<Graph*>(graph));
+  device::graph_destroy(one->made);
+}
 void count_to(Counters* to) {
   *to = counters;
 }
@@ -85,6 +113,10 @@ Api make_api() {
   api.stream_wait = Guarded<device::stream_wait>::call;
   api.event_milliseconds = Guarded<device::event_milliseconds>::call;
   api.event_destroy = Guarded<device::event_destroy>::call;
+  api.graph_begin = Guarded<graph_begin>::call;
+  api.graph_end = Guarded<graph_end>::call;
+  api.graph_launch = Guarded<graph_launch>::call;
+  api.graph_destroy = Guarded<graph_destroy>::call;
   api.share_memory = Guarded<share>::call;
   api.open_memory = Guarded<device::open_memory>::call;
   api.reach_device = Guarded<device::reach_device>::call;

@@ -13,7 +13,7 @@
 
 namespace longhaul::cuda {
 
-constexpr std::int32_t kApiVersion = 8;  // changes with every change of this header
+constexpr std::int32_t kApiVersion = 9;  // changes with every change of this header
 constexpr int kMaximumRanks = 16;        // of a push collective
 
 using Stream = void*;
@@ -206,6 +206,9 @@ struct PeerGroup {
   void* peers[kMaximumRanks];
   /// Host memory that the device reads (allocate_host), or null: where it is not 0, waits end as if all had come.
   const std::uint32_t* give_up = nullptr;
+  /// Device memory of this rank, 0 at first, or null: where peer_barrier counts its epochs itself, so that a graph's
+  /// next launch has the next ones.
+  std::uint32_t* counter = nullptr;
 };
 
 /// One message each way between this rank and `peer`, which is another: bytes that lie in device memory, of any
@@ -218,9 +221,10 @@ struct NcclTransfer {
   std::int64_t receive_bytes;
 };
 
-/// What this thread has asked of the library since it was opened, launches of a call's parts counted each.
+/// What this thread has asked of the library since it was opened, launches of a call's parts counted each. What a graph
+/// keeps counts among `launches` neither then nor later, but among graph_parts each time that the graph is launched.
 struct Counters {
-  std::int64_t launches, allocations, allocated_bytes, synchronisations;
+  std::int64_t launches, allocations, allocated_bytes, synchronisations, graph_launches, graph_parts;
 };
 
 struct Matmul {  // c [m, n] = alpha a b + beta c, row-major; transposed: stored as [k, m] or [n, k]
@@ -271,6 +275,17 @@ struct Api {
   int (*open_memory)(const char handle[64], void** pointer);
   int (*reach_device)(std::int32_t device);  ///< lets this thread's device use the memory of another of this process
   int (*close_memory)(void* pointer);
+
+  // ---- graphs. Between graph_begin and graph_end, both by one thread, what `stream` is given is kept instead of done,
+  // and so is what other streams are given from where they wait for one of its events on; `stream` must wait for the
+  // last of each before the end. Every argument is kept as it is then. Meanwhile the thread may not wait or ask for
+  // what a device has done, ask for memory or give it back, copy from or to host memory that is not allocate_host's, or
+  // use the default stream: such a call fails, and so does all that the graph is given after it.
+  int (*graph_begin)(Stream stream);
+  /// Ends it in any case; fails, with a null graph, after a call that failed.
+  int (*graph_end)(Stream stream, void** graph);
+  int (*graph_launch)(void* graph, Stream stream);  ///< in the stream's order, as a whole
+  int (*graph_destroy)(void* graph);                ///< what has been launched still ends
 
   // ---- attention
   std::size_t (*attention_mask_bytes)(std::int32_t batch, std::int32_t queries, std::int32_t keys);
@@ -337,7 +352,7 @@ struct Api {
   // `epoch` counts them from 1 and never resets. Each is push, signal and wait, queued as separate launches.
   std::size_t (*peer_workspace_bytes)(std::int64_t payload_bytes);  ///< what each rank allocates, zeroed before use
   /// Signal and wait alone, of a workspace that may be its signal area: what any rank's stream did before is seen by
-  /// all streams after it.
+  /// all streams after it. With the group's counter `epoch` is not read.
   int (*peer_barrier)(const PeerGroup* group, std::uint32_t epoch, Stream stream);
   int (*peer_all_to_all)(const PeerGroup* group, std::uint32_t epoch, const void* send, void* receive,
                          std::int64_t bytes_per_peer, Stream stream);

@@ -32,14 +32,22 @@ struct SignalParameters {
   std::int32_t ranks;
   std::uint32_t value;
   const std::uint32_t* give_up;
+  std::uint32_t* counter;  // not null: `value` is what comes after what it holds; the wait moves it on
 };
+GPU_DEVICE std::uint32_t value_of(const SignalParameters& p) {
+  return p.counter ? gpu::global_load_mutable(p.counter) + 1 : p.value;
+}
 GPU_KERNEL GPU_LAUNCH_BOUNDS(32, 1) peer_signal(GPU_PARAMETER SignalParameters p) {
   const int peer = gpu::thread_index();
-  if (peer < p.ranks && !(GPU_FAULT(peer_signal_missing) && peer == 0)) gpu::signal_system(p.lines[peer], p.value);
+  if (peer < p.ranks && !(GPU_FAULT(peer_signal_missing) && peer == 0)) gpu::signal_system(p.lines[peer], value_of(p));
 }
 GPU_KERNEL GPU_LAUNCH_BOUNDS(32, 1) peer_wait(GPU_PARAMETER SignalParameters p) {
   const int peer = gpu::thread_index();
-  if (peer < p.ranks) gpu::await_system(p.lines[peer], p.value - (GPU_FAULT(peer_epoch_behind) ? 2 : 0), p.give_up);
+  const std::uint32_t value = value_of(p);
+  if (peer < p.ranks) gpu::await_system(p.lines[peer], value - (GPU_FAULT(peer_epoch_behind) ? 2 : 0), p.give_up);
+  if (!p.counter) return;
+  gpu::warp_sync();  // all have read it
+  if (peer == 0 && !GPU_FAULT(peer_counter_stands)) gpu::global_store(p.counter, value);
 }
 
 struct SumParameters {
@@ -69,6 +77,7 @@ struct Exchange {
   const PeerGroup& group;
   std::uint32_t epoch;
   Stream stream;
+  std::uint32_t* counter = nullptr;
 
   std::int64_t buffer_bytes() const { return (group.workspace_bytes - kSignalBytes) / 2 / 16 * 16; }
   char* buffer(int rank) const {
@@ -107,6 +116,7 @@ struct Exchange {
     there.ranks = here.ranks = group.ranks;
     there.value = here.value = 2 * epoch + phase;
     here.give_up = group.give_up;
+    there.counter = here.counter = counter;
     auto line = [&](int at, int source) {
       return reinterpret_cast<std::uint32_t*>(static_cast<char*>(group.peers[at]) + source * kSignalStride);
     };
@@ -146,8 +156,8 @@ std::size_t peer_workspace_bytes(std::int64_t payload_bytes) {
 }
 
 void peer_barrier(const PeerGroup& group, std::uint32_t epoch, Stream stream) {
-  require(epoch >= 1, "peer_barrier: epochs are counted from 1");
-  Exchange{group, epoch, stream}.signal_and_wait(1);
+  require(epoch >= 1 || group.counter, "peer_barrier: epochs are counted from 1");
+  Exchange{group, epoch, stream, group.counter}.signal_and_wait(1);
 }
 
 void peer_all_to_all(const PeerGroup& group, std::uint32_t epoch, const void* send, void* receive,

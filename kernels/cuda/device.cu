@@ -122,6 +122,31 @@ void event_destroy(void* event) {
   check(cudaEventDestroy(static_cast<cudaEvent_t>(event)), "cudaEventDestroy");
 }
 
+void graph_begin(Stream stream) {
+  // Of this thread alone: others may ask about events of theirs meanwhile.
+  check(cudaStreamBeginCapture(native(stream), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+}
+void graph_end(Stream stream, void** graph) {
+  *graph = nullptr;
+  cudaGraph_t captured = nullptr;
+  check(cudaStreamEndCapture(native(stream), &captured), "cudaStreamEndCapture");
+  cudaGraphExec_t made = nullptr;
+  // Kernels keep the priority of the stream that they were given to.
+  const cudaError_t status = cudaGraphInstantiate(&made, captured, cudaGraphInstantiateFlagUseNodePriority);
+  (void)cudaGraphDestroy(captured);
+  check(status, "cudaGraphInstantiate");
+  const cudaError_t uploaded = cudaGraphUpload(made, native(stream));
+  if (uploaded != cudaSuccess) (void)cudaGraphExecDestroy(made);
+  check(uploaded, "cudaGraphUpload");
+  *graph = made;
+}
+void graph_launch(void* graph, Stream stream) {
+  check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), native(stream)), "cudaGraphLaunch");
+}
+void graph_destroy(void* graph) {
+  check(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)), "cudaGraphExecDestroy");
+}
+
 void share_memory(void* pointer, char* handle) {
   static_assert(sizeof(cudaIpcMemHandle_t) == 64);
   check(cudaIpcGetMemHandle(reinterpret_cast<cudaIpcMemHandle_t*>(handle), pointer), "cudaIpcGetMemHandle");

@@ -28,6 +28,11 @@ void event_query(void* event, std::int32_t* done);
 void stream_wait(Stream stream, void* event);
 void event_milliseconds(void* from, void* to, float* milliseconds);
 void event_destroy(void* event);
+void graph_begin(Stream stream);
+/// Throws with `graph` null where what was kept cannot be launched.
+void graph_end(Stream stream, void** graph);
+void graph_launch(void* graph, Stream stream);
+void graph_destroy(void* graph);
 void share_memory(void* pointer, char* handle);
 void open_memory(const char* handle, void** pointer);
 void reach_device(std::int32_t device);

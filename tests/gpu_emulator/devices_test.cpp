@@ -135,6 +135,47 @@ TEST_CASE("a barrier of ranks is asked about without waiting, and given up from 
   succeed(device().release_host(word));
 }
 
+TEST_CASE("barriers in graphs: epochs that the device counts go on, those by value stand still") {
+  for (const bool counts : {true, false}) {
+    TwoRanks ranks;
+    const DeviceArray<std::uint32_t> counters(std::vector<std::uint32_t>(2, 0));
+    const DeviceArray<double> x(std::vector<double>{1, 2}), seen(1);
+    cuda::Stream streams[2];
+    void* graphs[2];
+    for (int rank = 0; rank < 2; rank++)
+      on_device(rank, [&] {
+        if (counts) ranks.group[rank].counter = counters.data() + rank;
+        const cuda::ScalarProduct twice{x.data(), x.data() + 1, x.data()};
+        succeed(device().stream_create(&streams[rank]));
+        succeed(device().graph_begin(streams[rank]));
+        if (rank == 0) succeed(device().scalar_product(&twice, streams[0]));
+        succeed(device().peer_barrier(&ranks.group[rank], 1, streams[rank]));
+        if (rank == 1) succeed(device().copy(seen.data(), x.data(), 8, streams[1]));
+        succeed(device().graph_end(streams[rank], &graphs[rank]));
+      });
+    on_device(1, [&] {
+      for (const double value : {2.0, 4.0}) {  // of x, once rank 0 has doubled it
+        std::int32_t done = 1;
+        succeed(device().graph_launch(graphs[1], streams[1]));
+        succeed(device().stream_query(streams[1], &done));
+        const bool waits = counts || value == 2;
+        CHECK(done == !waits);
+        on_device(0, [&] {
+          succeed(device().graph_launch(graphs[0], streams[0]));
+          succeed(device().stream_synchronize(streams[0]));
+        });
+        succeed(device().stream_synchronize(streams[1]));
+        CHECK(seen.values()[0] == (waits ? value : 2));
+      }
+    });
+    for (int rank = 0; rank < 2; rank++)
+      on_device(rank, [&] {
+        succeed(device().graph_destroy(graphs[rank]));
+        device().stream_destroy(streams[rank]);
+      });
+  }
+}
+
 TEST_CASE("a stream orders copies, fills and products; nothing runs before it is waited for") {
   cuda::Stream stream = nullptr;
   succeed(device().stream_create(&stream));

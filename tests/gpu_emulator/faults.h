@@ -55,6 +55,7 @@ enum PlantedFault {
   peer_epoch_behind,
   peer_sum_order,
   peer_single_buffer,
+  peer_counter_stands,
   // the generic kernels
   column_sums_first_lost,
   loss_rows_label_overwritten,

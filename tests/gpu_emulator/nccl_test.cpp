@@ -140,6 +140,36 @@ TEST_CASE("nothing of emulated NCCL blocks: a collective waits in its stream, an
   device().stream_destroy(stream);
 }
 
+TEST_CASE("a graph's collectives are new ones with every launch, and nothing is begun in a capture") {
+  on_ranks(2, [](Rank& mine) {
+    const DeviceArray<float> from(1), to(2);
+    void* pinned = nullptr;
+    succeed(device().allocate_host(&pinned, 4));
+    succeed(device().graph_begin(mine.stream));
+    succeed(device().nccl_all_gather(mine.communicator, from.data(), to.data(), 4, mine.stream));
+    void* graph = nullptr;
+    succeed(device().graph_end(mine.stream, &graph));
+    for (int round = 0; round < 3; round++) {
+      const float value = static_cast<float>(10 * round + mine.rank);
+      std::memcpy(pinned, &value, 4);
+      succeed(device().copy(from.data(), pinned, 4, mine.stream));
+      // One outside of it between them.
+      if (round == 1) succeed(device().nccl_all_gather(mine.communicator, from.data(), to.data(), 4, mine.stream));
+      succeed(device().graph_launch(graph, mine.stream));
+      wait(mine.stream);
+      if (to.values() != std::vector<float>{10.0f * static_cast<float>(round), 10.0f * static_cast<float>(round) + 1})
+        throw std::runtime_error("gathered wrongly");
+    }
+    succeed(device().graph_begin(mine.stream));
+    void* another = nullptr;
+    std::array<char, 128> id{};
+    if (device().nccl_begin(id.data(), 0, 1, &another) == 0) throw std::runtime_error("begun in a capture");
+    if (device().graph_end(mine.stream, &another) == 0) throw std::runtime_error("a graph after a refusal");
+    succeed(device().graph_destroy(graph));
+    succeed(device().release_host(pinned));
+  });
+}
+
 TEST_CASE("emulated NCCL: ids of jobs that are gone, ranks that come twice and operations that differ are said") {
   // An id as an earlier job left it: its process is gone, or is another by now.
   std::array<char, 128> id{};

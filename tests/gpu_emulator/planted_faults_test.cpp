@@ -228,6 +228,28 @@ std::string ordered_sums() {
   return "";
 }
 
+// Barriers that count on the device: what rank 0 writes before one, rank 1 reads after it, the second time as the
+// first.
+std::string counted_barriers() {
+  Ranks ranks(2, 256);
+  const DeviceArray<std::uint32_t> counters(std::vector<std::uint32_t>(2, 0));
+  const DeviceArray<double> x(1), one(std::vector<double>{1}), seen(2);
+  for (int rank = 0; rank < 2; rank++) ranks.groups[rank].counter = counters.data() + rank;
+  for (int round = 0; round < 2; round++) {
+    const auto barrier = [&] {
+      for (int rank = 0; rank < 2; rank++) succeed(device().peer_barrier(&ranks.groups[rank], 0, ranks.streams[rank]));
+    };
+    const cuda::ScalarConstant write{round + 1.0, x.data()};
+    const cuda::ScalarProduct read{x.data(), one.data(), seen.data() + round};
+    succeed(device().scalar_constant(&write, ranks.streams[0]));
+    barrier();
+    succeed(device().scalar_product(&read, ranks.streams[1]));
+    barrier();
+  }
+  succeed(device().synchronize());
+  return seen.values() == std::vector<double>{1, 2} ? "" : "read too early";
+}
+
 struct Planted {
   PlantedFault fault;
   const char* name;
@@ -286,6 +308,7 @@ std::vector<Planted> all_faults() {
           PLANTED(peer_epoch_behind, ordered_sums, true),
           PLANTED(peer_sum_order, ordered_sums, true),
           PLANTED(peer_single_buffer, ordered_sums, true),
+          PLANTED(peer_counter_stands, counted_barriers, true),
           PLANTED(column_sums_first_lost, column_sums, true),
           PLANTED(loss_rows_label_overwritten, losses_in_place, true),
           PLANTED(generic_attention_window, windowed_attention, true),

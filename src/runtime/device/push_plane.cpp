@@ -37,6 +37,7 @@ PeerMemory::PeerMemory(DeviceContext& context, Communicator& world, const Device
       world_(world),
       arena_bytes_(arena.bytes()),
       signals_(context.device(), DeviceMemory::Place::device, signal_bytes()),
+      counters_(context.device(), DeviceMemory::Place::device, most_groups * sizeof(std::uint32_t)),
       give_up_(context.device(), DeviceMemory::Place::host, sizeof(std::uint32_t)),
       exceptions_(std::uncaught_exceptions()) {
   std::memset(give_up_.data(), 0, give_up_.bytes());
@@ -51,6 +52,7 @@ PeerMemory::PeerMemory(DeviceContext& context, Communicator& world, const Device
   Told mine{::getpid(), context.device().number(), arena.data(), signals_.data(), arena.bytes(), {}, {}};
   phase(world, [&] {
     context.succeed(api.fill(signals_.data(), 0, signals_.bytes(), context.stream()));
+    context.succeed(api.fill(counters_.data(), 0, counters_.bytes(), context.stream()));
     context.device().synchronize();
     if (world.one_process()) return;
     context.succeed(api.share_memory(arena.data(), mine.arena_handle.data()));
@@ -106,6 +108,7 @@ cuda::PeerGroup PeerMemory::group(int number, const std::vector<int>& ranks) con
   group.workspace_bytes = cuda::kSignalBytes;
   for (std::size_t i = 0; i < ranks.size(); ++i)
     group.peers[i] = areas_[static_cast<std::size_t>(ranks[i])] + number * cuda::kSignalBytes;
+  group.counter = reinterpret_cast<std::uint32_t*>(counters_.data()) + number;
   group.give_up = reinterpret_cast<const std::uint32_t*>(give_up_.data());
   return group;
 }
@@ -133,8 +136,7 @@ PushPlane::~PushPlane() {
 }
 
 void PushPlane::barrier() {
-  if (++epoch_ == 0) ++epoch_;
-  context_.succeed(context_.api().peer_barrier(&peers_, epoch_, context_.stream()));
+  context_.succeed(context_.api().peer_barrier(&peers_, 0, context_.stream()));
 }
 
 char* PushPlane::at(int rank, const void* here) const {

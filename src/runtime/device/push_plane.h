@@ -38,7 +38,8 @@ class PeerMemory {
   Communicator& world_;
   std::size_t arena_bytes_;
   DeviceMemory signals_;
-  DeviceMemory give_up_;  // of the host
+  DeviceMemory counters_;  // of barriers, a word a group
+  DeviceMemory give_up_;   // of the host
   const int exceptions_;
   std::vector<char*> arenas_, areas_;  // by rank
   std::vector<void*> opened_;
@@ -69,7 +70,6 @@ class PushPlane final : public DataPlane, private PeerWait {
   const cuda::PeerGroup peers_;
   const std::vector<int> world_ranks_;
   const int rank_, ranks_;
-  std::uint32_t epoch_ = 0;
   std::vector<cuda::CopyEntry> entries_;
 };
 

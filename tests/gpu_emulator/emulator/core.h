@@ -7,6 +7,7 @@
 // read it last, in vector-clock time, and whether a copy into it is under way. A read or write that is not ordered
 // after what it depends on is reported as a race even when the schedule at hand happens to give the right result.
 #pragma once
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -261,9 +262,19 @@ struct StreamClock {
   Clock clock;
   unsigned run = 0;
 };
+/// Where a stream has come to, for an event; what is queued holds on to the place that it will mark.
+struct Mark {
+  bool reached = true;
+  StreamClock clock = {};
+  std::chrono::steady_clock::time_point time = std::chrono::steady_clock::now();
+  long capture = 0;      // not 0: a place in what that capture keeps,
+  std::size_t slot = 0;  // of this number
+};
 StreamClock publish_stream_clock(int stream);
 void join_stream_clock(int stream, const StreamClock& published);
 int host_stream();
+/// The same of what is made anew each time: now, or by every launch of the graph that keeps it.
+void enqueue_made(Stream* stream, const std::function<Launch()>& make);
 Stream* create_stream();
 void destroy_stream(Stream* stream);
 /// Runs everything queued in any stream of this thread's device. Throws Fault.
@@ -272,5 +283,28 @@ void synchronize();
 bool go_on();
 /// Forgets what is queued on this thread's device, after a Fault.
 void discard_queues();
+
+// ---- graphs (graphs.cpp): what streams are given while this thread captures
+/// One launch of a graph: what its events mark.
+struct Replay {
+  std::vector<std::shared_ptr<Mark>> marks;
+};
+/// Keeps work that a stream of the capture is given; false when there is none of this stream. Throws Fault for what a
+/// capture does not allow.
+bool keep(Stream* stream, const std::function<Launch(const Replay&)>& make);
+bool captures(Stream* stream);
+/// Throws Fault when this thread captures: `call` is not allowed then, and the graph cannot be made any more.
+void refuse_in_capture(const char* call);
+/// Records an event, or waits for one, in a stream of the capture; false when neither is in it.
+bool keep_record(Stream* stream, std::shared_ptr<Mark>& mark);
+bool keep_wait(Stream* stream, const std::shared_ptr<Mark>& mark);
+/// Throws Fault for what a capture has recorded, which only its graph reaches.
+void refuse_captured(const Mark& mark, const char* call);
+struct Graph;
+void begin_graph(Stream* stream);
+/// Ends the capture in any case.
+Graph* end_graph(Stream* stream);
+void launch_graph(const Graph& graph, Stream* stream);
+void destroy_graph(Graph* graph);
 
 }  // namespace longhaul::emulator

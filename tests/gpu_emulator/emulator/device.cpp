@@ -74,6 +74,7 @@ struct Handle {
 }  // namespace
 
 void allocate(void** pointer, std::size_t bytes) {
+  emulator::refuse_in_capture("allocate");
   const std::size_t rounded = (bytes + 255) / 256 * 256;
   if (rounded >= kShared) {
     const int file = memfd_create("longhaul-emulator", MFD_CLOEXEC);
@@ -87,11 +88,27 @@ void allocate(void** pointer, std::size_t bytes) {
   emulator::register_global(*pointer, bytes);
 }
 void release(void* pointer) {
+  emulator::refuse_in_capture("release");
   if (!pointer) return;
   emulator::unregister_global(pointer);
   if (!unmap(pointer)) std::free(pointer);
 }
+namespace {
+std::mutex pinned_lock;
+std::map<const char*, std::size_t> pinned;
+bool is_pinned(const void* pointer, std::size_t bytes) {
+  const std::lock_guard guard(pinned_lock);
+  const auto* const begin = static_cast<const char*>(pointer);
+  const auto after = pinned.upper_bound(begin);
+  return after != pinned.begin() && begin + bytes <= std::prev(after)->first + std::prev(after)->second;
+}
+}  // namespace
+
 void copy(void* to, const void* from, std::size_t bytes, Stream stream) {
+  if (emulator::captures(native(stream)))
+    for (const void* side : {static_cast<const void*>(to), from})
+      if (!emulator::is_global(side, bytes) && !is_pinned(side, bytes))
+        emulator::refuse_in_capture("a copy of host memory that allocate_host has not given");
   emulator::enqueue(native(stream), [=] { std::memmove(to, from, bytes); });
 }
 void fill(void* to, std::int32_t byte, std::size_t bytes, Stream stream) {
@@ -107,55 +124,78 @@ void stream_destroy(Stream stream) {
   emulator::destroy_stream(native(stream));
 }
 void stream_synchronize(Stream) {
+  emulator::refuse_in_capture("stream_synchronize");
   emulator::synchronize();
 }
 void stream_query(Stream, std::int32_t* done) {
+  emulator::refuse_in_capture("stream_query");
   *done = emulator::go_on();
 }
 void synchronize() {
+  emulator::refuse_in_capture("synchronize");
   emulator::synchronize();
 }
 void allocate_host(void** pointer, std::size_t bytes) {
+  emulator::refuse_in_capture("allocate_host");
   *pointer = std::malloc(std::max<std::size_t>(bytes, 1));
   require(*pointer, "out of memory");
+  const std::lock_guard guard(pinned_lock);
+  pinned[static_cast<const char*>(*pointer)] = bytes;
 }
 void release_host(void* pointer) {
+  emulator::refuse_in_capture("release_host");
+  const std::lock_guard guard(pinned_lock);
+  pinned.erase(static_cast<const char*>(pointer));
   std::free(pointer);
 }
 
-// Where a stream has come to; what is queued holds on to the place that it will mark.
-struct Mark {
-  bool reached = true;
-  emulator::StreamClock clock = {};
-  std::chrono::steady_clock::time_point time = std::chrono::steady_clock::now();
-};
+using emulator::Mark;
 using Event = std::shared_ptr<Mark>;
 void event_create(void** event) {
   *event = new Event(std::make_shared<Mark>());
 }
 void event_record(void* event, Stream stream) {
   auto& mark = *static_cast<Event*>(event);
+  if (emulator::keep_record(native(stream), mark)) return;
   mark = std::make_shared<Mark>(Mark{.reached = false});
   emulator::enqueue(native(stream),
                     [mark] { *mark = {.clock = emulator::publish_stream_clock(emulator::host_stream())}; });
 }
 void event_query(void* event, std::int32_t* done) {
+  emulator::refuse_in_capture("event_query");
+  emulator::refuse_captured(**static_cast<Event*>(event), "event_query");
   if (!(*static_cast<Event*>(event))->reached) emulator::go_on();
   *done = (*static_cast<Event*>(event))->reached;
 }
 void stream_wait(Stream stream, void* event) {
   const Event mark = *static_cast<Event*>(event);
+  if (emulator::keep_wait(native(stream), mark)) return;
   emulator::enqueue(
       native(stream), [mark] { emulator::join_stream_clock(emulator::host_stream(), mark->clock); },
       [mark] { return mark->reached; });
 }
 void event_milliseconds(void* from, void* to, float* milliseconds) {
+  emulator::refuse_in_capture("event_milliseconds");
   const Event &begin = *static_cast<Event*>(from), &end = *static_cast<Event*>(to);
+  for (const Event& one : {begin, end}) emulator::refuse_captured(*one, "event_milliseconds");
   if (!end->reached) emulator::synchronize();
   *milliseconds = std::chrono::duration<float, std::milli>(end->time - begin->time).count();
 }
 void event_destroy(void* event) {
   delete static_cast<Event*>(event);
+}
+void graph_begin(Stream stream) {
+  emulator::begin_graph(native(stream));
+}
+void graph_end(Stream stream, void** graph) {
+  *graph = nullptr;
+  *graph = emulator::end_graph(native(stream));
+}
+void graph_launch(void* graph, Stream stream) {
+  emulator::launch_graph(*static_cast<emulator::Graph*>(graph), native(stream));
+}
+void graph_destroy(void* graph) {
+  emulator::destroy_graph(static_cast<emulator::Graph*>(graph));
 }
 void share_memory(void* pointer, char* handle) {
   const std::lock_guard guard(shared_lock);

@@ -172,34 +172,36 @@ void issue(void* communicator, Operation operation, Stream stream) {
   for (const Piece& piece : operation.sends)
     require(piece.bytes == 0 || emulator::is_global(piece.data, static_cast<std::size_t>(piece.bytes)),
             "NCCL: what is sent lies outside every registered buffer");
-  const std::uint64_t number = ++group->issued;
-  const auto shared = std::make_shared<Operation>(std::move(operation));
-  const auto posted = std::make_shared<bool>(false);
-  const auto ready = [group, shared, posted, number] {
-    if (group->aborted) return true;
-    if (group->befalls("silent", number)) return false;
-    if (group->befalls("error", number)) group->error = "remote process exited or there was a network error";
-    if (!group->error.empty()) return false;
-    if (!*posted) {
-      if (!all_reached(*group, &Member::taken, number - 1)) return false;
-      post(*group, *shared, number);
-      *posted = true;
-    }
-    return all_reached(*group, &Member::posted, number);
-  };
-  const auto body = [group, shared, number] {
-    if (group->aborted) return;
-    for (std::int32_t rank = 0; rank < group->ranks; rank++) {
-      const Message& message = group->message(rank);
-      if (message.number != number || message.kind != shared->kind || message.amount != shared->amount ||
-          message.type != static_cast<std::int32_t>(shared->type))
-        throw emulator::Fault("NCCL: ranks " + std::to_string(rank) + " and " + std::to_string(group->rank) +
-                              " issue different operations, number " + std::to_string(number));
-    }
-    shared->take(*group);
-    group->member(group->rank).taken.store(number, std::memory_order_release);
-  };
-  emulator::enqueue(native(stream), body, ready);
+  const auto kept = std::make_shared<const Operation>(std::move(operation));
+  emulator::enqueue_made(native(stream), [group, kept] {  // by every launch of a graph anew
+    const std::uint64_t number = ++group->issued;
+    const auto posted = std::make_shared<bool>(false);
+    const auto ready = [group, kept, posted, number] {
+      if (group->aborted) return true;
+      if (group->befalls("silent", number)) return false;
+      if (group->befalls("error", number)) group->error = "remote process exited or there was a network error";
+      if (!group->error.empty()) return false;
+      if (!*posted) {
+        if (!all_reached(*group, &Member::taken, number - 1)) return false;
+        post(*group, *kept, number);
+        *posted = true;
+      }
+      return all_reached(*group, &Member::posted, number);
+    };
+    const auto body = [group, kept, number] {
+      if (group->aborted) return;
+      for (std::int32_t rank = 0; rank < group->ranks; rank++) {
+        const Message& message = group->message(rank);
+        if (message.number != number || message.kind != kept->kind || message.amount != kept->amount ||
+            message.type != static_cast<std::int32_t>(kept->type))
+          throw emulator::Fault("NCCL: ranks " + std::to_string(rank) + " and " + std::to_string(group->rank) +
+                                " issue different operations, number " + std::to_string(number));
+      }
+      kept->take(*group);
+      group->member(group->rank).taken.store(number, std::memory_order_release);
+    };
+    return emulator::Launch{dim3(), 0, 0, body, true, ready};
+  });
 }
 
 const char* sent(Communicator& group, std::int32_t from, std::int32_t to, std::int64_t* bytes = nullptr) {
@@ -251,6 +253,7 @@ void nccl_unique_id(char* id) {
   std::memcpy(id, &made, sizeof made);
 }
 void nccl_begin(const char* id, std::int32_t rank, std::int32_t ranks, void** communicator) {
+  emulator::refuse_in_capture("nccl_begin");
   require(ranks >= 1 && ranks <= kMostRanks && rank >= 0 && rank < ranks, "NCCL: no such rank");
   auto group = std::make_shared<Communicator>();
   group->rank = rank, group->ranks = ranks;

@@ -339,6 +339,7 @@ bool run_queues(bool patient) {
 }
 
 void queue(Stream* stream, Launch work) {
+  if (captures(stream) && keep(stream, [=](const Replay&) { return work; })) return;
   Device& here = device();
   const std::lock_guard guard(here.lock);
   if (stream && stream->device != &here) throw Fault("a stream of another device than the one that is selected");
@@ -365,6 +366,9 @@ void launch(Stream* stream, Launch work) {
   if (work.threads <= 0 || work.threads % 32 || work.threads > 1024)
     throw Fault("a block of " + std::to_string(work.threads) + " threads: the emulator runs whole warps, at most 1024");
   queue(stream, std::move(work));
+}
+void enqueue_made(Stream* stream, const std::function<Launch()>& make) {
+  if (!keep(stream, [make](const Replay&) { return make(); })) queue(stream, make());
 }
 void enqueue(Stream* stream, std::function<void()> work, std::function<bool()> ready) {
   queue(stream, {dim3(), 0, 0, std::move(work), true, std::move(ready)});
