@@ -71,7 +71,7 @@ struct Parameters {
 };
 
 // ---- sm_80
-GPU_KERNEL mma_kernel(GPU_PARAMETER Parameters p) {  // a lane: 4 words of A, 2 of B, 4 values of C
+GPU_KERNEL mma_kernel(GPU_PARAMETER Parameters p) {  // two warps; a lane: 4 words of A, 2 of B, 4 values of C
   const int lane = gpu::thread_index();
   std::uint32_t a[4];
   float d[4];
@@ -79,7 +79,7 @@ GPU_KERNEL mma_kernel(GPU_PARAMETER Parameters p) {  // a lane: 4 words of A, 2 
   gpu::mma_16x8x16(d, a, p.in[lane * 6 + 4], p.in[lane * 6 + 5]);
   for (int i = 0; i < 4; i++) p.d[lane * 4 + i] = d[i];
 }
-GPU_KERNEL ldmatrix_kernel(GPU_PARAMETER Parameters p) {  // 32 rows of 16 bytes, one a lane, in an odd order
+GPU_KERNEL ldmatrix_kernel(GPU_PARAMETER Parameters p) {  // two warps; a row of 16 bytes a lane, in an odd order
   const int lane = gpu::thread_index();
   const std::uint32_t mine = gpu::shared_base() + (lane ^ 5) * 16;
   for (int i = 0; i < 4; i++) gpu::shared_store(mine + i * 4, p.in[lane * 4 + i]);
@@ -89,6 +89,7 @@ GPU_KERNEL ldmatrix_kernel(GPU_PARAMETER Parameters p) {  // 32 rows of 16 bytes
   gpu::ldmatrix_x4_transposed(transposed, mine);
   for (int i = 0; i < 4; i++) p.out[lane * 8 + i] = plain[i], p.out[lane * 8 + 4 + i] = transposed[i];
 }
+template <bool NAMED>
 GPU_KERNEL warp_kernel(GPU_PARAMETER Parameters p) {  // cp.async groups and zero fill, shuffles, votes, named barriers
   const int t = gpu::thread_index(), lane = t & 31;
   const std::uint32_t mine = gpu::shared_base() + t * 32;
@@ -101,13 +102,15 @@ GPU_KERNEL warp_kernel(GPU_PARAMETER Parameters p) {  // cp.async groups and zer
   gpu::copy_async_wait<0>();
   const std::uint32_t second = gpu::shared_load<std::uint32_t>(mine + 16);
   const std::uint32_t other = gpu::shuffle_xor(first, 5), third = gpu::shuffle(first, (lane * 7) & 31);
-  const std::uint32_t vote = gpu::ballot(lane % 3 == 1);
+  const std::uint32_t vote = gpu::ballot((lane + t / 32) % 3 == 1);
   gpu::block_sync();
   if (t < 32) {  // warp 0 hands a value to warp 1
     gpu::shared_store<std::uint32_t>(gpu::shared_base() + 2048 + t * 4, first + 1);
-    gpu::named_barrier_arrive(3, 64);
-  } else {
-    gpu::named_barrier_sync(3, 64);
+    if (NAMED) gpu::named_barrier_arrive(3, 64);
+  }
+  if (!NAMED) gpu::block_sync();
+  if (t >= 32) {
+    if (NAMED) gpu::named_barrier_sync(3, 64);
     first = gpu::shared_load<std::uint32_t>(gpu::shared_base() + 2048 + (t - 32) * 4);
   }
   const std::uint32_t values[5] = {first, second, other, vote, third};
@@ -258,51 +261,63 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(384, 1) registers_kernel(GPU_PARAMETER Parameters p
 #endif
 }
 
-void test_sm80() {
+// What every device has; named barriers are NVIDIA's.
+template <bool NAMED>
+void test_portable() {
   Parameters p{};
   {
-    std::uint32_t* in = allocate<std::uint32_t>(32 * 6);
-    float *c = allocate<float>(128), *d = allocate<float>(128), a[16][16], b[16][8], sums[16][8];
-    for (auto& row : a)
-      for (float& x : row) x = small();
-    for (auto& row : b)
-      for (float& x : row) x = small();
-    for (auto& row : sums)
-      for (float& x : row) x = small();
-    for (int lane = 0; lane < 32; lane++) {
-      auto a_bits = [&](int e) { return bits(a[layout::mma_a(lane, e).row][layout::mma_a(lane, e).column]); };
-      auto b_bits = [&](int e) { return bits(b[layout::mma_b(lane, e).row][layout::mma_b(lane, e).column]); };
+    std::uint32_t* in = allocate<std::uint32_t>(64 * 6);
+    float *c = allocate<float>(256), *d = allocate<float>(256), a[2][16][16], b[2][16][8], sums[2][16][8];
+    for (auto& rows : a)
+      for (auto& row : rows)
+        for (float& x : row) x = small();
+    for (auto& rows : b)
+      for (auto& row : rows)
+        for (float& x : row) x = small();
+    for (auto& rows : sums)
+      for (auto& row : rows)
+        for (float& x : row) x = small();
+    for (int lane = 0; lane < 64; lane++) {
+      const int w = lane / 32;
+      auto a_bits = [&](int e) {
+        return bits(a[w][layout::mma_a(lane % 32, e).row][layout::mma_a(lane % 32, e).column]);
+      };
+      auto b_bits = [&](int e) {
+        return bits(b[w][layout::mma_b(lane % 32, e).row][layout::mma_b(lane % 32, e).column]);
+      };
       for (int i = 0; i < 4; i++) in[lane * 6 + i] = a_bits(2 * i) | a_bits(2 * i + 1) << 16;
       for (int i = 0; i < 2; i++) in[lane * 6 + 4 + i] = b_bits(2 * i) | b_bits(2 * i + 1) << 16;
-      for (int e = 0; e < 4; e++) c[lane * 4 + e] = sums[layout::mma_c(lane, e).row][layout::mma_c(lane, e).column];
+      for (int e = 0; e < 4; e++)
+        c[lane * 4 + e] = sums[w][layout::mma_c(lane % 32, e).row][layout::mma_c(lane % 32, e).column];
     }
     p.in = in, p.c = c, p.d = d;
-    gpu::launch(mma_kernel, dim3(1), 32, 0, p);
+    gpu::launch(mma_kernel, dim3(1), 64, 0, p);
     finish();
     double worst = 0;
-    for (int lane = 0; lane < 32; lane++)
+    for (int lane = 0; lane < 64; lane++)
       for (int e = 0; e < 4; e++) {
-        const layout::Place at = layout::mma_c(lane, e);
-        double want = sums[at.row][at.column];
-        for (int k = 0; k < 16; k++) want += static_cast<double>(a[at.row][k]) * b[k][at.column];
+        const layout::Place at = layout::mma_c(lane % 32, e);
+        double want = sums[lane / 32][at.row][at.column];
+        for (int k = 0; k < 16; k++) want += static_cast<double>(a[lane / 32][at.row][k]) * b[lane / 32][k][at.column];
         worst = std::fmax(worst, std::fabs(want - d[lane * 4 + e]));
       }
     report("mma.m16n8k16 bf16", worst);
   }
   {
-    std::uint32_t *in = allocate<std::uint32_t>(128), *out = allocate<std::uint32_t>(256);
-    for (int i = 0; i < 128; i++) in[i] = static_cast<std::uint32_t>(random_bits());
+    std::uint32_t *in = allocate<std::uint32_t>(256), *out = allocate<std::uint32_t>(512);
+    for (int i = 0; i < 256; i++) in[i] = static_cast<std::uint32_t>(random_bits());
     p.in = in, p.out = out;
-    gpu::launch(ldmatrix_kernel, dim3(1), 32, 512, p);
+    gpu::launch(ldmatrix_kernel, dim3(1), 64, 1024, p);
     finish();
     double bad = 0;
-    for (int lane = 0; lane < 32; lane++)
+    for (int lane = 0; lane < 64; lane++)
       for (int matrix = 0; matrix < 4; matrix++)
         for (int e = 0; e < 2; e++) {
           auto element = [&](int row, int column) {
-            return in[layout::ldmatrix_row_lane(matrix, row) * 4 + column / 2] >> (16 * (column & 1)) & 0xffff;
+            const int from = lane / 32 * 32 + layout::ldmatrix_row_lane(matrix, row);
+            return in[from * 4 + column / 2] >> (16 * (column & 1)) & 0xffff;
           };
-          const layout::Place at = layout::ldmatrix_element(lane, e);
+          const layout::Place at = layout::ldmatrix_element(lane % 32, e);
           bad += (out[lane * 8 + matrix] >> (16 * e) & 0xffff) != element(at.row, at.column);
           bad += (out[lane * 8 + 4 + matrix] >> (16 * e) & 0xffff) != element(at.column, at.row);
         }
@@ -312,17 +327,17 @@ void test_sm80() {
     std::uint32_t *in = allocate<std::uint32_t>(256), *out = allocate<std::uint32_t>(320);
     for (int i = 0; i < 256; i++) in[i] = static_cast<std::uint32_t>(random_bits()) | 1;
     p.in = in, p.out = out;
-    gpu::launch(warp_kernel, dim3(1), 64, 2048 + 128, p);
+    gpu::launch(warp_kernel<NAMED>, dim3(1), 64, 2048 + 128, p);
     finish();
     double bad = 0;
     for (int t = 0; t < 64; t++) {
       bad += out[t * 5] != (t < 32 ? in[t * 4] : in[(t - 32) * 4] + 1);
       bad += out[t * 5 + 1] != (t % 3 ? in[t * 4] : 0);
       bad += out[t * 5 + 2] != in[(t ^ 5) * 4];
-      bad += out[t * 5 + 3] != 0x92492492u;
+      bad += out[t * 5 + 3] != (t < 32 ? 0x92492492u : 0x49249249u);
       bad += out[t * 5 + 4] != in[(t / 32 * 32 + (t % 32 * 7) % 32) * 4];
     }
-    report("cp.async, shfl, vote, named barrier", bad);
+    report(NAMED ? "cp.async, shfl, vote, named barrier" : "cp.async, shfl, vote", bad);
   }
   {
     float *c = allocate<float>(128), *d = allocate<float>(128);
@@ -528,11 +543,16 @@ int main() {
   hopper = device.major == 9 && device.minor == 0;
   std::printf("%s, sm_%d%d\n", device.name, device.major, device.minor);
 #endif
-  longhaul::test_sm80();
+  longhaul::test_portable<true>();
   if (hopper)
     longhaul::test_sm90a();
   else
     std::printf("the sm_90a primitives are not tested on this device\n");
+#ifndef __CUDACC__
+  std::printf("waves of 64 lanes in lock step, matrices by shuffles (kernels/cuda/waves.h):\n");
+  longhaul::emulator::options.wave = 64;
+  longhaul::test_portable<false>();
+#endif
   std::printf("%d wrong\n", longhaul::wrong);
   return longhaul::wrong != 0;
 }

@@ -63,6 +63,12 @@ enum PlantedFault {
   table_boundary,
   optimizer_scalars_barrier,
   squares_partial_lost,
+  // waves.h, and wave_kernels.cpp of the tests: they show on waves of 64 lanes alone
+  wave_shuffle_width,
+  wave_ballot_low,
+  wave_lane_chain,
+  wave_barrier_in_arms,
+  wave_sync_in_arms,
   last_fault
 };
 

@@ -9,6 +9,7 @@
 #include "tests/gpu_emulator/collectives_run.h"
 #include "tests/gpu_emulator/emulator/core.h"
 #include "tests/gpu_emulator/faults.h"
+#include "tests/gpu_emulator/wave_kernels.h"
 
 namespace longhaul::test {
 namespace {
@@ -255,6 +256,7 @@ struct Planted {
   const char* name;
   Look look;
   bool quick;
+  int wave = 32;  // lanes in lock step that it takes
 };
 std::vector<Planted> all_faults() {
   const auto portable = cuda::Implementation::portable, hopper = cuda::Implementation::hopper;
@@ -262,9 +264,9 @@ std::vector<Planted> all_faults() {
   const Look backward64 = backward(portable, MaskKind::causal, 64, 101, 167);
   const Look forward_wgmma = forward(hopper, MaskKind::causal, 128, 131, 650);
   const Look backward_wgmma = backward(hopper, MaskKind::causal, 128, 331, 300);
-#define PLANTED(fault, look, quick) \
-  Planted {                         \
-    fault, #fault, look, quick      \
+#define PLANTED(fault, look, ...)    \
+  Planted {                          \
+    fault, #fault, look, __VA_ARGS__ \
   }
   return {PLANTED(mask_window_one_short, forward(portable, MaskKind::window, 64, 70, 70), true),
           PLANTED(forward_barrier, forward64, true),
@@ -314,22 +316,36 @@ std::vector<Planted> all_faults() {
           PLANTED(generic_attention_window, windowed_attention, true),
           PLANTED(table_boundary, many_tensors, true),
           PLANTED(optimizer_scalars_barrier, many_tensors, true),
-          PLANTED(squares_partial_lost, many_tensors, true)};
+          PLANTED(squares_partial_lost, many_tensors, true),
+          PLANTED(wave_shuffle_width, forward(portable, MaskKind::causal, 64, 70, 70), true, 64),
+          PLANTED(wave_ballot_low, places_by_votes, true, 64),
+          PLANTED(wave_lane_chain, add_in_turn, true, 64),
+          PLANTED(wave_barrier_in_arms, hand_over_between_warps, true, 64),
+          PLANTED(wave_sync_in_arms, hand_over_in_a_warp, true, 64)};
 #undef PLANTED
 }
 
 // How the fault shows under one schedule; "" when it does not.
 std::string look_once(const Planted& planted, unsigned seed, bool race) {
   const emulator::Options before = emulator::options;
-  emulator::options = {seed, race, 3, false, planted.fault};
+  emulator::options = {.seed = seed, .race = race, .resident = 3, .planted_fault = planted.fault, .wave = planted.wave};
   std::string found;
   try {
     found = planted.look();
   } catch (const std::exception& error) {
     found = error.what();
+    emulator::discard_queues();
   }
   emulator::options = before;
   return found;
+}
+// What shows on waves of 64 lanes alone does not on warps of 32, in any of four schedules.
+bool shows_on_warps(Planted planted) {
+  if (planted.wave == 32) return false;
+  planted.wave = 32;
+  for (unsigned seed = 0; seed < 4; seed++)
+    if (!look_once(planted, seed, true).empty()) return true;
+  return false;
 }
 
 }  // namespace
@@ -341,6 +357,7 @@ TEST_CASE("quick planted faults are found") {
     std::string found;
     for (unsigned seed = 0; seed < 4 && found.empty(); seed++) found = look_once(planted, seed, true);
     CHECK(found != "");
+    CHECK(!shows_on_warps(planted));
     Planted healthy = planted;
     healthy.fault = no_fault;
     CHECK(look_once(healthy, 1, true) == "");
@@ -359,13 +376,14 @@ TEST_CASE("all planted faults are found", "[slow]") {
     std::printf("%-32s %s\n%-32s without the detector: %d of 4 schedules\n", planted.name,
                 found.empty() ? "NOT FOUND" : found.c_str(), "", without);
     CHECK(found != "");
+    CHECK(!shows_on_warps(planted));
   }
 }
 
 TEST_CASE("no block waits for a later one: the reverse order is reported") {
   const AttentionCase problem(MaskKind::full, 1, 1, 1, 100, 300, 64);
   const emulator::Options before = emulator::options;
-  emulator::options = {0, true, 1, true, no_fault};
+  emulator::options = {.reverse = true};
   std::string found;
   try {
     run_backward(problem, {}, cuda::Implementation::hopper);

@@ -18,16 +18,30 @@ void yield() {
   longhaul_emulator_switch(&self().stack_pointer, block->scheduler);
 }
 
-void fail(Site site, const char* format, ...) {
+namespace {
+std::string described(Site site, const char* format, va_list arguments) {
   char text[512];
   int used =
       std::snprintf(text, sizeof text, "block (%u,%u,%u)%s thread %d: ", block->index.x, block->index.y, block->index.z,
                     block->stream ? (" of stream " + std::to_string(block->stream)).c_str() : "", block->current);
+  std::vsnprintf(text + used, sizeof text - used, format, arguments);
+  const Fiber& fiber = self();
+  return text + (" (at " + name_of(intern(site))) +
+         (fiber.composed ? ", part of " + name_of(intern(fiber.caller)) : "") + ")";
+}
+}  // namespace
+
+void report(Site site, const char* format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  std::vsnprintf(text + used, sizeof text - used, format, arguments);
+  block->fault = described(site, format, arguments);
   va_end(arguments);
-  block->fault = std::string(text) + " (at " + name_of(intern(site)) + ")";
+}
+void fail(Site site, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  block->fault = described(site, format, arguments);
+  va_end(arguments);
   yield();  // never resumed
   std::abort();
 }
@@ -41,7 +55,10 @@ void wait_generation(const long* generation, long awaited, const char* reason, S
 void wait_ready(std::function<bool()> ready, const char* reason, Site site, bool outside) {
   Fiber& fiber = self();
   fiber.ready = std::move(ready), fiber.reason = reason, fiber.site = site, fiber.outside = outside;
-  while (!fiber.ready()) yield();
+  if (block->lock_step)
+    stop_at(Stop::spin, site);
+  else
+    while (!fiber.ready()) yield();
   fiber.ready = nullptr, fiber.outside = false;
 }
 

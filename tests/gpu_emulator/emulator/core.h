@@ -36,6 +36,7 @@ struct Options {
   bool reverse = false;      ///< blocks start from last to first: a block must never wait for one launched after it
   int planted_fault = 0;     ///< the defect that GPU_FAULT(n) plants in a kernel; 0: none
   int patience_ms = 60'000;  ///< how long a device waits for the signal of another
+  int wave = 32;             ///< lanes that share a program counter: 32, or 64 in lock step (waves.cpp)
 };
 /// Work done by this thread since its last reset, for the tests' own sanity and for documentation.
 struct Statistics {
@@ -71,6 +72,15 @@ struct SharedWord {  // shadow of 4 bytes of shared memory
   std::uint8_t initialised = 0, pending = 0, reads = 0;
   Read read[8];
 };
+/// What a lane of a wave in lock step is about to do, when its wave goes on with it.
+enum class Stop : std::uint8_t {
+  none,      // it is under way
+  memory,    // the beginning of the kernel, loads and stores, of whichever lanes come to them
+  exchange,  // shuffles and votes among the lanes that are active
+  sync,      // warp_sync among them
+  spin,      // a loop until something outside the wave has happened: the wave is in it until all its lanes are out
+  barrier    // of the block: counts waves, not lanes
+};
 struct Fiber {
   void* stack_pointer = nullptr;
   int id = 0;
@@ -82,6 +92,15 @@ struct Fiber {
   bool outside = false;         // which another device may bring about
   const char* reason = "";
   Site site;
+  Stop stop = Stop::none;
+  Site caller;                      // of the primitive that `site` is part of, where it is made of others
+  bool composed = false;            // whether there is one
+  bool begun = false;               // whether the lane has stopped in it before
+  Site last_place;                  // where it stopped last
+  int loops = 0;                    // how often the wave has gone back to an earlier line
+  int part = 0;                     // exchanges in it so far
+  alignas(16) char offered[2][16];  // what other lanes may read of this one, by turns: one may be a step ahead
+  int offer = 0;
   Clock clock;
   std::uint32_t proxy_fence = 0;                   // own writes before this clock are visible to the async proxy
   std::vector<std::vector<int>> copy_groups;       // committed cp.async groups, oldest first
@@ -99,6 +118,11 @@ struct WarpCollective {
   long generation = 0;
   void* argument[32];
   int registers = 0;  // a thread, as setmaxnreg left it
+};
+struct Wave {                // 64 lanes with one program counter
+  std::uint64_t active = 0;  // the lanes that it goes on with
+  const char* offered[64];   // what each of them gives the others
+  Clock joined[2];           // of the active lanes of each half
 };
 struct MemoryBarrier {  // an mbarrier
   int count = 0, pending = 0, bytes = 0, proxy = 0, init_thread = 0;
@@ -143,6 +167,8 @@ struct Block {
   std::vector<Barrier> barriers, warp_barriers;
   std::vector<WarpCollective> warps;
   std::vector<WarpGroup> warp_groups;
+  bool lock_step = false;  // lanes go by waves of 64
+  std::vector<Wave> waves;
   std::map<std::uint32_t, MemoryBarrier> memory_barriers;
   std::vector<Copy> copies;
   std::size_t copies_in_flight = 0;
@@ -158,11 +184,15 @@ inline Fiber& self() {
 }
 /// Gives the turn back to the scheduler.
 void yield();
+/// Lets a fiber go on until it blocks, stops or ends. For the scheduler.
+void resume(Fiber& fiber);
 /// Ends the launch with a Fault that names block and thread.
 [[noreturn]] __attribute__((format(printf, 2, 3))) void fail(Site site, const char* format, ...);
 /// Blocks the fiber until *generation differs from `awaited`, or until `ready` says so.
 void wait_generation(const long* generation, long awaited, const char* reason, Site site);
 void wait_ready(std::function<bool()> ready, const char* reason, Site site, bool outside = false);
+/// Records the Fault that fail() ends the launch with, of the thread `block->current`.
+__attribute__((format(printf, 2, 3))) void report(Site site, const char* format, ...);
 /// Sets a flag that ranks on other devices may wait for, after all that this thread has written.
 void signal_flag(std::uint32_t* flag, std::uint32_t value);
 /// Between devices: waits until `ready` or until nothing can make it so, because every other device of the process
@@ -171,6 +201,45 @@ bool wait_for_devices(const std::function<bool()>& ready);
 void join(Clock& into, const Clock& from);
 SiteId intern(Site site);
 std::string name_of(SiteId site);
+
+// ---- waves of 64 lanes in lock step (waves.cpp)
+/// Comes back when the wave of the running lane goes on with what the lane has come to.
+void stop_at(Stop stop, Site site);
+inline void in_step(Stop stop, Site site) {
+  if (block->lock_step) stop_at(stop, site);
+}
+inline Wave& wave() {
+  return block->waves[block->current / 64];
+}
+/// Offers 16 bytes or less to the other lanes of the wave, and comes back when they offer theirs.
+void offer(const void* value, std::size_t bytes, Site site);
+/// What the lane `source` of the wave has offered; one that is not active is a Fault.
+const char* offered_by(int source, const char* what, Site site);
+/// A bit for each active lane that has offered a bool that is true.
+std::uint64_t votes_of_wave();
+/// warp_sync: what the active lanes of this one's half did is before what it does next.
+void join_active_lanes();
+/// What waves of 64 have not is a Fault.
+inline void only_warps(const char* what, Site site) {
+  if (block->lock_step) fail(site, "%s is not to be had on waves of 64 lanes", what);
+}
+/// Takes the next step of a wave; false when it has none.
+bool wave_step(int wave, int first_lane);
+/// Whether a wave that waited for another device can go on.
+bool wave_signalled(const Block& of);
+/// Names the primitive, made of others, that a lane is in.
+class Composed {
+ public:
+  explicit Composed(Site site) : fiber_(self()) {
+    fiber_.caller = site, fiber_.composed = true, fiber_.part = 0, fiber_.begun = false;
+  }
+  ~Composed() { fiber_.composed = false; }
+  Composed(const Composed&) = delete;
+  Composed& operator=(const Composed&) = delete;
+
+ private:
+  Fiber& fiber_;
+};
 
 // ---- shared memory (memory.cpp)
 /// Host address of `bytes` bytes at shared address `address`; out of bounds or misaligned is a Fault.
@@ -204,6 +273,7 @@ void arrive(Barrier& barrier, int expected, bool wait, const char* what, Site si
 /// Lanes of a warp or warpgroup meet; the last to arrive does the work for all, given every lane's argument.
 template <typename Meeting, typename Argument, typename Work>
 void meet(Meeting& meeting, int lanes, int lane, int kind, Site site, Argument* argument, const char* what, Work work) {
+  only_warps(what, site);
   if (meeting.count && (meeting.kind != kind || meeting.site.line() != site.line()))
     fail(site, "%s while other lanes of the warp are at %s:%d: divergent collective", what, meeting.site.file_name(),
          static_cast<int>(meeting.site.line()));

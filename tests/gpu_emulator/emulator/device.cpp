@@ -15,9 +15,10 @@
 
 namespace longhaul::cuda {
 
-// The emulator has all of sm_90a; `automatic` means the kernels that an H100 would run.
+// The emulator has all of sm_90a; `automatic` means the kernels that an H100 would run. With waves of 64 lanes it has
+// what AMD's CDNA has.
 bool has_hopper_kernels() {
-  return true;
+  return emulator::options.wave == 32;
 }
 
 namespace device {
@@ -35,6 +36,10 @@ void select(std::int32_t device) {
 }
 void info(DeviceInfo* to) {
   *to = {"emulated sm_90a", 9, 0, 1, std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE), 227 << 10, 0};
+  if (emulator::options.wave == 64) {
+    std::strcpy(to->name, "emulated, waves of 64 lanes");
+    to->capability_major = 8;  // the portable kernels
+  }
 }
 void memory_info(std::int64_t* free_bytes, std::int64_t* total_bytes) {  // the host's: all devices share it
   *free_bytes = std::int64_t{sysconf(_SC_AVPHYS_PAGES)} * sysconf(_SC_PAGESIZE);

@@ -62,6 +62,7 @@ std::unique_ptr<Block> take_block() {
 void renew(Fiber& fiber, int id, std::size_t clock) {
   fiber.id = id, fiber.done = false, fiber.epoch = 0;
   fiber.generation = nullptr, fiber.awaited = 0, fiber.ready = nullptr, fiber.outside = false, fiber.reason = "";
+  fiber.stop = Stop::none, fiber.composed = false, fiber.last_place = {}, fiber.loops = 0;
   fiber.clock.assign(clock, 0);
   fiber.clock[static_cast<std::size_t>(id)] = 1;
   fiber.proxy_fence = 0;
@@ -119,6 +120,8 @@ void start(Block& b, dim3 index, const Launch& work, int stream) {
   b.warp_groups.resize((threads + 127) / 128);
   b.memory_barriers.clear(), b.copies.clear();
   b.copies_in_flight = 0, b.free_registers = 0, b.current = 0, b.warp = 0;
+  b.lock_step = options.wave == 64;
+  b.waves.resize(b.lock_step ? (threads + 63) / 64 : 0);
   if (b.fibers.size() < static_cast<std::size_t>(threads)) b.fibers.resize(threads);
   for (int i = 0; i < threads; i++) {
     Fiber& fiber = b.fibers[i];
@@ -134,10 +137,11 @@ void start(Block& b, dim3 index, const Launch& work, int stream) {
 }
 
 enum class Step { running, done, stuck };
-// Runs warps of the block for a number of turns; a turn lets each lane of one warp go on until it blocks or meets.
+// Runs warps of the block for a number of turns; a turn lets each lane of one warp go on until it blocks or meets, or a
+// wave do one thing.
 Step step(Block& b, int turns) {
   block = &b;
-  const int warps = b.threads / 32;
+  const int lanes = b.lock_step ? 64 : 32, warps = (b.threads + lanes - 1) / lanes;
   auto runnable = [&](int warp) {
     for (int i = warp * 32; i < warp * 32 + 32; i++)
       if (!blocked(b.fibers[i])) return true;
@@ -151,21 +155,21 @@ Step step(Block& b, int turns) {
       if (b.random() % 8 == 0) b.warp = static_cast<int>(b.random() % warps);
       if (b.copies_in_flight && b.random() % 64 == 0) land_some(false);
     }
+    const int first = options.seed ? static_cast<int>(b.random() % lanes) : 0;
     int tried = 0;
-    while (tried < warps && !runnable(b.warp)) b.warp = (b.warp + 1) % warps, tried++;
+    while (tried < warps && !(b.lock_step ? wave_step(b.warp, first) : runnable(b.warp)))
+      b.warp = (b.warp + 1) % warps, tried++;
     if (tried == warps) {
       if (land_some(true)) continue;
       return Step::stuck;
     }
-    const int first = options.seed ? static_cast<int>(b.random() % 32) : 0;
-    for (int i = 0; i < 32; i++) {
+    for (int i = 0; i < 32 && !b.lock_step; i++) {
       Fiber& fiber = b.fibers[b.warp * 32 + ((i + first) & 31)];
       if (blocked(fiber)) continue;
-      b.current = fiber.id;
-      longhaul_emulator_switch(&b.scheduler, fiber.stack_pointer);
+      resume(fiber);
       if (!b.fault.empty()) return Step::done;
-      if (fiber.done) b.left--;
     }
+    if (!b.fault.empty()) return Step::done;
   }
   if (b.left) return Step::running;
   for (const Barrier& barrier : b.barriers)
@@ -225,6 +229,7 @@ struct Grid {
   }
   bool signalled() const {
     return std::any_of(slots.begin(), slots.end(), [](const auto& slot) {
+      if (slot && slot->lock_step) return wave_signalled(*slot);
       return slot && std::any_of(slot->fibers.begin(), slot->fibers.end(),
                                  [](const Fiber& fiber) { return fiber.ready && fiber.outside && fiber.ready(); });
     });
@@ -236,6 +241,12 @@ struct Grid {
 };
 
 }  // namespace
+
+void resume(Fiber& fiber) {
+  block->current = fiber.id;
+  longhaul_emulator_switch(&block->scheduler, fiber.stack_pointer);
+  if (fiber.done) block->left--;
+}
 
 thread_local constinit int host_stream_number = 0;
 
@@ -363,6 +374,8 @@ bool go_on() {
   return run_queues(false);
 }
 void launch(Stream* stream, Launch work) {
+  if (options.wave != 32 && options.wave != 64)
+    throw Fault("waves of " + std::to_string(options.wave) + " lanes: the emulator has those of 32 and of 64");
   if (work.threads <= 0 || work.threads % 32 || work.threads > 1024)
     throw Fault("a block of " + std::to_string(work.threads) + " threads: the emulator runs whole warps, at most 1024");
   queue(stream, std::move(work));
