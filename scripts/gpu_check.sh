@@ -2,8 +2,8 @@
 # Checks and measures device kernels and programs on a GPU machine, from a bundle (scripts/gpu_bundle.sh), under 9 minutes:
 #   ./gpu_check.sh [--results FOLDER] [--seconds N] [PART...]
 # Parts, in this order, each with its own time limit:
-#   environment conformance attention generic memory optimizer push shadow-f32 shadow-bf16 verify twice ranks bench sdpa
-#   step-1024 step-16384 sanitizer
+#   environment conformance attention generic memory optimizer push shadow-f32 shadow-bf16 verify twice ranks graphs bench
+#   sdpa step-1024 step-16384 step-graphs sanitizer
 # A part that fails costs only itself; what it printed and a line of summary.txt are in FOLDER (default: results, here) at
 # once, and table.md is written after every part. A part that has passed is not run again: delete FOLDER to start over, or
 # name the parts to run. All together end after N seconds (default 530): what no time is left for is named and is what the
@@ -16,8 +16,8 @@ set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-all=(environment conformance attention generic memory optimizer push shadow-f32 shadow-bf16 verify twice ranks bench sdpa
-  step-1024 step-16384 sanitizer)
+all=(environment conformance attention generic memory optimizer push shadow-f32 shadow-bf16 verify twice ranks graphs bench sdpa
+  step-1024 step-16384 step-graphs sanitizer)
 results=$here/results
 cpu=
 total=530
@@ -123,13 +123,35 @@ ranks() {  # two ranks, whose messages travel in every way, are one another to t
     done
   done
 }
-step() { "$here/longhaul" bench step "$here/programs/step.yaml" --steps 5 --warmup 1 "$@"; }
+graphs() {  # programs launched as wholes: the same bits
+  local name way
+  tiny() {  # NAME WHAT...
+    "$here/longhaul" train "$here/programs/tiny.yaml" device.type="$device" training.dtype=bfloat16 \
+      training.steps=4 device.timeout=60 job.folder="$results/runs/$1" "${@:2}"
+  }
+  same() { cmp "$results/runs/$1/export/model.safetensors" "$results/runs/$2/export/model.safetensors"; }
+  tiny plain && tiny graphs device.graphs=true && same plain graphs || return
+  if [[ $device == cuda ]] && (($(nvidia-smi --list-gpus | wc -l) < 2)); then
+    echo "one GPU here, and a rank needs one of its own: no graphs of two ranks"
+    return 0
+  fi
+  local two=(--ranks 2 parallelism.sequence=2 parallelism.zero_stage=3)
+  tiny plain-two "${two[@]}" --transport sockets || return
+  for way in nccl push; do
+    for transport in sockets threads; do
+      name=graphs-$way-$transport
+      tiny "$name" "${two[@]}" --transport $transport device.collectives=$way device.graphs=true &&
+        same plain-two "$name" || return
+    done
+  done
+}
+step() { "$here/longhaul" bench step "$here/programs/step.yaml" --steps 5 --warmup 2 "$@"; }
 programs() { [[ -x $here/longhaul ]]; }
 
 if [[ -n $cpu ]]; then
   device=emulator
   export here results device
-  export -f shadow verify twice ranks
+  export -f shadow verify twice ranks graphs
   total=3600
   rm -f "$results"/cpu-*.passed
   part cpu-conformance 60 "$here/gpu_conformance"
@@ -141,6 +163,7 @@ if [[ -n $cpu ]]; then
     part cpu-verify 300 bash -c verify
     part cpu-twice 300 bash -c twice
     part cpu-ranks 600 bash -c ranks
+    part cpu-graphs 600 bash -c graphs
   fi
   echo "== ${#failed[@]} of the CPU parts failed"
   exit $((${#failed[@]} > 0))
@@ -183,14 +206,14 @@ sdpa() {
 }
 device=cuda
 export here results device
-export -f environment sanitizer sdpa shadow verify twice ranks step
+export -f environment sanitizer sdpa shadow verify twice ranks graphs step
 
 run() {
   case $1 in
     environment) part "$1" 10 bash -c environment ;;
     conformance) part "$1" 20 "$here/cuda_conformance" ;;
     attention) part "$1" 40 "$here/test_cuda_kernels" "*attention*,the query heads*,Hopper*,portable*,soft caps*,partial*" ;;
-    generic) part "$1" 20 "$here/test_cuda_kernels" "sums*,heads are*,a table*,scalars*,losses*,norms of any*" ;;
+    generic) part "$1" 20 "$here/test_cuda_kernels" "*graph*,sums*,heads are*,a table*,scalars*,losses*,norms of any*" ;;
     memory) part "$1" 30 "$here/test_cuda_kernels" "norms forward*,a norm*,rotary*,activations*,embedding*,loss head*,casts*" ;;
     optimizer) part "$1" 20 "$here/test_cuda_kernels" "AdamW*,steps of*" ;;
     push) part "$1" 30 "$here/test_cuda_kernels" "push*,a collective*" ;;
@@ -199,10 +222,12 @@ run() {
     verify) programs && part "$1" 30 bash -c verify ;;
     twice) programs && part "$1" 30 bash -c twice ;;
     ranks) programs && part "$1" 60 bash -c ranks ;;
+    graphs) programs && part "$1" 60 bash -c graphs ;;
     bench) part "$1" 110 "$here/longhaul_bench_kernels" --json "$results/bench.json" --markdown "$results/bench.md" ;;
     sdpa) part "$1" 60 bash -c sdpa ;;
     step-1024) programs && part "$1" 90 bash -c "step" ;;
     step-16384) programs && part "$1" 90 bash -c "step training.seq_len=16384 training.micro_batch_size=1 training.global_batch_size=1" ;;
+    step-graphs) programs && part "$1" 60 bash -c "step device.graphs=true" ;;
     sanitizer) part "$1" 150 bash -c sanitizer ;;
   esac
 }

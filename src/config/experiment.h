@@ -179,6 +179,7 @@ struct Experiment {
     DeviceType type{};
     DataPlaneKind collectives{};
     double timeout = 0;                 ///< seconds for a collective that every rank waits for; 0: for ever
+    bool graphs = false;                ///< programs are launched as wholes
     std::optional<double> memory;       ///< GiB that a rank may plan; none: auto
     std::optional<double> host_memory;  ///< GiB of its host's that it may plan besides; none: auto
     std::filesystem::path profile;      ///< what the machine does in a second (src/cost/profile.h); empty: unknown

@@ -177,6 +177,10 @@ void check_experiment(const Experiment& e) {
         "optimizer.state_dtype is {}, but optimizer.name is {}: moments in 8 bits are those of adamw; take "
         "optimizer.name: adamw, or optimizer.state_dtype: bfloat16",
         value_of(e, "optimizer.state_dtype"), value_of(e, "optimizer.name"));
+  if (e.device.graphs && e.device.type == DeviceType::cpu)
+    fail(
+        "device.graphs is true, but device.type is cpu, which launches nothing: take device.type cuda or emulator, or "
+        "device.graphs false");
   if (optimizer.state_dtype == DType::uint8 && e.device.type != DeviceType::cpu)
     fail(
         "optimizer.state_dtype is {}, but device.type is {}: moments in 8 bits are computed on a CPU alone; take "

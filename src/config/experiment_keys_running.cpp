@@ -162,6 +162,11 @@ std::vector<Key> running_keys() {
        "job is ended with an error that names it: a peer hangs, or never came. A peer that ends or reports an error "
        "is noticed at once. 0: never.",
        at_least(0)},
+      {"device", "graphs", member<&E::device, &E::Device::graphs>, "false",
+       "Whether a device is given each program of a step as a whole, in one launch, rather than every instruction by "
+       "itself: a CUDA graph, captured when the program runs for the second time. Saves time of the host, which "
+       "matters where kernels are short; results are the same bits. Between ranks device.collectives must be nccl or "
+       "push. Not with device.type cpu, nor with LONGHAUL_CHECK_OPS."},
       {"device",
        "memory",
        member<&E::device, &E::Device::memory>,

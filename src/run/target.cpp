@@ -42,6 +42,7 @@ std::shared_ptr<Target> make_target(const Experiment& experiment, int ranks_here
   options.check_ops = check_ops();
   options.collectives = experiment.device.collectives;
   options.collective_timeout = experiment.device.timeout;
+  options.graphs = experiment.device.graphs;
   options.ordered_sums = experiment.training.deterministic;
   if (experiment.device.type == DeviceType::cpu) {
     if (options.check_ops)

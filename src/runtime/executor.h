@@ -64,6 +64,11 @@ class Executor {
   /// What has been asked of a device of its own since the process began; nothing of the CPU.
   struct Work {
     std::int64_t launches = 0, allocations = 0, synchronisations = 0;
+    /// Of whole programs (device.graphs), and launches that were in them, which are not among the others.
+    std::int64_t graph_launches = 0, graph_parts = 0;
+    Work operator-(const Work& before) const;
+    /// "12 launches, 0 allocations and 1 synchronisations", and what graphs were launched, if any.
+    std::string text() const;
   };
   virtual std::optional<Work> work() const { return std::nullopt; }
 

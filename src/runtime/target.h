@@ -24,6 +24,7 @@ struct TargetOptions {
   bool check_ops = false;       ///< LONGHAUL_CHECK_OPS: a device's every op against the CPU's reference kernel
   DataPlaneKind collectives = DataPlaneKind::automatic;  ///< between devices
   double collective_timeout = 600;                       ///< seconds that a device may stay in one; 0: for ever
+  bool graphs = false;                                   ///< a device's programs are launched as wholes
   bool ordered_sums = true;                              ///< always in rank order; false: NCCL's where it sums
   double cores = 0;  ///< that those threads can count on, not above them; 0: as many as threads
 };

@@ -113,9 +113,14 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     if (!world.one_process()) all = sum_over_ranks(world, all);
     return all;
   };
-  Executor::Work work, whole_step;  // profiling waits for every instruction
+  const bool graphs = experiment.device.graphs, profiled = !options.paced && !graphs;
+  if (graphs && options.warmup < 2)
+    fail("--warmup is {}, and device.graphs is true: graphs are captured in the second step; give 2 or more",
+         options.warmup);
+  Executor::Work work, whole_step;
+  const std::int64_t counted = graphs ? total : options.warmup;  // profiling waits for every instruction
   for (std::int64_t step = 1; step <= total; ++step) {
-    if (step == options.warmup + 1) session.executor().set_profiling(!options.paced);
+    if (step == options.warmup + 1) session.executor().set_profiling(profiled);
     if (step == total) session.executor().set_tracing(!options.trace.empty());
     source.take(cursors, samples);
     const auto fill = [&](std::int64_t i) { source.fill(session, samples, i); };
@@ -124,14 +129,12 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     world.barrier();
     const double cpu_begin = cpu_of_all();
     world.barrier();
-    if (step == options.warmup) work = session.executor().work().value_or(work);
+    if (step == counted) work = session.executor().work().value_or(work);
     const auto begin = std::chrono::steady_clock::now();
     losses.push_back(session.step(step, learning_rate(experiment, step), setup.parallel.accumulation_steps, fill).loss);
     world.barrier();
     const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    if (const auto now = session.executor().work(); now && step == options.warmup)
-      whole_step = {now->launches - work.launches, now->allocations - work.allocations,
-                    now->synchronisations - work.synchronisations};
+    if (const auto now = session.executor().work(); now && step == counted) whole_step = *now - work;
     if (step <= options.warmup) continue;
     const double cpu = cpu_of_all() - cpu_begin;
     seconds.push_back(elapsed);
@@ -150,7 +153,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   if (world.rank() != 0) return;
   if (options.row) {
     const auto fastest = static_cast<std::size_t>(std::min_element(seconds.begin(), seconds.end()) - seconds.begin());
-    const auto taken = [&](double percent) { return options.paced ? "-" : fmt::format("{:.1f}", percent); };
+    const auto taken = [&](double percent) { return !profiled ? "-" : fmt::format("{:.1f}", percent); };
     std::printf("%d | %.4f | %.4f | %.2f | %s | %s | %s\n", world.size(), seconds[fastest], median(seconds),
                 cores_seen[fastest], taken(waiting).c_str(), taken(moving).c_str(), taken(packing).c_str());
     return;
@@ -188,7 +191,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   std::printf("CPU time / wall   %.2f, of all ranks, which can use %g\n", busy / wall, cores);
   std::printf("CPU seconds       %.4f a step (what a neighbour cannot take away)\n",
               busy / static_cast<double>(options.steps));
-  if (world.size() > 1 && !options.paced)
+  if (world.size() > 1 && profiled)
     std::printf(
         "communication     %.1f%% of the ranks' time waiting for other ranks, %.1f%% in collectives, %.1f%% in copies "
         "around them\n",
@@ -196,14 +199,13 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   std::printf("memory            %lld bytes a rank\n", static_cast<long long>(session.executor().arena_bytes()));
   if (session.executor().host_arena_bytes() > 0)
     std::printf("host memory       %lld bytes a rank\n", static_cast<long long>(session.executor().host_arena_bytes()));
-  if (whole_step.launches > 0)
-    std::printf("device            %lld launches, %lld allocations, %lld synchronisations in step %lld, unprofiled\n",
-                static_cast<long long>(whole_step.launches), static_cast<long long>(whole_step.allocations),
-                static_cast<long long>(whole_step.synchronisations), static_cast<long long>(options.warmup));
-  if (options.paced) {
-    std::printf(
-        "\nno times of ops and of communication: taking them would let ranks wait for one another (--trace has "
-        "them)\n");
+  if (whole_step.launches + whole_step.graph_launches > 0)
+    std::printf("device            %s in step %lld, unprofiled\n", whole_step.text().c_str(),
+                static_cast<long long>(counted));
+  if (!profiled) {
+    std::printf("\nno times of ops and of communication: %s\n",
+                graphs ? "device.graphs is true, and what is in a graph is not timed one by one"
+                       : "taking them would let ranks wait for one another (--trace has them)");
     return;
   }
   std::printf("\n");

@@ -217,10 +217,7 @@ class Trainer {
 
   void describe_work(const std::optional<Executor::Work>& before) {
     const std::optional<Executor::Work> now = session_->executor().work();
-    if (before && now && reports())
-      log_info("a step takes {} launches, {} allocations and {} synchronisations of the device",
-               now->launches - before->launches, now->allocations - before->allocations,
-               now->synchronisations - before->synchronisations);
+    if (before && now && reports()) log_info("a step takes {} of the device", (*now - *before).text());
   }
 
   // False when something stopped it before its end, or before what comes after.
@@ -247,8 +244,9 @@ class Trainer {
       source_losses.clear();
       std::function<void(std::int64_t)> after;
       if (source_losses.active()) after = [&](std::int64_t i) { source_losses.add(*session_, samples, i); };
-      // The second step is like all that follow.
-      const auto before = step == first_step + 1 ? session_->executor().work() : std::nullopt;
+      // The second step is like all that follow; in it graphs are captured.
+      const auto before =
+          step == first_step + (experiment().device.graphs ? 2 : 1) ? session_->executor().work() : std::nullopt;
       const std::int64_t verify_steps = experiment().checkpoint.verify_steps,
                          number = step - bad_steps_.skipped_steps() - state_.steps_without_label;
       const bool again = verify_steps > 0 && step % verify_steps == 0;

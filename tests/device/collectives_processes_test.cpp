@@ -36,7 +36,8 @@ void wait_for_steps(const fs::path& run, Program& program, std::size_t steps) {
 
 TEST_CASE("processes whose messages NCCL or push carries compute what threads compute, and resume", "[threads]") {
   const Workplace place;
-  const auto train = [&](const std::string& folder, const std::vector<std::string>& more) {
+  const auto train = [&](const std::string& folder, const std::vector<std::string>& more,
+                         const std::vector<std::string>& says = {}) {
     std::vector<std::string> arguments = {"--ranks",
                                           "2",
                                           "parallelism.sequence=2",
@@ -44,18 +45,21 @@ TEST_CASE("processes whose messages NCCL or push carries compute what threads co
                                           "device.type=emulator",
                                           "job.folder=" + (place / folder).string()};
     arguments.insert(arguments.end(), more.begin(), more.end());
-    check_end(run_train(place, arguments), 0, {});
+    check_end(run_train(place, arguments), 0, says);
   };
   train("threads", {"training.steps=4"});
   for (const std::string kind : {"nccl", "push"}) {
     train(kind, {"training.steps=4", "device.collectives=" + kind});
     train("processes " + kind, {"training.steps=4", "device.collectives=" + kind, "--transport", "sockets"});
+    train("graphs " + kind,
+          {"training.steps=4", "device.collectives=" + kind, "--transport", "sockets", "device.graphs=true"},
+          {"a step takes 0 launches and 5 of graphs, which hold "});
   }
   for (const std::string steps : {"2", "4"})
     train("pieces", {"training.steps=" + steps, "lr_scheduler.decay_type=constant",
                      "device.collectives=" + std::string(steps == "2" ? "nccl" : "push"), "--transport", "sockets"});
   train("constant", {"training.steps=4", "lr_scheduler.decay_type=constant"});
-  for (const char* name : {"nccl", "push", "processes nccl", "processes push"}) {
+  for (const char* name : {"nccl", "push", "processes nccl", "processes push", "graphs nccl", "graphs push"}) {
     CHECK(losses_of(place / name) == losses_of(place / "threads"));
     CHECK(read_file(place / name / "export/model.safetensors") ==
           read_file(place / "threads/export/model.safetensors"));
@@ -80,7 +84,9 @@ TEST_CASE(
       REQUIRE(::kill(ranks[1]->id(), SIGKILL) == 0);
       check_end(ranks[0]->wait(30), 87, {"is gone, without a word"});
     }
-    auto ranks = start_two(place, "stopped by " + kind, kind, stopping);
+    auto stopped = stopping;
+    if (kind == "push") stopped.push_back("device.graphs=true");
+    auto ranks = start_two(place, "stopped by " + kind, kind, stopped);
     wait_for_steps(place / ("stopped by " + kind), *ranks[0], 2);
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     REQUIRE(::kill(ranks[1]->id(), SIGSTOP) == 0);

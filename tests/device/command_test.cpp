@@ -66,6 +66,12 @@ TEST_CASE("what a device does not do is refused by the command, with what to do"
   refused({"device.type=emulator", "training.matmul=onednn"}, {"training.matmul is onednn", "leave it at auto"});
   refused({}, {"LONGHAUL_CHECK_OPS is set and device.type is cpu"}, {"LONGHAUL_CHECK_OPS=1"});
   refused({"device.type=emulator"}, {"LONGHAUL_CHECK_OPS is 'yes'"}, {"LONGHAUL_CHECK_OPS=yes"});
+  refused({"device.graphs=true"}, {"device.graphs is true, but device.type is cpu"});
+  refused({"device.type=emulator", "device.graphs=true"}, {"LONGHAUL_CHECK_OPS is set and device.graphs is true"},
+          {"LONGHAUL_CHECK_OPS=1"});
+  refused(
+      {"device.type=emulator", "device.graphs=true", "--ranks", "2"},
+      {"device.graphs is true", "messages are staged", "device.collectives is auto", "set device.collectives to nccl"});
   refused({"device.type=cuda"}, {"device.type is cuda", "no/such/kernels.so does not exist", "set device.type to cpu"},
           {"LONGHAUL_CUDA_LIBRARY=no/such/kernels.so"});
 }

@@ -28,6 +28,13 @@ inline std::unique_ptr<Target> by_push(int threads) {
   return std::make_unique<DeviceTarget>(TargetOptions{.threads = threads, .collectives = DataPlaneKind::push},
                                         cuda::Backend::emulator);
 }
+/// Programs launched as wholes, for one rank or by these messages.
+template <DataPlaneKind kind = DataPlaneKind::automatic>
+std::unique_ptr<Target> in_graphs(int threads) {
+  return std::make_unique<DeviceTarget>(
+      TargetOptions{.threads = threads, .collectives = kind, .collective_timeout = 0.5, .graphs = true},
+      cuda::Backend::emulator);
+}
 inline std::unique_ptr<Target> summed_by_nccl(int threads) {
   return std::make_unique<DeviceTarget>(
       TargetOptions{.threads = threads, .collectives = DataPlaneKind::nccl, .ordered_sums = false},

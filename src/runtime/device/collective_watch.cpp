@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <cstring>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <thread>
+#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -19,6 +22,30 @@ constexpr std::chrono::seconds patience{10};  // with the end of a communicator
 constexpr std::size_t many = 256;             // collectives after which those that are done are looked for
 
 }  // namespace
+
+CollectiveTrack::CollectiveTrack(DeviceContext& context, TableSpace& tables, std::size_t collectives)
+    : context_(context),
+      tables_(tables),
+      numbers_([&] {
+        std::vector<std::uint32_t> all(2 * collectives + 1);
+        std::iota(all.begin(), all.end(), 0u);
+        return tables.add(all.data(), all.size() * sizeof all[0]);
+      }()),
+      most_(collectives),
+      word_(context.device(), DeviceMemory::Place::host, sizeof(std::uint32_t)) {
+  std::memset(word_.data(), 0, word_.bytes());
+  names_.reserve(collectives);
+}
+
+void CollectiveTrack::mark(std::uint32_t at) const {
+  LONGHAUL_CHECK(at <= 2 * most_, "a graph with more collectives than its program");
+  context_.succeed(
+      context_.api().copy(word_.data(), tables_.at(numbers_ + at * sizeof at), sizeof at, context_.stream()));
+}
+
+std::uint32_t CollectiveTrack::at() const {
+  return __atomic_load_n(reinterpret_cast<const std::uint32_t*>(word_.data()), __ATOMIC_RELAXED);
+}
 
 CollectiveWatch::CollectiveWatch(DeviceContext& context, Communicator& world, double timeout)
     : context_(context), world_(world), timeout_(timeout), moved_(Clock::now()) {
@@ -43,19 +70,39 @@ void* CollectiveWatch::take_event() {
   return event;
 }
 
-void CollectiveWatch::begin(const std::string& name) {
+void CollectiveWatch::ask(const std::string* name, const CollectiveTrack* track) {
   if (asked_.size() - first_ >= many) advance();
   if (asked_.size() == first_) moved_ = Clock::now();
-  asked_.push_back({&name, take_event(), take_event()});
+  asked_.push_back({name, take_event(), take_event(), track});
   context_.succeed(context_.api().event_record(asked_.back().before, context_.stream()));
 }
 
+void CollectiveWatch::begin(const std::string& name) {
+  if (!captured_) return ask(&name, nullptr);
+  captured_->names_.push_back(&name);
+  captured_->mark(static_cast<std::uint32_t>(2 * captured_->names_.size() - 1));
+}
+
+void CollectiveWatch::begin_graph(CollectiveTrack& track) {
+  track.names_.clear();
+  track.mark(0);
+  captured_ = &track;
+}
+
+void CollectiveWatch::launch(const CollectiveTrack& track, const std::function<void()>& launches) {
+  ask(nullptr, &track);
+  launches();
+  end();
+}
+
 void CollectiveWatch::end() {
+  if (captured_) return captured_->mark(static_cast<std::uint32_t>(2 * captured_->names_.size()));
   context_.succeed(context_.api().event_record(asked_.back().after, context_.stream()));
   asked_.back().ended = true;
 }
 
 void CollectiveWatch::advance() {
+  if (captured_) return;  // the device is asked nothing meanwhile
   const auto reached = [&](void* event) {
     std::int32_t done = 0;
     context_.succeed(context_.api().event_query(event, &done));
@@ -68,6 +115,7 @@ void CollectiveWatch::advance() {
       one.begun = true;
       moved_ = Clock::now();
     }
+    if (one.track && std::exchange(one.at, one.track->at()) != one.at) moved_ = Clock::now();
     if (!one.ended || !reached(one.after)) return;
     moved_ = Clock::now();
     free_.push_back(one.before);
@@ -84,8 +132,13 @@ void CollectiveWatch::look(const std::string* name, Clock::time_point since) {
     abort();
     throw;
   }
-  const bool in_collective = first_ < asked_.size() && asked_[first_].begun;
-  if (in_collective) name = asked_[first_].name, since = moved_;
+  if (first_ < asked_.size() && asked_[first_].begun) {
+    const Asked& one = asked_[first_];
+    if (one.name)
+      name = one.name, since = moved_;
+    else if (one.at % 2 == 1)
+      name = one.track->names_.at(one.at / 2), since = moved_;
+  }
   const std::string where = name ? *name + ": " : "";
   for (PeerWait* one : all_) try {
       one->check();
@@ -102,7 +155,8 @@ void CollectiveWatch::look(const std::string* name, Clock::time_point since) {
 }
 
 void CollectiveWatch::wait(const std::function<bool()>& done, const std::string& name) {
-  const std::string* const named = !name.empty()                             ? &name
+  const std::string* const named = !name.empty() ? &name
+                                   : captured_   ? (captured_->names_.empty() ? nullptr : captured_->names_.back())
                                    : !asked_.empty() && !asked_.back().ended ? asked_.back().name
                                                                              : nullptr;
   const auto begin = Clock::now();
@@ -149,6 +203,7 @@ void CollectiveWatch::abort() noexcept {
         const std::lock_guard lock(left->mutex);
         if (--left->count == 0) left->none.notify_all();
       }).detach();
+    if (give_back_) give_back_();
     std::unique_lock lock(left->mutex);
     if (left->none.wait_for(lock, patience, [&] { return left->count == 0; })) return;
   } catch (const std::exception& error) {  // no thread to be had

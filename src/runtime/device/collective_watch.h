@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "comm/communicator.h"
 #include "runtime/device/kernel.h"
+#include "runtime/device/tables.h"
 
 namespace longhaul {
 
@@ -21,6 +22,26 @@ class PeerWait {
   virtual void check() = 0;
   /// Lets the device go on, whatever state this is in. Called in a thread of its own; may not come back.
   virtual void abort() noexcept = 0;
+};
+
+/// Where the device is among the collectives of a graph: its stream writes a word of host memory before and after each.
+/// Events would not do: the host cannot tell which launch of the graph has recorded them.
+class CollectiveTrack {
+ public:
+  /// For at most so many collectives.
+  CollectiveTrack(DeviceContext& context, TableSpace& tables, std::size_t collectives);
+  /// Captures that the device comes to place `at`: 0 before all collectives, 2 i + 1 before number i, 2 i + 2 after it.
+  void mark(std::uint32_t at) const;
+  /// What was last written.
+  std::uint32_t at() const;
+
+ private:
+  friend class CollectiveWatch;
+  DeviceContext& context_;
+  const TableSpace& tables_;
+  const std::size_t numbers_, most_;  // where they lie in device memory
+  DeviceMemory word_;
+  std::vector<const std::string*> names_;
 };
 
 /// Carries the name of the collective.
@@ -45,6 +66,14 @@ class CollectiveWatch final : public DeviceWatch {
   void begin(const std::string& name);
   void end();
 
+  /// Between the two a graph is captured: what begin() and end() are told of goes to its track.
+  void begin_graph(CollectiveTrack& track);
+  void end_graph() { captured_ = nullptr; }
+  /// Looks after a launch of the graph, which `launches`.
+  void launch(const CollectiveTrack& track, const std::function<void()>& launches);
+  /// Called when communicators are ended, which NCCL's do not while a graph has calls of them: gives graphs back.
+  void before_end(std::function<void()> give_back) { give_back_ = std::move(give_back); }
+
   /// Throws what Communicator::look does when another rank failed first, CollectiveFailure for what NCCL reports and
   /// when time is up.
   void wait(const std::function<bool()>& done) override;
@@ -60,11 +89,14 @@ class CollectiveWatch final : public DeviceWatch {
  private:
   using Clock = std::chrono::steady_clock;
   struct Asked {
-    const std::string* name;
-    void *before, *after;               // events
+    const std::string* name;  // null: the collectives of a graph
+    void *before, *after;     // events
+    const CollectiveTrack* track = nullptr;
     bool begun = false, ended = false;  // by the device; by end()
+    std::uint32_t at = 0;               // what the track has said
   };
   void* take_event();
+  void ask(const std::string* name, const CollectiveTrack* track);
   /// Forgets collectives that are done.
   void advance();
   /// Throws what has happened; `name` as of wait().
@@ -78,6 +110,8 @@ class CollectiveWatch final : public DeviceWatch {
   std::size_t first_ = 0;
   std::vector<void*> events_, free_;
   Clock::time_point moved_;  // when the device last came to or out of a collective
+  CollectiveTrack* captured_ = nullptr;
+  std::function<void()> give_back_;
   bool aborted_ = false;
 };
 

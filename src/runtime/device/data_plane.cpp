@@ -69,6 +69,13 @@ void DataPlane::count(const CommunicationStep& step) {
   traffic_[step.collective].bytes_sent += step.bytes_sent();
 }
 
+void DataPlane::add(const Traffic& more) {
+  for (std::size_t k = 0; k < traffic_.rows.size(); ++k) {
+    traffic_.rows[k].calls += more.rows[k].calls;
+    traffic_.rows[k].bytes_sent += more.rows[k].bytes_sent;
+  }
+}
+
 void StagedPlane::move(const CommunicationStep& step, const DeviceMessage& message) {
   char* const send = message.staging;
   char* const receive = send + aligned(sent_bytes(step));

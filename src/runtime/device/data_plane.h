@@ -52,6 +52,8 @@ class DataPlane {
   /// What this rank has sent, as a communicator counts.
   const Traffic& traffic() const { return traffic_; }
   void reset_traffic() { traffic_ = {}; }
+  /// What a graph has sent, of a move() that it keeps.
+  void add(const Traffic& more);
 
  protected:
   void count(const CommunicationStep& step);

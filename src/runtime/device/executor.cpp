@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstring>
 #include <exception>
+#include <numeric>
 #include <typeinfo>
 
 #include "base/error.h"
@@ -35,17 +36,24 @@ std::size_t host_bytes_for(std::span<const Program* const> programs) {
 
 DeviceExecutor::DeviceExecutor(Communicator& world, std::span<const Program* const> programs, const NamedBuffers& named,
                                DeviceContext& context, DeviceKernelCache& kernels, Shadow* shadow, bool groups,
-                               const DataPlaneChoice& collectives, double timeout)
+                               const DataPlaneChoice& collectives, double timeout, bool graphs)
     : world_(world),
       named_(named),
       context_(context),
       kernels_(kernels),
       shadow_(shadow),
       groups_instructions_(groups),
+      graphs_(graphs),
       collectives_(collectives),
       exceptions_(std::uncaught_exceptions()) {
   if (world.size() > 1 && collectives.kind != DataPlaneKind::staged)
     watch_ = std::make_unique<CollectiveWatch>(context, world, timeout);
+  LONGHAUL_CHECK(!graphs || !shadow, "graphs of ops that are checked one by one");
+  // What waits in a graph for others ends when its communicators do, and those end when no graph has them.
+  if (watch_ && graphs)
+    watch_->before_end([this] {
+      for (const Prepared& program : programs_) program.graph->drop();
+    });
   const Device& device = context.device();
   device.enter();
   arena_ = std::make_unique<DeviceMemory>(device, DeviceMemory::Place::device, bytes_for(programs, named));
@@ -185,6 +193,19 @@ void DeviceExecutor::prepare(const Program& program) {
     prepared.instructions.push_back(std::move(one));
   }
   order(prepared);
+  if (graphs_) {
+    std::size_t collectives = 0;
+    for (const Instruction& one : prepared.instructions) {
+      collectives += one.step && !one.step->is_local();
+      if (one.side && std::ranges::find(prepared.sides, one.side) == prepared.sides.end())
+        prepared.sides.push_back(one.side);
+    }
+    for (const auto& [axes, group] : groups_) prepared.planes.push_back(group.plane.get());
+    std::vector<int> ranks(collectives > 0 ? static_cast<std::size_t>(world_.size()) : 1, world_.rank());
+    if (collectives > 0) std::iota(ranks.begin(), ranks.end(), 0);
+    prepared.graph =
+        std::make_unique<ProgramGraph>(context_, watch_.get(), graph.name, collectives, std::move(ranks), tables_);
+  }
   programs_.push_back(std::move(prepared));
 }
 
@@ -244,9 +265,16 @@ void DeviceExecutor::run(const Prepared& program, const InstructionGroup& group)
 }
 
 void DeviceExecutor::run(std::size_t i) {
-  using Clock = std::chrono::steady_clock;
   context_.device().enter();
-  const Prepared& program = programs_[i];
+  Prepared& program = programs_[i];
+  if (!program.graph) return run(program);
+  // Threads of one process that launch NCCL's kernels on several GPUs could each hold what the others' need.
+  if (program.graph->has_collectives() && world_.one_process() && !context_.device().is_emulated()) world_.barrier();
+  program.graph->run([&] { run(program); }, program.sides, program.planes, activity_);
+}
+
+void DeviceExecutor::run(const Prepared& program) {
+  using Clock = std::chrono::steady_clock;
   for (const InstructionGroup& group : program.order) {
     const Instruction& first = program.instructions[group.instructions[0]];
     activity_.enter(&first.place);
@@ -333,10 +361,19 @@ std::vector<double> DeviceExecutor::kept_scalars() {
   return std::exchange(kept_, {});
 }
 
+void DeviceExecutor::set_profiling(bool on) {
+  if (on && graphs_)
+    fail(
+        "device.graphs is true, and instructions are to be timed one by one, which those of a graph cannot be: set "
+        "device.graphs to false");
+  profiling_ = on;
+}
+
 std::optional<Executor::Work> DeviceExecutor::work() const {
   cuda::Counters counters{};
   context_.succeed(context_.api().counters(&counters));
-  return Work{counters.launches, counters.allocations, counters.synchronisations};
+  return Work{counters.launches, counters.allocations, counters.synchronisations, counters.graph_launches,
+              counters.graph_parts};
 }
 
 void DeviceExecutor::zero(std::string_view buffer) {

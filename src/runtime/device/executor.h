@@ -13,6 +13,7 @@
 #include "runtime/device/communication_run.h"
 #include "runtime/device/kernel.h"
 #include "runtime/device/many.h"
+#include "runtime/device/program_graph.h"
 #include "runtime/device/push_plane.h"
 #include "runtime/device/shadow.h"
 #include "runtime/device/side_stream.h"
@@ -24,10 +25,11 @@ namespace longhaul {
 class DeviceExecutor final : public Executor {
  public:
   /// As CpuExecutor; the context's device has been selected. With `shadow`, which may be null, every op is checked.
-  /// Without `groups` every instruction is a kernel of its own. `timeout`: as of CollectiveWatch.
+  /// Without `groups` every instruction is a kernel of its own. `timeout`: as of CollectiveWatch. With `graphs` a
+  /// program is launched as a whole from its third run on: not with a shadow, nor where messages are staged.
   DeviceExecutor(Communicator& world, std::span<const Program* const> programs, const NamedBuffers& named,
                  DeviceContext& context, DeviceKernelCache& kernels, Shadow* shadow, bool groups,
-                 const DataPlaneChoice& collectives = {}, double timeout = 0);
+                 const DataPlaneChoice& collectives = {}, double timeout = 0, bool graphs = false);
   ~DeviceExecutor() override;
 
   /// Queues the program. What fails later, on the device, is thrown where it is waited for.
@@ -44,7 +46,8 @@ class DeviceExecutor final : public Executor {
   std::int64_t host_arena_bytes() const override { return static_cast<std::int64_t>(host_arena_->bytes()); }
   Traffic traffic() const override;
   void reset_traffic() override;
-  void set_profiling(bool on) override { profiling_ = on; }
+  /// Refused with graphs, which have no instructions to look at.
+  void set_profiling(bool on) override;
   const Profile& profile() const override { return profile_; }
 
  private:
@@ -73,10 +76,14 @@ class DeviceExecutor final : public Executor {
     std::vector<Instruction> instructions;
     std::vector<InstructionGroup> order;
     std::vector<MemoryPlan::Copy> copies;
+    std::vector<SideStream*> sides = {};  // that its instructions use
+    std::vector<DataPlane*> planes = {};
+    std::unique_ptr<ProgramGraph> graph = {};  // null: the host gives the device every instruction, every time
   };
   void prepare(const Program& program);
   /// Several instructions in a launch; not when the last candidate of every op is wanted.
   void order(Prepared& program);
+  void run(const Prepared& program);
   void run(const Instruction& instruction);
   void carry_out(const Instruction& instruction);
   void run(const Prepared& program, const InstructionGroup& group);
@@ -94,7 +101,7 @@ class DeviceExecutor final : public Executor {
   DeviceContext& context_;
   DeviceKernelCache& kernels_;
   Shadow* shadow_;
-  const bool groups_instructions_;
+  const bool groups_instructions_, graphs_;
   const DataPlaneChoice collectives_;
   const int exceptions_;  // under way when it was made
   std::unique_ptr<DeviceMemory> arena_, host_arena_;

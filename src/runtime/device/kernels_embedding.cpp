@@ -1,4 +1,5 @@
 // embedding and its gradient; rope_table and rope.
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -45,21 +46,25 @@ bool make_embedding_gradient(const DeviceProblem& problem, DeviceKernel& kernel,
 
 bool make_rope_table(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
   if (!bind::single(problem.results[0], "the table", refusal)) return false;
-  // Where they are until their copy's turn has come.
-  const auto frequencies =
-      std::make_shared<const std::vector<double>>(problem.op.attributes.numbers("inverse_frequencies"));
+  const std::vector<double> frequencies = problem.op.attributes.numbers("inverse_frequencies");
   cuda::RopeTable table{};
   table.tokens = problem.operands[0].count();
   table.rotated = static_cast<std::int32_t>(problem.results[0].shape.back());
   table.scale = problem.op.attributes.number("scale", 1);
   table.growth = problem.op.attributes.number("growth", 0);
   table.growth_length = problem.op.attributes.integer("growth_length", 1);
-  LONGHAUL_CHECK(static_cast<std::int32_t>(frequencies->size()) * 2 == table.rotated, "rope_table: {} frequencies",
-                 frequencies->size());
-  kernel.scratch_bytes = frequencies->size() * sizeof(double);
-  kernel.run = [table, frequencies](const DeviceCall& call) {
-    bind::copy(call.context, call.scratch, frequencies->data(),
-               static_cast<std::int64_t>(frequencies->size() * sizeof(double)));
+  LONGHAUL_CHECK(static_cast<std::int32_t>(frequencies.size()) * 2 == table.rotated, "rope_table: {} frequencies",
+                 frequencies.size());
+  kernel.scratch_bytes = frequencies.size() * sizeof(double);
+  // Pinned from the first run on, when there is a device: what is copied from other memory no graph can hold.
+  kernel.run = [table, frequencies,
+                pinned = std::make_shared<std::unique_ptr<DeviceMemory>>()](const DeviceCall& call) {
+    const std::size_t bytes = frequencies.size() * sizeof(double);
+    if (!*pinned) {
+      *pinned = std::make_unique<DeviceMemory>(call.context.device(), DeviceMemory::Place::host, bytes);
+      std::memcpy((*pinned)->data(), frequencies.data(), bytes);
+    }
+    bind::copy(call.context, call.scratch, (*pinned)->data(), static_cast<std::int64_t>(bytes));
     cuda::RopeTable one = table;
     one.position = static_cast<const std::int32_t*>(call.operands[0]);
     one.inverse_frequencies = static_cast<const double*>(call.scratch);

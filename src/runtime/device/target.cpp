@@ -29,11 +29,26 @@ DeviceTarget::DeviceTarget(const TargetOptions& options, cuda::Backend backend)
     : Target(options), context_(backend), kernels_(context_, options.reference_only) {
   collectives_.ordered_sums = options.ordered_sums;
   collectives_.kind = choose_data_plane(options.collectives, context_.device(), why_collectives_);
+  if (options.check_ops && options.graphs)
+    fail(
+        "LONGHAUL_CHECK_OPS is set and device.graphs is true: each op is waited for to be checked, and a graph has "
+        "none "
+        "that could be waited for; unset it, or set device.graphs to false");
   if (options.check_ops) shadow_ = std::make_unique<Shadow>();
 }
 DeviceTarget::~DeviceTarget() = default;
 
+void DeviceTarget::refuse_staged_graphs() const {
+  if (options().graphs && collectives_.kind == DataPlaneKind::staged)
+    fail(
+        "device.graphs is true, and ranks' messages are staged (device.collectives{}): the host takes part in them, "
+        "and "
+        "in a graph it cannot; set device.collectives to nccl or push, or device.graphs to false",
+        why_collectives_.empty() ? "" : " is auto, and " + why_collectives_);
+}
+
 std::int64_t DeviceTarget::scratch_bytes(const Graph& graph, const Op& op) {
+  if (op.definition->communication && communicates(op)) refuse_staged_graphs();
   if (op.definition->communication)
     return communicates(op) ? device_scratch_bytes(CommunicationStep(graph, op, 0), collectives_) : 0;
   return static_cast<std::int64_t>(kernels_.get(graph, op)->scratch_bytes);
@@ -78,6 +93,11 @@ std::unique_ptr<Executor> DeviceTarget::executor(Communicator& world, std::span<
       "a target serves one rank");
   const int place = place_on_host(world);
   phase(world, [&] { context_.device().select(place); });
+  if (world.size() > 1) refuse_staged_graphs();
+  const std::vector<int> graphs = all_gather(world, static_cast<int>(options().graphs));
+  for (std::size_t rank = 0; rank < graphs.size(); ++rank)  // one that launches a graph waits for ranks that do too
+    if (graphs[rank] != graphs[0])
+      fail("rank {} has device.graphs {}, rank 0 {}: give all ranks the same", rank, graphs[rank] != 0, graphs[0] != 0);
   const std::vector<int> kinds = all_gather(world, static_cast<int>(collectives_.kind));
   for (std::size_t rank = 0; rank < kinds.size(); ++rank)
     if (kinds[rank] != kinds[0])
@@ -88,7 +108,8 @@ std::unique_ptr<Executor> DeviceTarget::executor(Communicator& world, std::span<
     log_debug("devices' messages travel {}{}", name_of(collectives_.kind),
               why_collectives_.empty() ? "" : ": " + why_collectives_);
   return std::make_unique<DeviceExecutor>(world, programs, named, context_, kernels_, shadow_.get(),
-                                          !options().reference_only, collectives_, options().collective_timeout);
+                                          !options().reference_only, collectives_, options().collective_timeout,
+                                          options().graphs);
 }
 
 }  // namespace longhaul

@@ -14,7 +14,8 @@ namespace longhaul {
 
 class DeviceTarget final : public Target {
  public:
-  /// Opens the kernels' library; a device is asked for by executor() and peak_flops().
+  /// Opens the kernels' library; a device is asked for by executor() and peak_flops(). Throws Error for options that
+  /// contradict each other.
   DeviceTarget(const TargetOptions& options, cuda::Backend backend);
   ~DeviceTarget() override;
 
@@ -35,6 +36,9 @@ class DeviceTarget final : public Target {
   const Device& device() const { return context_.device(); }
 
  private:
+  /// Throws Error when messages would wait for the host, which programs that are graphs do not ask.
+  void refuse_staged_graphs() const;
+
   mutable DeviceContext context_;
   DataPlaneChoice collectives_;
   std::string why_collectives_;
