@@ -287,7 +287,7 @@ struct Api {
   int (*graph_launch)(void* graph, Stream stream);  ///< in the stream's order, as a whole
   int (*graph_destroy)(void* graph);                ///< what has been launched still ends
 
-  // ---- attention
+  // ---- attention; all but softmax_merge null where the library has none on matrix units
   std::size_t (*attention_mask_bytes)(std::int32_t batch, std::int32_t queries, std::int32_t keys);
   int (*attention_mask)(const AttentionMask* mask, void* to, Stream stream);
   int (*attention_forward)(const AttentionForward* call, Stream stream);

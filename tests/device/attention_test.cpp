@@ -13,9 +13,9 @@ namespace {
 using namespace testing;
 
 // The kernels that the attention ops of a cell's programs are given.
-std::set<std::string> attention_kernels(const Cell& cell) {
+std::set<std::string> attention_kernels(const Cell& cell,
+                                        DeviceContext&& context = DeviceContext(cuda::Backend::emulator)) {
   const CompiledModel model = compile_model(request_for(cell));
-  DeviceContext context(cuda::Backend::emulator);
   DeviceKernelCache kernels(context, false);
   std::set<std::string> names;
   for (const Program* program : model.all())
@@ -54,6 +54,36 @@ TEST_CASE("heads are padded onto the fast kernels where that computes at most tw
   CHECK(attention_kernels(cell_of(24)) == Names{"attention generic", "attention_gradient generic"});
   CHECK(attention_kernels(cell_of(64)) == Names{"attention hopper", "attention_gradient hopper"});
   CHECK(attention_kernels(cell_of(80, DType::float32)) == Names{"attention generic", "attention_gradient generic"});
+}
+
+TEST_CASE("a library without attention on matrix units gives programs its generic kernels, and says why") {
+  cuda::Api api = DeviceContext(cuda::Backend::emulator).api();
+  const Cell fits = cell_of(64), padded = cell_of(80);
+  for (const int missing : {0, 1}) {
+    const cuda::Api whole = api;
+    if (missing)
+      api.attention_backward = nullptr;
+    else
+      api.attention_forward = nullptr;
+    for (const Cell& cell : {fits, padded})
+      CHECK(attention_kernels(cell, DeviceContext(cuda::Backend::emulator, api)) ==
+            std::set<std::string>{"attention generic", "attention_gradient generic"});
+    DeviceContext context(cuda::Backend::emulator, api);
+    const CompiledModel model = compile_model(request_for(fits));
+    int asked = 0;
+    for (const Program* program : model.all())
+      for (const Op& op : program->graph.ops) {
+        if (!op.is("attention") && !op.is("attention_gradient")) continue;
+        DeviceKernel kernel;
+        std::string reason;
+        const auto& first = KernelTable<DeviceContext>::instance().candidates(op.definition->name)[0];
+        CHECK(!first.make(DeviceProblem(program->graph, op, false, context), kernel, reason));
+        CHECK(reason == "the device's library has no attention on matrix units");
+        ++asked;
+      }
+    CHECK(asked >= 2);
+    api = whole;
+  }
 }
 
 TEST_CASE("padded heads in rings and gathered keys, where gradients are sums in float32", "[threads]") {

@@ -25,7 +25,9 @@ int devices_of(const cuda::Api& api) {
 
 }  // namespace
 
-Device::Device(cuda::Backend backend) : backend_(backend), api_(opened(backend)) {
+Device::Device(cuda::Backend backend) : Device(backend, opened(backend)) {}
+
+Device::Device(cuda::Backend backend, const cuda::Api& api) : backend_(backend), api_(api) {
   if (devices_of(api_) > 0 && api_.device_info(&info_) == 0) return;
   // Plans for a device elsewhere: that of this project's kernels.
   info_ = {};

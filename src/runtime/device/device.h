@@ -25,6 +25,8 @@ class Device {
  public:
   /// Opens the library. Throws Error with the reason and what to do when it cannot be opened.
   explicit Device(cuda::Backend backend);
+  /// The same on a given table, which must outlive it: of a library that has less (tests).
+  Device(cuda::Backend backend, const cuda::Api& api);
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;

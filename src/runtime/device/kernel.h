@@ -11,6 +11,8 @@ class DeviceContext {
  public:
   static constexpr const char* name = "device";
   explicit DeviceContext(cuda::Backend backend) : device_(backend) {}
+  /// On a given table of functions, which must outlive it.
+  DeviceContext(cuda::Backend backend, const cuda::Api& api) : device_(backend, api) {}
 
   Device& device() { return device_; }
   const cuda::Api& api() const { return device_.api(); }

@@ -37,7 +37,10 @@ bool takes(const DeviceProblem& problem, std::string& refusal) {
 bool takes_tensor_cores(const DeviceProblem& problem, std::int64_t d, std::int64_t most, std::string& refusal) {
   if (!takes(problem, refusal)) return false;
   const auto& q = problem.operands[0];
-  if (q.dtype != DType::bfloat16)
+  const cuda::Api& api = problem.context.api();
+  if (!api.attention_mask || !api.attention_forward || !api.attention_backward)
+    refusal = "the device's library has no attention on matrix units";
+  else if (q.dtype != DType::bfloat16)
     refusal = "q, k and v in " + std::string(name_of(q.dtype)) + ", not bfloat16";
   else if (d > most || (d != 64 && d != 128 && d != 256))
     refusal = "a head dimension of " + std::to_string(d) + "; 64, 128" + (most >= 256 ? " and 256" : "") + " are taken";
