@@ -9,6 +9,7 @@ template <int D_, int KEYS, int M_, int WARPS, bool QUERIES_IN_REGISTERS, int BL
 struct ForwardConfig {
   static constexpr int D = D_, kKeys = KEYS, M = M_, kBlocks = BLOCKS;
   static constexpr bool kQueriesInRegisters = QUERIES_IN_REGISTERS;
+  static constexpr int kScoresAtOnce = QUERIES_IN_REGISTERS || D == 64 ? D / 16 : 2;  // steps along d, unrolled
   static constexpr int kQueries = 16 * M * WARPS, kThreads = 32 * WARPS;
   static constexpr int kQueryBytes = kQueries * D * 2, kTileBytes = kKeys * D * 2;
   static constexpr int kSharedBytes = kQueryBytes + 4 * kTileBytes;  // queries, two stages of keys and values
@@ -76,7 +77,7 @@ GPU_KERNEL GPU_LAUNCH_BOUNDS(C::kThreads, C::kBlocks) attention_forward(GPU_PARA
         for (int d = 0; d < D / 16; d++) load_a<D>(q[m][d], query_tile_at, warp_row + m * 16, d);
 
     float s[M][N / 8][4] = {};
-#pragma unroll(C::kQueriesInRegisters || D == 64 ? D / 16 : 2)
+#pragma unroll C::kScoresAtOnce
     for (int d = 0; d < D / 16; d++) {
       if (!C::kQueriesInRegisters)
 #pragma unroll

@@ -1,5 +1,5 @@
 // The GPU primitives that our kernels are written in, inline PTX under nvcc (ptx.h, ptx_hopper.h), HIP under clang
-// for AMD GPUs (hip.h, not all of them), an emulator under any other compiler (tests/gpu_emulator). Shared memory is
+// for AMD GPUs (hip.h, all but Hopper's), an emulator under any other compiler (tests/gpu_emulator). Shared memory is
 // reached only through 32-bit shared addresses and these functions, and global memory through global_load and
 // global_store, so the emulator sees every access.
 #pragma once

@@ -1,6 +1,5 @@
-// The primitives for AMD GPUs, by clang's HIP: those of the generic and memory-bound kernels. Products of matrices and
-// asynchronous copies (mma_16x8x16, ldmatrix_x4, copy_async_16) are not among them, so attention_forward.cuh and
-// attention_backward.cuh do not compile. Compiled, never run: docs/portability.md.
+// The primitives for AMD GPUs, by clang's HIP. Products of matrices, their loads and asynchronous copies are those of
+// waves.h, over shuffles and plain loads: no matrix unit is used. Compiled, never run: docs/portability.md.
 #pragma once
 #include <hip/hip_runtime.h>
 
@@ -12,6 +11,7 @@
 #define GPU_HOST_DEVICE __host__ __device__ __forceinline__
 #define GPU_PARAMETER const
 #define GPU_LAUNCH_BOUNDS(threads, blocks) __launch_bounds__(threads)
+#define GPU_UNROLL _Pragma("unroll")
 #define GPU_FAULT(number) false
 
 namespace longhaul::gpu {
@@ -88,24 +88,25 @@ GPU_DEVICE void global_store(T* pointer, T value) {
   *pointer = value;
 }
 
-// ---- barriers, and warps of 32 lanes: half a wave where waves have 64
+// ---- barriers, and waves of 64 lanes, or of 32 on RDNA
 GPU_DEVICE void block_sync() {
   __syncthreads();
 }
+/// Lanes go in step; the compiler must not move memory accesses over it either.
 GPU_DEVICE void warp_sync() {
+  __builtin_amdgcn_fence(__ATOMIC_RELEASE, "wavefront");
   __builtin_amdgcn_wave_barrier();
+  __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront");
+}
+GPU_DEVICE int wave_lane() {
+  return static_cast<int>(__lane_id());
 }
 template <typename T>
-GPU_DEVICE T shuffle_xor(T value, int mask) {
-  return __shfl_xor(value, mask, 32);
+GPU_DEVICE T wave_shuffle(T value, int source) {
+  return __shfl(value, source, warpSize);
 }
-template <typename T>
-GPU_DEVICE T shuffle(T value, int source) {
-  return __shfl(value, source, 32);
-}
-GPU_DEVICE std::uint32_t ballot(bool vote) {
-  const std::uint64_t wave = __ballot(vote);
-  return static_cast<std::uint32_t>(wave >> (warpSize == 64 ? threadIdx.x & 32 : 0));
+GPU_DEVICE std::uint64_t wave_ballot(bool vote) {
+  return __ballot(vote);
 }
 
 // ---- arithmetic
@@ -138,6 +139,40 @@ GPU_DEVICE std::uint32_t pack_bfloat16(float low, float high) {
 }
 GPU_DEVICE float2 unpack_bfloat16(std::uint32_t word) {
   return {__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u)};
+}
+
+}  // namespace longhaul::gpu
+
+#include "kernels/cuda/waves.h"
+
+namespace longhaul::gpu {
+
+// ---- warps of 32 lanes, halves of waves of 64, and what is made of them
+template <typename T>
+GPU_DEVICE T shuffle_xor(T value, int mask) {
+  return by_lanes::shuffle_xor(value, mask);
+}
+template <typename T>
+GPU_DEVICE T shuffle(T value, int source) {
+  return by_lanes::shuffle(value, source);
+}
+GPU_DEVICE std::uint32_t ballot(bool vote) {
+  return by_lanes::ballot(vote);
+}
+GPU_DEVICE void copy_async_16(std::uint32_t destination, const void* source, bool valid) {
+  by_lanes::copy_16(destination, source, valid);
+}
+GPU_DEVICE void copy_async_commit() {}
+template <int N>
+GPU_DEVICE void copy_async_wait() {}
+GPU_DEVICE void ldmatrix_x4(std::uint32_t (&r)[4], std::uint32_t address) {
+  by_lanes::ldmatrix_x4(r, address);
+}
+GPU_DEVICE void ldmatrix_x4_transposed(std::uint32_t (&r)[4], std::uint32_t address) {
+  by_lanes::ldmatrix_x4_transposed(r, address);
+}
+GPU_DEVICE void mma_16x8x16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  by_lanes::mma_16x8x16(d, a, b0, b1);
 }
 
 // ---- between ranks: flags that other devices may write
