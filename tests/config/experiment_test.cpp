@@ -175,6 +175,9 @@ TEST_CASE("impossible combinations are refused") {
   CHECK_THAT(message(minimal + "training: {dtype: float64, gradient_reduce_dtype: bfloat16}"),
              Contains("gradient_reduce_dtype is bfloat16"));
   CHECK_THAT(message(minimal + "job: {name: a/b}"), Contains("job.folder"));
+  CHECK_THAT(message(minimal + "device: {graphs: true}"),
+             Contains("device.graphs is true, but device.type is cpu") && Contains("device.graphs false"));
+  CHECK(message(minimal + "device: {type: emulator, graphs: true}") == "accepted");
   Experiment changed = yaml(minimal);
   changed.optimizer.betas[1] = 1;
   CHECK_THROWS_WITH(check_experiment(changed), Contains("optimizer.betas"));

@@ -76,6 +76,18 @@ TEST_CASE("what a device does not do is refused by the command, with what to do"
           {"LONGHAUL_CUDA_LIBRARY=no/such/kernels.so"});
 }
 
+TEST_CASE("bench step times graphs once they are there, and counts their launches") {
+  const Workplace place;
+  const auto bench = [&](const std::string& warmup) {
+    return Program(place / "log",
+                   longhaul_command({"bench", "step", (place / "experiment.yaml").string(), "--steps", "1", "--warmup",
+                                     warmup, "device.type=emulator", "device.graphs=true"}))
+        .wait();
+  };
+  check_end(bench("1"), 1, {"--warmup is 1, and device.graphs is true", "give 2 or more"});
+  check_end(bench("2"), 0, {"0 launches and ", " of graphs, which hold ", "in step 3", "no times of ops"});
+}
+
 TEST_CASE("processes over TCP compute on emulators of their own what threads compute, whatever the step holds",
           "[threads]") {
   const Workplace place;
