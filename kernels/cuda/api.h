@@ -13,7 +13,7 @@
 
 namespace longhaul::cuda {
 
-constexpr std::int32_t kApiVersion = 9;  // changes with every change of this header
+constexpr std::int32_t kApiVersion = 10;  // changes with every change of this header
 constexpr int kMaximumRanks = 16;        // of a push collective
 
 using Stream = void*;
@@ -227,6 +227,11 @@ struct Counters {
   std::int64_t launches, allocations, allocated_bytes, synchronisations, graph_launches, graph_parts;
 };
 
+/// How the vendor's library computes a product: opaque, of one version of it and one model of device.
+struct MatmulAlgorithm {
+  std::uint64_t words[8];
+};
+
 struct Matmul {  // c [m, n] = alpha a b + beta c, row-major; transposed: stored as [k, m] or [n, k]
   std::int64_t m, n, k;
   std::int32_t a_transposed, b_transposed;
@@ -238,6 +243,7 @@ struct Matmul {  // c [m, n] = alpha a b + beta c, row-major; transposed: stored
   const void* addend;  ///< not null: times beta instead of c; as c lies
   void* workspace;     ///< not null: what the library may use instead of memory of its own
   std::int64_t workspace_bytes;
+  const MatmulAlgorithm* algorithm;  ///< null: the library's choice for what it is given, when it first comes
 };
 
 struct Api {
@@ -372,6 +378,14 @@ struct Api {
 
   // ---- libraries
   int (*matmul)(const Matmul* call, Stream stream);  ///< cuBLASLt; in the emulator loops on the host
+  /// The library's name and version, "cuBLASLt 13.1.0".
+  int (*matmul_library)(char text[64]);
+  /// The library's choice for such a product on the thread's device, none that splits the sum over k, as text for
+  /// matmul_algorithm. Sizes, strides, types and workspace_bytes of `call` count; a, b, c and the addend will be at
+  /// multiples of `alignment` bytes (a power of two, at most 16).
+  int (*matmul_choose)(const Matmul* call, std::int32_t alignment, char text[256]);
+  /// Of such a text; fails where the library does not compute this product so here.
+  int (*matmul_algorithm)(const Matmul* call, const char* text, MatmulAlgorithm* algorithm);
 
   // ---- NCCL, opened when first asked for; all null where the library was built without its header. Communicators do
   // not block: whoever waits asks nccl_state. All ranks of a communicator issue the same calls in the same order, and
@@ -400,7 +414,8 @@ struct Api {
 
   /// Of the emulator only (null on a GPU), for tests. "nccl_fault", "WHAT RANK NUMBER": what befalls the operation of
   /// that number (from 1) of every communicator's rank RANK: "silent" (it never comes), "error" (an asynchronous
-  /// error); of number 0 the making of the communicator. "": nothing.
+  /// error); of number 0 the making of the communicator. "": nothing. "matmul", "ORDER=0" (unless set) or "ORDER=1":
+  /// what matmul_choose prefers.
   int (*configure)(const char* key, const char* value);
 };
 

@@ -138,7 +138,8 @@ std::vector<Key> make_keys() {
        "OpenBLAS "
        "in float64); without, the faster for each shape in float32, timed when the run is set up. Kept in matmul.json "
        "of "
-       "the run folder and in checkpoints: a resumed run uses the same.",
+       "the run folder and in checkpoints: a resumed run uses the same. On devices auto alone, and the algorithms that "
+       "their library has chosen are kept so.",
        {},
        {"auto", "onednn", "openblas"}},
       {"training", "deterministic", member<&E::training, &E::Training::deterministic>, "true",

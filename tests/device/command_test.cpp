@@ -32,6 +32,7 @@ TEST_CASE("longhaul train and verify on the emulator; a run goes on from CPU to 
   train("device", {"training.steps=20", "device.type=emulator"});
   const auto cpu = losses_of(place / "cpu"), device = losses_of(place / "device");
   CHECK(device.size() == 20);
+  CHECK_THAT(read_file(place / "device/matmul.json"), Catch::Contains("loops of the emulator"));
   check_near(device, cpu, 1e-4);
   train("again", {"training.steps=20", "device.type=emulator"});
   CHECK(losses_of(place / "again") == device);

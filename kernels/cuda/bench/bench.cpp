@@ -98,24 +98,12 @@ Ceilings measure_ceilings(Context& context) {
     context.upload(from, values.data(), values.size() * 2);
     fill_random_bfloat16(values.data(), values.size(), 2);
     context.upload(static_cast<char*>(from) + n * n * 2, values.data(), values.size() * 2);
-    const Matmul call{n,
-                      n,
-                      n,
-                      0,
-                      1,
-                      Type::bfloat16,
-                      Type::bfloat16,
-                      1,
-                      0,
-                      from,
-                      static_cast<char*>(from) + n * n * 2,
-                      to,
-                      n,
-                      n,
-                      n,
-                      nullptr,
-                      nullptr,
-                      0};
+    Matmul call{};
+    call.m = call.n = call.k = call.a_stride = call.b_stride = call.c_stride = n;
+    call.b_transposed = 1;
+    call.type = call.out_type = Type::bfloat16;
+    call.alpha = 1;
+    call.a = from, call.b = static_cast<char*>(from) + n * n * 2, call.c = to;
     context.time(m, [&] { context.succeed(context.api.matmul(&call, nullptr)); });
     result.flops_per_second = 2.0 * static_cast<double>(n) * n * n / (m.median_ms * 1e-3);
   }

@@ -23,6 +23,7 @@ MatmulLibraries::Table parse(const std::string& text) {
   if (!json.is_object()) fail("the libraries of matrix products are garbled: {}", text);
   MatmulLibraries::Table table;
   for (const auto& [product, library] : json.items()) {
+    if (product == "device") continue;  // what was chosen there is not for here
     if (!library.is_string()) fail("the library of the matrix product {} is garbled: {}", product, library.dump());
     table[product] = library;
   }

@@ -2,6 +2,7 @@
 // kernels/cuda/api.h. A kernel queues its work and returns.
 #pragma once
 #include "runtime/device/device.h"
+#include "runtime/device/products.h"
 #include "runtime/kernel.h"
 
 namespace longhaul {
@@ -18,6 +19,7 @@ class DeviceContext {
   const cuda::Api& api() const { return device_.api(); }
   cuda::Stream stream() const { return device_.stream(); }
   void succeed(int status) const { device_.succeed(status); }
+  ProductPlans& products() { return products_; }
   /// What a product by the vendor's library may use, in the plan. The emulator's needs none.
   std::size_t product_workspace() const {
     if (device_.is_emulated()) return 0;
@@ -26,6 +28,7 @@ class DeviceContext {
 
  private:
   Device device_;
+  ProductPlans products_{device_};
 };
 
 using DeviceProblem = KernelProblem<DeviceContext>;

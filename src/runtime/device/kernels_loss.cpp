@@ -1,6 +1,8 @@
 // loss_head, cross_entropy and its gradient, count_valid. The loss head goes over tiles of rows: logits in float32,
 // their losses and gradients, and the products that use those.
 #include <algorithm>
+#include <memory>
+#include <numeric>
 
 #include "runtime/device/bind.h"
 
@@ -18,6 +20,11 @@ struct LossHead {
   bool tokens = false;  // each one's loss is the second result
   float logits_scale = 1, soft_cap = 0;
   std::size_t product_workspace = 0;
+  // Of a tile: 0 whole, 1 the last one where it has fewer rows.
+  struct Products {
+    std::shared_ptr<const ProductPlan> logits, input, weight;
+  };
+  Products products[2] = {};
 
   std::size_t logits_bytes() const { return line(tile_rows * stride * 4); }
   // Gradients of logits as the products read them; float32 ones take the logits' place.
@@ -36,6 +43,49 @@ std::int64_t tile_rows_of(std::int64_t rows, std::int64_t stride) {
   return std::max<std::int64_t>(1, (rows + tiles - 1) / tiles);
 }
 
+// The products of a tile of `rows` rows: logits, the gradient of the input, that of the weight.
+cuda::Matmul logits_product(const LossHead& head, std::int64_t rows) {
+  cuda::Matmul product{};
+  product.m = rows, product.n = head.v, product.k = head.d, product.b_transposed = 1;
+  product.type = head.type, product.out_type = cuda::Type::float32;
+  product.a_stride = head.d, product.b_stride = head.d, product.c_stride = head.stride;
+  product.workspace_bytes = static_cast<std::int64_t>(head.product_workspace);
+  return product;
+}
+cuda::Matmul input_product(const LossHead& head, std::int64_t rows) {
+  cuda::Matmul product{};
+  product.m = rows, product.n = head.d, product.k = head.v;
+  product.type = product.out_type = head.type;
+  product.a_stride = head.stride, product.b_stride = head.d, product.c_stride = head.d;
+  product.workspace_bytes = static_cast<std::int64_t>(head.product_workspace);
+  return product;
+}
+cuda::Matmul weight_product(const LossHead& head, std::int64_t rows) {
+  cuda::Matmul product{};
+  product.m = head.v, product.n = head.d, product.k = rows, product.a_transposed = 1;
+  product.type = head.type, product.out_type = cuda::Type::float32;
+  product.a_stride = head.stride, product.b_stride = head.d, product.c_stride = head.d;
+  product.workspace_bytes = static_cast<std::int64_t>(head.product_workspace);
+  return product;
+}
+
+void plan_products(LossHead& head, ProductPlans& plans) {
+  // Tiles begin at multiples of their rows' bytes, values and scratch at multiples of 64.
+  const std::int64_t element = head.type == cuda::Type::bfloat16 ? 2 : 4;
+  const auto alignment = static_cast<std::int32_t>(
+      head.tile_rows < head.rows ? std::gcd<std::int64_t>(16, head.tile_rows * head.d * element) : 16);
+  const auto plan = [&](std::int64_t rows) {
+    LossHead::Products products;
+    products.logits = plans.add(logits_product(head, rows), alignment);
+    if (head.gradients) products.input = plans.add(input_product(head, rows), alignment);
+    if (head.trains_weight) products.weight = plans.add(weight_product(head, rows), alignment);
+    return products;
+  };
+  if (head.rows == 0) return;
+  head.products[0] = plan(head.tile_rows);
+  if (const std::int64_t rest = head.rows % head.tile_rows) head.products[1] = plan(rest);
+}
+
 void run_tile(const LossHead& head, const DeviceCall& call, std::int64_t begin) {
   const cuda::Api& api = call.context.api();
   const cuda::Stream stream = call.context.stream();
@@ -46,18 +96,14 @@ void run_tile(const LossHead& head, const DeviceCall& call, std::int64_t begin) 
   char* const losses = logits + head.logits_bytes() + head.gradient_bytes();
   char* const workspace = losses + head.loss_bytes();
   const char* const x = static_cast<const char*>(call.operands[0]) + begin * head.d * element;
-  const auto multiply = [&](cuda::Matmul product) {
+  const LossHead::Products& plans = head.products[rows < head.tile_rows];
+  const auto multiply = [&](const ProductPlan& plan, cuda::Matmul product, const void* a, const void* b, void* c) {
     product.alpha = 1;
+    product.a = a, product.b = b, product.c = c;
     product.workspace = workspace;
-    product.workspace_bytes = static_cast<std::int64_t>(head.product_workspace);
-    call.context.succeed(api.matmul(&product, stream));
+    plan.run(call.context.device(), product);
   };
-  cuda::Matmul product{};
-  product.m = rows, product.n = head.v, product.k = head.d, product.b_transposed = 1;
-  product.type = head.type, product.out_type = cuda::Type::float32;
-  product.a = x, product.b = call.operands[1], product.c = logits;
-  product.a_stride = head.d, product.b_stride = head.d, product.c_stride = head.stride;
-  multiply(product);
+  multiply(*plans.logits, logits_product(head, rows), x, call.operands[1], logits);
 
   cuda::LossRows loss{};
   loss.rows = rows, loss.vocabulary = head.v, loss.row_stride = loss.gradient_stride = head.stride;
@@ -74,21 +120,12 @@ void run_tile(const LossHead& head, const DeviceCall& call, std::int64_t begin) 
   call.context.succeed(api.loss_sum(&sum, stream));
   if (!head.gradients) return;
 
-  product = {};
-  product.m = rows, product.n = head.d, product.k = head.v;
-  product.type = product.out_type = head.type;
-  product.a = gradient, product.b = call.operands[1];
-  product.c = static_cast<char*>(call.results[head.first_gradient()]) + begin * head.d * element;
-  product.a_stride = head.stride, product.b_stride = head.d, product.c_stride = head.d;
-  multiply(product);
+  multiply(*plans.input, input_product(head, rows), gradient, call.operands[1],
+           static_cast<char*>(call.results[head.first_gradient()]) + begin * head.d * element);
   if (!head.trains_weight) return;
-  product = {};
-  product.m = head.v, product.n = head.d, product.k = rows, product.a_transposed = 1;
-  product.type = head.type, product.out_type = cuda::Type::float32;
+  cuda::Matmul product = weight_product(head, rows);
   product.beta = begin > 0 ? 1.0f : 0.0f;
-  product.a = gradient, product.b = x, product.c = call.results[head.first_gradient() + 1];
-  product.a_stride = head.stride, product.b_stride = head.d, product.c_stride = head.d;
-  multiply(product);
+  multiply(*plans.weight, product, gradient, x, call.results[head.first_gradient() + 1]);
 }
 
 template <bool tokens>
@@ -114,6 +151,7 @@ bool make_loss_head(const DeviceProblem& problem, DeviceKernel& kernel, std::str
   head.soft_cap = static_cast<float>(problem.op.attributes.number("soft_cap", 0));
   head.product_workspace = problem.context.product_workspace();
   kernel.scratch_bytes = head.scratch_bytes();
+  plan_products(head, problem.context.products());
   kernel.run = [head](const DeviceCall& call) {
     if (head.rows == 0) {
       const cuda::ScalarConstant nothing{0, static_cast<double*>(call.results[0])};
@@ -147,7 +185,7 @@ bool make_cross_entropy(const DeviceProblem& problem, DeviceKernel& kernel, std:
   loss.soft_cap = static_cast<float>(problem.op.attributes.number("soft_cap", 0));
   const bool tokens = !gradient && problem.results.size() == 2;
   kernel.scratch_bytes = tokens ? 0 : line(loss.rows * 4);
-  kernel.run = [loss, tokens](const DeviceCall& call) {
+  kernel.run = [=](const DeviceCall& call) {
     cuda::LossRows one = loss;
     one.logits = call.operands[0];
     one.label = static_cast<const std::int32_t*>(call.operands[1]);

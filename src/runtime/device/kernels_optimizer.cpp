@@ -58,6 +58,26 @@ bool make_orthogonalize(const DeviceProblem& problem, DeviceKernel& kernel, std:
   const std::size_t sums = (problem.context.api().sum_of_squares_workspace() + 8 + 255) / 256 * 256,
                     workspace = problem.context.product_workspace();
   kernel.scratch_bytes = room(count) + 2 * room(least * least) + sums + workspace;
+  // x y; x and y row-major, transposed where a stride says so
+  const auto product = [workspace](std::int64_t m, std::int64_t n, std::int64_t k, bool x_transposed,
+                                   bool y_transposed) {
+    cuda::Matmul one{};
+    one.m = m, one.n = n, one.k = k;
+    one.a_transposed = x_transposed, one.b_transposed = y_transposed;
+    one.type = one.out_type = cuda::Type::float32;
+    one.a_stride = x_transposed ? m : k, one.b_stride = y_transposed ? k : n, one.c_stride = n;
+    one.workspace_bytes = static_cast<std::int64_t>(workspace);
+    return one;
+  };
+  struct Planned {
+    cuda::Matmul product;
+    std::shared_ptr<const ProductPlan> plan;
+  };
+  const auto planned = [&](const cuda::Matmul& one) { return Planned{one, problem.context.products().add(one, 16)}; };
+  const Planned squares = planned(product(least, least, tall ? rows : columns, tall, !tall)),
+                fourths = planned(product(least, least, least, false, false)),
+                next = planned(tall ? product(rows, columns, columns, false, false)
+                                    : product(rows, columns, rows, false, false));
   kernel.run = [=](const DeviceCall& call) {
     const cuda::Api& api = call.context.api();
     const cuda::Stream stream = call.context.stream();
@@ -73,28 +93,20 @@ bool make_orthogonalize(const DeviceProblem& problem, DeviceKernel& kernel, std:
     call.context.succeed(api.sum_of_squares(call.operands[0], cuda::Type::float32, count, 0, norm, norm + 1, stream));
     const cuda::Scale scale{count, cuda::Type::float32, 1, call.operands[0], from, norm};
     call.context.succeed(api.scale(&scale, stream));
-    // c = alpha x y (+ beta addend); x and y row-major, transposed where a stride says so
-    const auto multiply = [&](std::int64_t m, std::int64_t n, std::int64_t k, const float* x, bool x_transposed,
-                              const float* y, bool y_transposed, float alpha, float beta, const float* addend,
-                              float* result) {
-      cuda::Matmul one{};
-      one.m = m, one.n = n, one.k = k;
-      one.a_transposed = x_transposed, one.b_transposed = y_transposed;
-      one.type = one.out_type = cuda::Type::float32;
+    // result = alpha x y (+ beta addend)
+    const auto multiply = [&](const Planned& of, const float* x, const float* y, float alpha, float beta,
+                              const float* addend, float* result) {
+      cuda::Matmul one = of.product;
       one.alpha = alpha, one.beta = beta;
       one.a = x, one.b = y, one.c = result, one.addend = addend;
-      one.a_stride = x_transposed ? m : k, one.b_stride = y_transposed ? k : n, one.c_stride = n;
-      one.workspace = workspace ? scratch : nullptr, one.workspace_bytes = static_cast<std::int64_t>(workspace);
-      call.context.succeed(api.matmul(&one, stream));
+      one.workspace = workspace ? scratch : nullptr;
+      of.plan->run(call.context.device(), one);
     };
     static_assert(iterations % 2 == 1);  // so that the last one writes the result
     for (int i = 0; i < iterations; ++i) {
-      multiply(least, least, tall ? rows : columns, from, tall, from, !tall, 1, 0, nullptr, gram);
-      multiply(least, least, least, gram, false, gram, false, c, b, gram, square);
-      if (tall)
-        multiply(rows, columns, columns, from, false, square, false, 1, a, from, to);
-      else
-        multiply(rows, columns, rows, square, false, from, false, 1, a, from, to);
+      multiply(squares, from, from, 1, 0, nullptr, gram);
+      multiply(fourths, gram, gram, c, b, gram, square);
+      multiply(next, tall ? from : square, tall ? square : from, 1, a, from, to);
       std::swap(from, to);
     }
   };

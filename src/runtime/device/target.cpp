@@ -83,6 +83,16 @@ void DeviceTarget::set_library_policy(const LibraryPolicy& policy, DType, std::s
   if (!policy.only.empty())
     fail("{} is {}, a library of CPUs; with device.type {} products are {}: leave it at auto", key, policy.only, name(),
          device().is_emulated() ? "loops of the emulator" : "cuBLASLt's");
+  context_.products().forget();
+}
+
+std::string DeviceTarget::choose_libraries(std::span<const Program* const> programs, const std::string& decided) {
+  // Kernels say which products they will ask for when they are made.
+  for (const Program* program : programs)
+    for (const Op& op : program->graph.ops)
+      if (!op.definition->communication) kernels_.get(program->graph, op);
+  context_.device().select(0);
+  return context_.products().choose(decided);
 }
 
 std::unique_ptr<Executor> DeviceTarget::executor(Communicator& world, std::span<const Program* const> programs,
@@ -92,7 +102,13 @@ std::unique_ptr<Executor> DeviceTarget::executor(Communicator& world, std::span<
       thread_.compare_exchange_strong(first, std::this_thread::get_id()) || first == std::this_thread::get_id(),
       "a target serves one rank");
   const int place = place_on_host(world);
-  phase(world, [&] { context_.device().select(place); });
+  phase(world, [&] {
+    context_.device().select(place);
+    for (const Program* program : programs)
+      for (const Op& op : program->graph.ops)
+        if (!op.definition->communication) kernels_.get(program->graph, op);
+    context_.products().make();
+  });
   if (world.size() > 1) refuse_staged_graphs();
   const std::vector<int> graphs = all_gather(world, static_cast<int>(options().graphs));
   for (std::size_t rank = 0; rank < graphs.size(); ++rank)  // one that launches a graph waits for ranks that do too

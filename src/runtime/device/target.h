@@ -25,9 +25,10 @@ class DeviceTarget final : public Target {
   double peak_flops(DType dtype) override;
   /// Products are the vendor's library's: another is refused.
   void set_library_policy(const LibraryPolicy& policy, DType dtype, std::string_view key) override;
-  std::string choose_libraries(std::span<const Program* const>, const std::string&) override { return ""; }
-  std::string libraries() const override { return "{}"; }
-  void set_libraries(const std::string&) override {}
+  /// Of products, their algorithms: on the first device of this host, which is rank 0's.
+  std::string choose_libraries(std::span<const Program* const> programs, const std::string& decided) override;
+  std::string libraries() const override { return context_.products().text(); }
+  void set_libraries(const std::string& decided) override { context_.products().decide(decided); }
   /// The rank takes the device of its place among the ranks of its host.
   std::unique_ptr<Executor> executor(Communicator& world, std::span<const Program* const> programs,
                                      const NamedBuffers& named) override;

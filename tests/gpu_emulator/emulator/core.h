@@ -354,6 +354,9 @@ bool go_on();
 /// Forgets what is queued on this thread's device, after a Fault.
 void discard_queues();
 
+/// The algorithm that the library of products prefers from now on: "ORDER=0" or "ORDER=1".
+void prefer_matmul(const char* text);
+
 // ---- graphs (graphs.cpp): what streams are given while this thread captures
 /// One launch of a graph: what its events mark.
 struct Replay {

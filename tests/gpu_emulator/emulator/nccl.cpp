@@ -356,7 +356,11 @@ void nccl_reduce_scatter(void* communicator, const void* send, void* receive, st
   reduce(communicator, Kind::reduce_scatter, send, count_per_rank * of(communicator).ranks, type, take, stream);
 }
 
+int prefer_matmul(const char* value) {
+  return Guarded<emulator::prefer_matmul>::call(value);
+}
 int configure(const char* key, const char* value) {
+  if (std::string(key) == "matmul") return prefer_matmul(value);
   if (std::string(key) != "nccl_fault") return report("the emulator has no such setting");
   const std::lock_guard guard(fault_lock);
   planned_fault = {};
