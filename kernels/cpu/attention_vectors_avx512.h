@@ -1,8 +1,10 @@
 // AVX-512 operations for attention_tile.h. Included by files compiled for AVX-512 only.
 #pragma once
+#if !defined(__clang__)
 // GCC 12 takes the deliberately undefined registers of its own AVX-512 header for an error of ours.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
 #include <immintrin.h>
 
 #include <cstddef>

@@ -1,6 +1,7 @@
 // AVX2, FMA and F16C.
 // build: x86_64 -mavx2 -mfma -mf16c
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/isa_f16c.h"
 
 namespace longhaul::cpu {
 
@@ -11,7 +12,7 @@ extern const PeakBurst peak_float32_avx2;
 namespace {
 
 bool supported() {  // asks the operating system too (XGETBV), which must save the registers
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
 const InstructionSetRegistration avx2({.name = "avx2",

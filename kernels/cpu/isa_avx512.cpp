@@ -1,6 +1,7 @@
 // AVX-512 F, BW, DQ and VL.
 // build: x86_64 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mavx2 -mf16c -mprefer-vector-width=512
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/isa_f16c.h"
 
 namespace longhaul::cpu {
 
@@ -13,7 +14,7 @@ namespace {
 bool supported() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+         __builtin_cpu_supports("avx2") && has_f16c();
 }
 
 const InstructionSetRegistration avx512({.name = "avx512",

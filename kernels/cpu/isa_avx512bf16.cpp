@@ -1,6 +1,7 @@
 // AVX-512 with BF16: dot products of bfloat16 pairs, rounding in one instruction. All else runs as AVX-512.
 // build: x86_64 -mavx512bf16 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mavx2 -mf16c -mprefer-vector-width=512
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/isa_f16c.h"
 
 namespace longhaul::cpu {
 
@@ -14,7 +15,7 @@ bool supported() {
   return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512f") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx2") &&
-         __builtin_cpu_supports("f16c");
+         has_f16c();
 }
 
 const InstructionSetRegistration avx512bf16({.name = "avx512bf16",

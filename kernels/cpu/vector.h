@@ -13,7 +13,7 @@
 #include "kernels/cpu/stream.h"
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed between functions of this file only
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(__clang__)
 // GCC 12 takes the deliberately undefined registers of its own AVX-512 header for an error of ours.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"

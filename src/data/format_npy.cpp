@@ -119,7 +119,7 @@ class NpyFile : public StoredTokens {
     }
     if (header > (1 << 20)) fail("{}: a header of {} bytes is none of a NumPy array", path, header);
     const auto* text = reinterpret_cast<const char*>(file_.at(begin, header, "the header of the NumPy array"));
-    read(Dictionary(std::string(text, static_cast<std::size_t>(header)), path), path);
+    take_header(Dictionary(std::string(text, static_cast<std::size_t>(header)), path), path);
     offset_ = begin + header;
     const std::int64_t bytes = file_.size() - offset_;
     if (bytes != count_ * bytes_of(type_))
@@ -130,7 +130,7 @@ class NpyFile : public StoredTokens {
   }
 
  private:
-  void read(const Dictionary& header, const std::string& path) {
+  void take_header(const Dictionary& header, const std::string& path) {
     const std::string& type = header.at("descr");
     const auto known = std::find_if(types.begin(), types.end(), [&](const auto& one) { return type == one.first; });
     if (known == types.end())

@@ -74,7 +74,7 @@ bool make_loss_head(const CpuProblem& problem, CpuKernel& kernel, std::string& r
     kernel.scratch_bytes = plan->scratch_bytes();
     kernel.provisional = !problem.context.libraries();
   }
-  kernel.run = [plan, head, gradients, weight](const CpuCall& call) {
+  kernel.run = [=](const CpuCall& call) {  // the plan, or the head
     cpu::LossHeadArguments arguments{};
     arguments.x = call.operands[0];
     arguments.w = call.operands[1];
