@@ -14,7 +14,7 @@
 namespace longhaul::cuda {
 
 constexpr std::int32_t kApiVersion = 10;  // changes with every change of this header
-constexpr int kMaximumRanks = 16;        // of a push collective
+constexpr int kMaximumRanks = 16;         // of a push collective
 
 using Stream = void*;
 enum class Implementation : std::int32_t { automatic = 0, portable = 1, hopper = 2 };
