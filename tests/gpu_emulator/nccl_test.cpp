@@ -145,9 +145,16 @@ TEST_CASE("a graph's collectives are new ones with every launch, and nothing is 
     const DeviceArray<float> from(1), to(2);
     void* pinned = nullptr;
     succeed(device().allocate_host(&pinned, 4));
+    // Not before ranks are connected.
+    void* graph = nullptr;
+    succeed(device().graph_begin(mine.stream));
+    if (device().nccl_all_gather(mine.communicator, from.data(), to.data(), 4, mine.stream) == 0 ||
+        device().graph_end(mine.stream, &graph) == 0)
+      throw std::runtime_error("connected in a capture");
+    succeed(device().nccl_all_gather(mine.communicator, from.data(), to.data(), 4, mine.stream));
+    wait(mine.stream);
     succeed(device().graph_begin(mine.stream));
     succeed(device().nccl_all_gather(mine.communicator, from.data(), to.data(), 4, mine.stream));
-    void* graph = nullptr;
     succeed(device().graph_end(mine.stream, &graph));
     for (int round = 0; round < 3; round++) {
       const float value = static_cast<float>(10 * round + mine.rank);
@@ -168,6 +175,28 @@ TEST_CASE("a graph's collectives are new ones with every launch, and nothing is 
     succeed(device().graph_destroy(graph));
     succeed(device().release_host(pinned));
   });
+}
+
+TEST_CASE("a communicator of NCCL ends when no graph has calls of it") {
+  std::vector<Rank> all;
+  const int patience = emulator::options.patience_ms;
+  emulator::options.patience_ms = 50;
+  on_ranks(
+      1,
+      [](Rank& mine) {
+        const DeviceArray<float> from(1), to(1);
+        succeed(device().nccl_all_gather(mine.communicator, from.data(), to.data(), 4, mine.stream));
+        wait(mine.stream);
+        void* graph = nullptr;
+        succeed(device().graph_begin(mine.stream));
+        succeed(device().nccl_all_gather(mine.communicator, from.data(), to.data(), 4, mine.stream));
+        succeed(device().graph_end(mine.stream, &graph));
+        if (device().nccl_abort(mine.communicator) == 0) throw std::runtime_error("ended too early");
+        succeed(device().graph_destroy(graph));
+      },
+      &all);
+  emulator::options.patience_ms = patience;
+  CHECK(all[0].said == "");
 }
 
 TEST_CASE("emulated NCCL: ids of jobs that are gone, ranks that come twice and operations that differ are said") {

@@ -194,12 +194,8 @@ void DeviceExecutor::prepare(const Program& program) {
   }
   order(prepared);
   if (graphs_) {
-    std::size_t collectives = 0;
-    for (const Instruction& one : prepared.instructions) {
-      collectives += one.step && !one.step->is_local();
-      if (one.side && std::ranges::find(prepared.sides, one.side) == prepared.sides.end())
-        prepared.sides.push_back(one.side);
-    }
+    const auto collectives = static_cast<std::size_t>(std::ranges::count_if(
+        prepared.instructions, [](const Instruction& one) { return one.step && !one.step->is_local(); }));
     for (const auto& [axes, group] : groups_) prepared.planes.push_back(group.plane.get());
     std::vector<int> ranks(collectives > 0 ? static_cast<std::size_t>(world_.size()) : 1, world_.rank());
     if (collectives > 0) std::iota(ranks.begin(), ranks.end(), 0);
@@ -270,7 +266,7 @@ void DeviceExecutor::run(std::size_t i) {
   if (!program.graph) return run(program);
   // Threads of one process that launch NCCL's kernels on several GPUs could each hold what the others' need.
   if (program.graph->has_collectives() && world_.one_process() && !context_.device().is_emulated()) world_.barrier();
-  program.graph->run([&] { run(program); }, program.sides, program.planes, activity_);
+  program.graph->run([&] { run(program); }, program.planes, activity_);
 }
 
 void DeviceExecutor::run(const Prepared& program) {

@@ -76,7 +76,6 @@ class DeviceExecutor final : public Executor {
     std::vector<Instruction> instructions;
     std::vector<InstructionGroup> order;
     std::vector<MemoryPlan::Copy> copies;
-    std::vector<SideStream*> sides = {};  // that its instructions use
     std::vector<DataPlane*> planes = {};
     std::unique_ptr<ProgramGraph> graph = {};  // null: the host gives the device every instruction, every time
   };

@@ -20,24 +20,22 @@ Traffic since(const Traffic& before, Traffic now) {
 
 ProgramGraph::ProgramGraph(DeviceContext& context, CollectiveWatch* watch, std::string_view program,
                            std::size_t collectives, std::vector<int> ranks, TableSpace& tables)
-    : context_(context), watch_(watch), place_{program, "graph", 0, std::move(ranks)}, joined_(context) {
+    : context_(context), watch_(watch), place_{program, "graph", 0, std::move(ranks)} {
   if (watch && collectives > 0) track_ = std::make_unique<CollectiveTrack>(context, tables, collectives);
 }
 
-void ProgramGraph::run(const std::function<void()>& plainly, std::span<SideStream* const> sides,
-                       std::span<DataPlane* const> planes, Activity& activity) {
+void ProgramGraph::run(const std::function<void()>& plainly, std::span<DataPlane* const> planes, Activity& activity) {
   if (!std::exchange(has_run_, true)) return plainly();
   if (graph_)
     for (const auto& [plane, traffic] : traffic_) plane->add(traffic);
   else
-    capture(plainly, sides, planes);
+    capture(plainly, planes);
   activity.enter(&place_);
   launch();
   activity.enter(nullptr);
 }
 
-void ProgramGraph::capture(const std::function<void()>& plainly, std::span<SideStream* const> sides,
-                           std::span<DataPlane* const> planes) {
+void ProgramGraph::capture(const std::function<void()>& plainly, std::span<DataPlane* const> planes) {
   for (DataPlane* const plane : planes) traffic_.emplace_back(plane, plane->traffic());
   const cuda::Api& api = context_.api();
   const std::int64_t free_before = context_.device().free_bytes();
@@ -46,10 +44,6 @@ void ProgramGraph::capture(const std::function<void()>& plainly, std::span<SideS
   try {
     if (track_) watch_->begin_graph(*track_);
     plainly();
-    for (SideStream* const side : sides) {
-      side->run(joined_, [] {});
-      joined_.wait();
-    }
   } catch (...) {
     if (track_) watch_->end_graph();
     drop();

@@ -13,7 +13,6 @@
 #include "runtime/activity.h"
 #include "runtime/device/collective_watch.h"
 #include "runtime/device/data_plane.h"
-#include "runtime/device/side_stream.h"
 
 namespace longhaul {
 
@@ -26,27 +25,22 @@ class ProgramGraph {
   ~ProgramGraph() { drop(); }
   ProgramGraph(const ProgramGraph&) = delete;
 
-  /// `plainly` gives the context's stream and `sides` every instruction, in order; what `planes` have moved is counted
-  /// whoever moved it. Throws Error in the device's words.
-  void run(const std::function<void()>& plainly, std::span<SideStream* const> sides, std::span<DataPlane* const> planes,
-           Activity& activity);
+  /// `plainly` gives the device every instruction, in order; the context's stream comes to wait for all that others are
+  /// given. What `planes` move counts among their traffic every time. Throws Error in the device's words.
+  void run(const std::function<void()>& plainly, std::span<DataPlane* const> planes, Activity& activity);
   bool has_collectives() const { return track_ != nullptr; }
-  /// Whether the next run is a launch.
-  bool made() const { return graph_ != nullptr; }
   /// Ends a capture and gives the graph back; what has been launched still ends. Communicators of NCCL do not end
   /// before.
   void drop() noexcept;
 
  private:
-  void capture(const std::function<void()>& plainly, std::span<SideStream* const> sides,
-               std::span<DataPlane* const> planes);
+  void capture(const std::function<void()>& plainly, std::span<DataPlane* const> planes);
   void launch();
 
   DeviceContext& context_;
   CollectiveWatch* const watch_;
   const Activity::Place place_;
   std::unique_ptr<CollectiveTrack> track_;
-  StreamEvent joined_;
   bool has_run_ = false, capturing_ = false;
   void* graph_ = nullptr;
   std::vector<std::pair<DataPlane*, Traffic>> traffic_;  // of one launch

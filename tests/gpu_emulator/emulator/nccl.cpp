@@ -11,9 +11,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <mutex>
 #include <random>
+#include <set>
+#include <thread>
 #include <vector>
 
 #include "kernels/cuda/device.h"
@@ -111,6 +114,8 @@ struct Communicator {
   std::uint64_t issued = 0;
   bool complete = false, aborted = false;
   std::string error;
+  std::set<Kind> connected;                                  // that have been used outside of a capture
+  std::shared_ptr<int> in_graphs = std::make_shared<int>();  // held by what a graph keeps
 
   Meeting& place() const { return *reinterpret_cast<Meeting*>(meeting->data()); }
   Member& member(std::int32_t of) const { return place().members[of]; }
@@ -172,8 +177,13 @@ void issue(void* communicator, Operation operation, Stream stream) {
   for (const Piece& piece : operation.sends)
     require(piece.bytes == 0 || emulator::is_global(piece.data, static_cast<std::size_t>(piece.bytes)),
             "NCCL: what is sent lies outside every registered buffer");
+  // NCCL connects ranks when they first need it, which a capture does not allow.
+  if (!emulator::captures(native(stream)))
+    group->connected.insert(operation.kind);
+  else if (!group->connected.contains(operation.kind))
+    emulator::refuse_in_capture("NCCL: the first operation of its kind");
   const auto kept = std::make_shared<const Operation>(std::move(operation));
-  emulator::enqueue_made(native(stream), [group, kept] {  // by every launch of a graph anew
+  emulator::enqueue_made(native(stream), [group, kept, held = group->in_graphs] {  // by every launch of a graph anew
     const std::uint64_t number = ++group->issued;
     const auto posted = std::make_shared<bool>(false);
     const auto ready = [group, kept, posted, number] {
@@ -286,6 +296,13 @@ void nccl_state(void* communicator, std::int32_t* in_progress) {
   group.complete = !*in_progress;
 }
 void nccl_destroy(void* communicator) {
+  // As NCCL does, until no graph has calls of it.
+  const Shared group = *static_cast<Shared*>(communicator);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(emulator::options.patience_ms);
+  while (group->in_graphs.use_count() > 1) {
+    require(std::chrono::steady_clock::now() < deadline, "NCCL: a graph that is not given back has calls of it");
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
   delete static_cast<Shared*>(communicator);
 }
 void nccl_abort(void* communicator) {
