@@ -243,7 +243,7 @@ struct Matmul {  // c [m, n] = alpha a b + beta c, row-major; transposed: stored
   const void* addend;  ///< not null: times beta instead of c; as c lies
   void* workspace;     ///< not null: what the library may use instead of memory of its own
   std::int64_t workspace_bytes;
-  const MatmulAlgorithm* algorithm;  ///< null: the library's choice for what it is given, when it first comes
+  const MatmulAlgorithm* algorithm = nullptr;  ///< null: the library's choice for what it is given, when it first comes
 };
 
 struct Api {
