@@ -415,7 +415,7 @@ struct Api {
   /// Of the emulator only (null on a GPU), for tests. "nccl_fault", "WHAT RANK NUMBER": what befalls the operation of
   /// that number (from 1) of every communicator's rank RANK: "silent" (it never comes), "error" (an asynchronous
   /// error); of number 0 the making of the communicator. "": nothing. "matmul", "ORDER=0" (unless set) or "ORDER=1":
-  /// what matmul_choose prefers.
+  /// what matmul_choose prefers. "wave", "32" or "64": how many lanes go in lock step, before a device is used.
   int (*configure)(const char* key, const char* value);
 };
 

@@ -227,6 +227,10 @@ inline void only_warps(const char* what, Site site) {
 bool wave_step(int wave, int first_lane);
 /// Whether a wave that waited for another device can go on.
 bool wave_signalled(const Block& of);
+/// The place that shadows remember: what a primitive is made of is none of the kernel's.
+inline Site in_kernel(Site site) {
+  return self().composed ? self().caller : site;
+}
 /// Names the primitive, made of others, that a lane is in.
 class Composed {
  public:

@@ -59,7 +59,7 @@ void check_read(std::uint32_t address, int bytes, int thread, Site site, const c
   if (!options.race) return;
   const Clock& clock = block->fibers[thread].clock;
   const std::uint32_t epoch = block->fibers[thread].epoch;
-  const SiteId here = intern(site);
+  const SiteId here = intern(in_kernel(site));
   const std::size_t first = (address - kSharedBase) / 4, last = (address - kSharedBase + bytes + 3) / 4;
   for (std::size_t i = first; i < last; i++) {
     SharedWord& word = block->shadow[i];
@@ -82,7 +82,7 @@ void check_write(std::uint32_t address, int bytes, int thread, Site site, const 
   if (!options.race) return;
   const Clock& clock = block->fibers[thread].clock;
   const std::uint32_t epoch = block->fibers[thread].epoch;
-  const SiteId here = intern(site);
+  const SiteId here = intern(in_kernel(site));
   const std::size_t first = (address - kSharedBase) / 4, last = (address - kSharedBase + bytes + 3) / 4;
   for (std::size_t i = first; i < last; i++) {
     SharedWord& word = block->shadow[i];

@@ -378,6 +378,12 @@ int prefer_matmul(const char* value) {
 }
 int configure(const char* key, const char* value) {
   if (std::string(key) == "matmul") return prefer_matmul(value);
+  if (std::string(key) == "wave") {
+    const std::string lanes = value;
+    if (lanes != "32" && lanes != "64") return report("the emulator has waves of 32 and of 64 lanes");
+    emulator::options.wave = lanes == "64" ? 64 : 32;
+    return 0;
+  }
   if (std::string(key) != "nccl_fault") return report("the emulator has no such setting");
   const std::lock_guard guard(fault_lock);
   planned_fault = {};
