@@ -92,6 +92,12 @@ struct Fiber {
   bool outside = false;         // which another device may bring about
   const char* reason = "";
   Site site;
+  Clock clock;
+  std::uint32_t proxy_fence = 0;                   // own writes before this clock are visible to the async proxy
+  std::vector<std::vector<int>> copy_groups;       // committed cp.async groups, oldest first
+  std::vector<int> open_copies;                    // not yet committed
+  std::vector<std::function<void()>> bulk_stores;  // not yet waited for
+  // In lock step (waves.cpp).
   Stop stop = Stop::none;
   Site caller;                      // of the primitive that `site` is part of, where it is made of others
   bool composed = false;            // whether there is one
@@ -101,11 +107,6 @@ struct Fiber {
   int part = 0;                     // exchanges in it so far
   alignas(16) char offered[2][16];  // what other lanes may read of this one, by turns: one may be a step ahead
   int offer = 0;
-  Clock clock;
-  std::uint32_t proxy_fence = 0;                   // own writes before this clock are visible to the async proxy
-  std::vector<std::vector<int>> copy_groups;       // committed cp.async groups, oldest first
-  std::vector<int> open_copies;                    // not yet committed
-  std::vector<std::function<void()>> bulk_stores;  // not yet waited for
 };
 struct Barrier {
   int count = 0, expected = 0;
