@@ -71,8 +71,10 @@ void arrive(Barrier& barrier, int expected, bool wait, const char* what, Site si
     fail(site, "%s: %d threads expected here, %d by an earlier arrival", what, expected, barrier.expected);
   Fiber& fiber = self();
   // All threads of the block: what they did before it has an older epoch, so only what they know of copies is joined.
+  // Without mbarriers, yet, there are none that a thread could know of.
   const bool whole = expected == block->threads && &barrier == &block->barriers[0];
-  if (options.race) {
+  const auto knows = [&] { return options.race && !(whole && block->memory_barriers.empty()); };
+  if (knows()) {
     if (whole)
       for (std::size_t i = static_cast<std::size_t>(block->threads); i < fiber.clock.size(); i++)
         barrier.arriving[i] = std::max(barrier.arriving[i], fiber.clock[i]);
@@ -89,7 +91,7 @@ void arrive(Barrier& barrier, int expected, bool wait, const char* what, Site si
   } else if (wait) {
     wait_generation(&barrier.generation, generation, what, site);
   }
-  if (wait && options.race) {
+  if (wait && knows()) {
     if (whole)
       for (std::size_t i = static_cast<std::size_t>(block->threads); i < fiber.clock.size(); i++)
         fiber.clock[i] = std::max(fiber.clock[i], barrier.done[i]);
