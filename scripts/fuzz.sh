@@ -1,21 +1,20 @@
 #!/usr/bin/env bash
 # Fuzzes every parser: scripts/fuzz.sh [SECONDS [TARGET...]]. SECONDS (default 60) for each target, as many at once as
-# there are cores. Inputs that reach something new stay in build-fuzz/corpus; a finding ends the script with the input's
-# name, and `build-fuzz/fuzz_TARGET FILE` repeats it. Needs clang with libFuzzer (Debian: clang, libclang-rt-14-dev).
+# there are cores. Inputs that reach something new stay in build-asan/corpus; a finding ends the script with the input's
+# name, and `build-asan/fuzz_TARGET FILE` repeats it. Preset asan: clang with libFuzzer (Debian: clang,
+# libclang-rt-14-dev, libomp-dev).
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 seconds=${1:-60}
 shift || true
-compiler=$(command -v clang++ || command -v clang++-14) || { echo "fuzz.sh: clang++ is missing" >&2; exit 1; }
-build=$root/build-fuzz
-cmake -S "$root/tests/fuzz" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_COMPILER="$compiler" >"$build.log" 2>&1 ||
-  { cat "$build.log" >&2; exit 1; }
-rm -f "$build.log"
+command -v clang++ >/dev/null || die "clang++ is missing"
+build=$root/build-asan
 targets=("$@")
 if ((${#targets[@]} == 0)); then
   for file in "$root"/tests/fuzz/*.cpp; do targets+=("$(basename "$file" .cpp)"); done
 fi
-cmake --build "$build" -j "${JOBS:-$(nproc)}" --target "${targets[@]/#/fuzz_}"
+build asan "${targets[@]/#/fuzz_}"
 
 run() {
   local target=$1 corpus=$build/corpus/$1 log=$build/$1.log
