@@ -199,7 +199,7 @@ TEST_CASE("the compiled programs compute what transformers computes, in float64"
   for (const auto& name : golden_names())
     for (const auto& [ranks, zero_stage] : {std::pair{1, 0}, {2, 3}}) {
       const Golden golden(name);
-      const auto divides = [&](const LayerSpec* layer) { return layer->attention.heads % ranks == 0; };
+      const auto divides = [count = ranks](const LayerSpec* layer) { return layer->attention.heads % count == 0; };
       if (!std::ranges::all_of(golden.model.spec.each_layer(), divides)) continue;
       INFO(name << " on " << ranks << " ranks, ZeRO " << zero_stage);
       const Outcome outcome = run_programs(golden, DType::float64, ranks, zero_stage);

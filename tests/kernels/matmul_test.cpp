@@ -127,13 +127,14 @@ TEST_CASE("matrix products of every back end match plain loops in double") {
 // Tiles of rows (passes/tile_mlp.cpp) rest on this.
 TEST_CASE("products over tiles of rows have the bits of the whole product, whatever library computes them") {
   static ThreadPool one(1), two(2);
-  for (auto [type, out] : {std::pair{DType::float64, DType::float64},
-                           {DType::float32, DType::float32},
-                           {DType::bfloat16, DType::float32},
-                           {DType::bfloat16, DType::bfloat16}})
+  for (const auto& dtypes : {std::pair{DType::float64, DType::float64},
+                             {DType::float32, DType::float32},
+                             {DType::bfloat16, DType::float32},
+                             {DType::bfloat16, DType::bfloat16}})
     for (const MatmulChoice& choice : matmul_choices())
       for (ThreadPool* pool : {&one, &two})
         for (const bool sums : {false, true}) {  // over rows, or a row of c for a row of a
+          const DType type = dtypes.first, out = dtypes.second;
           const std::int64_t rows = sums ? 2 * row_block + 500 : 2 * matmul_result_rows + 300;
           if (sums && out == DType::bfloat16) continue;
           for (const bool transpose_b : {false, true}) {

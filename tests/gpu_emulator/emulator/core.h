@@ -46,8 +46,27 @@ extern Options options;  // of the process; set before anything is queued
 extern thread_local constinit Statistics statistics;
 
 /// Where a kernel calls a primitive: the default argument is evaluated at the caller.
+#if defined(__cpp_lib_source_location)
 using Site = std::source_location;
-#define EMULATOR_SITE ::std::source_location site = ::std::source_location::current()
+#else  // clang 14 with libstdc++ 12
+class Site {
+ public:
+  static constexpr Site current(const char* file = __builtin_FILE(), unsigned line = __builtin_LINE(),
+                                unsigned column = __builtin_COLUMN()) {
+    Site site;
+    site.file_ = file, site.line_ = line, site.column_ = column;
+    return site;
+  }
+  constexpr const char* file_name() const { return file_; }
+  constexpr unsigned line() const { return line_; }
+  constexpr unsigned column() const { return column_; }
+
+ private:
+  const char* file_ = "";
+  unsigned line_ = 0, column_ = 0;
+};
+#endif
+#define EMULATOR_SITE ::longhaul::emulator::Site site = ::longhaul::emulator::Site::current()
 
 constexpr std::uint32_t kSharedBase = 1024;  // shared addresses start here, so that 0 is never valid
 constexpr int kAsyncProxies = 32;            // pseudo threads for the async proxy, one a mbarrier
