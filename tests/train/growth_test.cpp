@@ -57,7 +57,7 @@ TEST_CASE("outside attention nothing of a step is quadratic in S") {
                 .dtype = dtype,
                 .ring = ring,
                 .gather = gather};
-      const auto compiled = [&](std::int64_t length) {
+      const auto compiled = [&, mode = mode](std::int64_t length) {
         cell.sequence = length;
         CompileRequest request = request_for(cell);
         request.options.schedule.activations = mode;
