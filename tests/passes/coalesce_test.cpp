@@ -231,7 +231,7 @@ TEST_CASE("buckets of any size change what a run computes in no bit, and memory 
     for (const DType dtype : {DType::float32, DType::bfloat16}) {
       CompileRequest request = test::request(test::llama_like(), test::mesh(2, 2), zero_stage, dtype);
       std::vector<std::map<std::string, std::string>> alone;  // the bytes of outputs, by rank
-      std::int64_t arena = 0, calls = 0, bytes = 0;
+      std::int64_t arena = 0, calls = 0, sent_alone = 0;
       for (const std::int64_t bucket_size : {0, 300, 1 << 20}) {
         INFO("ZeRO " << zero_stage << ", " << name_of(dtype) << ", buckets of " << bucket_size);
         request.options.schedule.bucket_size = bucket_size;
@@ -272,12 +272,12 @@ TEST_CASE("buckets of any size change what a run computes in no bit, and memory 
           alone = outputs;
           arena = model.arena_bytes;
           calls = now;
-          bytes = sent;
+          sent_alone = sent;
           continue;
         }
         CHECK(outputs == alone);
         CHECK(now < calls);
-        CHECK(sent == bytes);
+        CHECK(sent == sent_alone);
         // What waits, its staging on one side or both, the sum's scratch; 64 bytes a tensor for alignment.
         CHECK(model.arena_bytes <= arena + 4 * std::min<std::int64_t>(bucket_size, 1 << 14) + 64 * 40);
       }
