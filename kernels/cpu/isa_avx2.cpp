@@ -1,7 +1,7 @@
 // AVX2, FMA and F16C.
 // build: x86_64 -mavx2 -mfma -mf16c
+#include "kernels/cpu/f16c.h"
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/isa_f16c.h"
 
 namespace longhaul::cpu {
 

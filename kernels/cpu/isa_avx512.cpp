@@ -1,7 +1,7 @@
 // AVX-512 F, BW, DQ and VL.
 // build: x86_64 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mavx2 -mf16c -mprefer-vector-width=512
+#include "kernels/cpu/f16c.h"
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/isa_f16c.h"
 
 namespace longhaul::cpu {
 

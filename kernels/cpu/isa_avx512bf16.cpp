@@ -1,7 +1,7 @@
 // AVX-512 with BF16: dot products of bfloat16 pairs, rounding in one instruction. All else runs as AVX-512.
 // build: x86_64 -mavx512bf16 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mavx2 -mf16c -mprefer-vector-width=512
+#include "kernels/cpu/f16c.h"
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/isa_f16c.h"
 
 namespace longhaul::cpu {
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/sanitizers.h"
 #include "kernels/cpu/matmul_libraries.h"
 #include "kernels/cpu/support.h"
 
@@ -20,7 +21,7 @@ std::string describe(const MatmulProblem& p) {
 }
 
 ScopedOpenMpThreads::ScopedOpenMpThreads(int threads) : before_(omp_get_max_threads()) {
-#ifdef __SANITIZE_THREAD__
+#ifdef LONGHAUL_THREAD_SANITIZER
   threads = 1;  // it does not see OpenMP's barriers, and reports what a library's threads wrote before one
 #endif
   if (before_ != threads) omp_set_num_threads(threads);

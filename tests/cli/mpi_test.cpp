@@ -6,6 +6,7 @@
 #include <memory>
 #include <sstream>
 
+#include "base/sanitizers.h"
 #include "program.h"
 #include "small_disk.h"
 
@@ -44,7 +45,7 @@ std::vector<std::string> mpirun_command(int ranks, const std::vector<std::string
 }
 
 std::vector<std::string> child_environment() {
-#ifdef __SANITIZE_ADDRESS__
+#ifdef LONGHAUL_ADDRESS_SANITIZER
   return {"ASAN_OPTIONS=detect_leaks=0"};  // MPI libraries leak by design
 #else
   return {};

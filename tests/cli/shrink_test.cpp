@@ -1,4 +1,5 @@
 // verify --shrink: models that no test could run, in their place small ones that are split alike.
+#include "base/sanitizers.h"
 #include "program.h"
 
 using namespace longhaul::testing;
@@ -104,7 +105,7 @@ TEST_CASE("a shrunk experiment under mpirun", "[mpi]") {
   const auto rest = shrink_command(place, {"parallelism.sequence={ulysses: 2, ring: 2}", "parallelism.zero_stage=3"});
   command.insert(command.end(), rest.begin(), rest.end());
   std::vector<std::string> environment;
-#ifdef __SANITIZE_ADDRESS__
+#ifdef LONGHAUL_ADDRESS_SANITIZER
   environment = {"ASAN_OPTIONS=detect_leaks=0"};  // MPI libraries leak by design
 #endif
   check_end(Program(place / "log", command, environment).wait(), 0, {"32 layers", "verified: "});

@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/sanitizers.h"
 #include "collective_checks.h"
 #include "comm/exchange.h"
 #include "comm/launch.h"
@@ -41,7 +42,7 @@ Ended launch(int ranks, const std::string& child, const std::string& environment
   const std::string launcher = "mpiexec";
 #endif
   std::string setting = environment;
-#ifdef __SANITIZE_ADDRESS__
+#ifdef LONGHAUL_ADDRESS_SANITIZER
   setting += " ASAN_OPTIONS=detect_leaks=0";  // MPI libraries leak by design
 #endif
   const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
@@ -240,7 +241,7 @@ TEST_CASE("mpi: singletons under a launcher are refused", "[mpi]") {
   // As another MPI's launcher would start this program: each process alone, with a variable that says seven.
   const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
   std::string setting = "OMPI_COMM_WORLD_SIZE=7";
-#ifdef __SANITIZE_ADDRESS__
+#ifdef LONGHAUL_ADDRESS_SANITIZER
   setting += " ASAN_OPTIONS=detect_leaks=0";
 #endif
   const int status = std::system(

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/sanitizers.h"
 #include "collective_checks.h"
 #include "comm/exchange.h"
 #include "comm/launch.h"
@@ -339,7 +340,7 @@ TEST_CASE("sockets: who a process is, as launchers say it") {
           "MASTER_PORT is '99999'");
 }
 
-#ifndef __SANITIZE_THREAD__  // which does not follow a fork
+#ifndef LONGHAUL_THREAD_SANITIZER  // which does not follow a fork
 TEST_CASE("sockets: processes that this one starts end as their worst, and a killed one ends all", "[threads]") {
   CHECK(run_processes(1, [](Communicator& world) { return world.size(); }) == 1);
   CHECK(run_processes(3, [](Communicator& world) {

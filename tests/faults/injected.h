@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "../cli/program.h"
+#include "base/sanitizers.h"
 
 namespace longhaul::testing {
 
@@ -24,7 +25,7 @@ inline std::string inject_library() {
 
 /// True where a library can be loaded before all others: not with a sanitizer's runtime.
 constexpr bool can_inject() {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(LONGHAUL_ADDRESS_SANITIZER) || defined(LONGHAUL_THREAD_SANITIZER)
   return false;
 #else
   return true;

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/environment.h"
+#include "base/sanitizers.h"
 #include "covering.h"
 #include "matrix.h"
 
@@ -56,7 +57,7 @@ Worst run_cells(const std::vector<std::size_t>& numbers, std::size_t again) {
 
 TEST_CASE("a covering sample of the matrix equals the specification", "[threads]") {
   auto cells = sample();
-#ifdef __SANITIZE_THREAD__  // what races does so in many cells, and each takes twenty times as long
+#ifdef LONGHAUL_THREAD_SANITIZER  // what races does so in many cells, and each takes twenty times as long
   for (std::size_t i = 0; i < cells.size(); i += 4) cells[i / 4] = cells[i];
   cells.resize((cells.size() + 3) / 4);
 #endif

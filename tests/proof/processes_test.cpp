@@ -1,6 +1,8 @@
 // Every split with every ZeRO stage on real processes: each case starts this program again, once for each number of
 // ranks, under mpirun, or as ranks that find one another by sockets.
-#ifndef __SANITIZE_THREAD__  // nothing races in processes that does not in threads, which it tries
+#include "base/sanitizers.h"
+
+#ifndef LONGHAUL_THREAD_SANITIZER  // nothing races in processes that does not in threads, which it tries
 #include <sys/wait.h>
 
 #include <catch2/catch.hpp>
@@ -61,7 +63,7 @@ TEST_CASE("mpi child matrix", "[.mpi-child]") {
 
 TEST_CASE("every split and ZeRO stage under mpirun", "[mpi]") {
   std::string environment;
-#ifdef __SANITIZE_ADDRESS__
+#ifdef LONGHAUL_ADDRESS_SANITIZER
   environment = "ASAN_OPTIONS=detect_leaks=0 ";  // MPI libraries leak by design
 #endif
   for (const int ranks : {2, 3, 4})

@@ -1,4 +1,5 @@
 #include "allocations.h"
+#include "base/sanitizers.h"
 
 #include <dlfcn.h>
 #include <malloc.h>
@@ -17,7 +18,7 @@
 // mismatch.
 #pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(LONGHAUL_ADDRESS_SANITIZER) && !defined(LONGHAUL_THREAD_SANITIZER)
 #define COUNT_MALLOC
 // glibc's own, so that what its malloc gives can be freed by its free.
 extern "C" {

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/sanitizers.h"
 #include "ranks.h"
 
 namespace longhaul {
@@ -17,7 +18,7 @@ using namespace testing;
 int launch(int ranks) {
   const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
   std::string environment;
-#ifdef __SANITIZE_ADDRESS__
+#ifdef LONGHAUL_ADDRESS_SANITIZER
   environment = "ASAN_OPTIONS=detect_leaks=0 ";  // MPI libraries leak by design
 #endif
   const int status = std::system(

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "base/environment.h"
+#include "base/sanitizers.h"
 #include "plan/activations.h"
 #include "ranks.h"
 #include "run/setup.h"
@@ -100,7 +101,7 @@ TEST_CASE("what is made again changes no bit of a step", "[threads]") {
     check_same_bits(cell);
 }
 
-#ifndef __SANITIZE_THREAD__  // minutes: sequences of thousands of tokens; the next cases tile short ones
+#ifndef LONGHAUL_THREAD_SANITIZER  // minutes: sequences of thousands of tokens; the next cases tile short ones
 TEST_CASE("tiles of an MLP change no bit of a step", "[threads]") {
   TransformerSpec spec = small_llama();
   spec.layers[0].layer.attention.window = 33;  // long sequences, little attention
