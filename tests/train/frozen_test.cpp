@@ -191,7 +191,7 @@ TEST_CASE("what is trained has the gradients that it has anyway, what is frozen 
     }
 }
 
-TEST_CASE("a run with frozen parameters verifies, resumes with them, and refuses others", "[threads]") {
+TEST_CASE("a run with frozen parameters verifies, resumes with them, and refuses others", "[threads][numbers]") {
   const SmallExperiment small(small_llama());
   const fs::path run = small.folder() / "run";
   const auto load = [&](std::vector<std::string> more) {

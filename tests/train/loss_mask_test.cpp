@@ -119,7 +119,7 @@ TEST_CASE("a loss mask per token under every strategy, with and without packing"
   check_all_splits(small, packed, labels);
 }
 
-TEST_CASE("prompts are masked under every strategy, with and without packing", "[threads]") {
+TEST_CASE("prompts are masked under every strategy, with and without packing", "[threads][numbers]") {
   const SmallExperiment small(small_llama());
   const std::string file = (small.folder() / "pairs.jsonl").string();
   // Every line has 30 tokens: a prompt of 17, a completion of 12 and the end. Every sample of 30 labels begins at a

@@ -107,7 +107,7 @@ const std::vector<Case> cases = {
 }  // namespace
 
 TEST_CASE("an override of RoPE is the file that says the same, in the run, its checkpoint and its export",
-          "[threads]") {
+          "[threads][numbers]") {
   const Place place;
   for (const Case& one : cases) {
     INFO(one.keys);

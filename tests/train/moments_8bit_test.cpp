@@ -203,7 +203,8 @@ TEST_CASE("moments in 8 bits take a byte an element and a float32 a block, on sh
     }
 }
 
-TEST_CASE("runs with moments in 8 bits verify, resume with the same bits, and go on on other ranks", "[threads]") {
+TEST_CASE("runs with moments in 8 bits verify, resume with the same bits, and go on on other ranks",
+          "[threads][numbers]") {
   const SmallExperiment small(model());
   const fs::path run = small.folder() / "run";
   const auto load = [&](std::vector<std::string> more) {

@@ -276,7 +276,8 @@ TEST_CASE("moments take what their optimizer and dtype ask for, to the byte, on 
     }
 }
 
-TEST_CASE("runs verify with every optimizer, resume on other ranks, and refuse another optimizer", "[threads]") {
+TEST_CASE("runs verify with every optimizer, resume on other ranks, and refuse another optimizer",
+          "[threads][numbers]") {
   const SmallExperiment small(small_llama());
   const fs::path run = small.folder() / "run";
   const std::vector<std::vector<std::string>> optimizers = {

@@ -45,7 +45,7 @@ std::vector<std::string> with(std::vector<std::string> list, const std::vector<s
 
 }  // namespace
 
-TEST_CASE("runs without a fault are verified", "[threads]") {
+TEST_CASE("runs without a fault are verified", "[threads][numbers]") {
   for (const auto& spec : {small_llama(), small_gpt2()}) {
     const SmallExperiment small(spec);
     for (const std::string dtype : {"float64", "float32", "bfloat16"})
@@ -87,7 +87,7 @@ TEST_CASE("verify multiplies matrices with the libraries that training would", "
 }
 #endif
 
-TEST_CASE("gradients in a coarser dtype than activations are verified", "[threads]") {
+TEST_CASE("gradients in a coarser dtype than activations are verified", "[threads][numbers]") {
   const SmallExperiment small(small_llama());
   for (const std::string dtype : {"float32", "bfloat16"})
     for (const std::string accumulated : {"float32", "bfloat16"})
@@ -257,7 +257,7 @@ TEST_CASE("packing of data without document ends is refused", "[threads]") {
                     Catch::Contains("data.packing") && Catch::Contains("where documents end"));
 }
 
-TEST_CASE("every planted fault is refused, and --locate names its place", "[threads]") {
+TEST_CASE("every planted fault is refused, and --locate names its place", "[threads][numbers]") {
   TransformerSpec spec = small_llama();
   spec.layers = {{2, small_layer(4, 1, 8, 24)}};  // one KV head, which two ranks share
   TransformerSpec reaching = small_llama();

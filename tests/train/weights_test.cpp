@@ -316,7 +316,7 @@ TEST_CASE("tensors are found without the model's prefix and behind those of wrap
   CHECK_THAT(said("odd."), Contains("names as 'odd.model.embed_tokens.weight'"));
 }
 
-TEST_CASE("exports from every ZeRO stage hold the parameters", "[threads]") {
+TEST_CASE("exports from every ZeRO stage hold the parameters", "[threads][numbers]") {
   for (const auto& [spec, family] :
        {std::pair{small_llama(), "llama"}, {small_gpt2(), "gpt2"}, {exportable_qwen3(), "qwen3"}})
     for (const DType dtype : {DType::float64, DType::float32, DType::bfloat16})
@@ -342,7 +342,7 @@ TEST_CASE("exports from every ZeRO stage hold the parameters", "[threads]") {
       }
 }
 
-TEST_CASE("parameters larger than a piece are exported whole", "[threads]") {
+TEST_CASE("parameters larger than a piece are exported whole", "[threads][numbers]") {
   TransformerSpec spec = small_gpt2();
   spec.hidden_size = 512;
   spec.vocabulary = 1100;

@@ -52,17 +52,17 @@ const std::vector<Way> all_ways = {{1, 2, 1}, {1, 3, 1}, {1, 4, 1}, {1, 1, 2}, {
 }  // namespace
 
 // Pieces of 24 tokens are of 12, 8 and 6, chunks of zigzag half of that.
-TEST_CASE("windows of every length against a piece: none of it, some, all, several", "[threads]") {
+TEST_CASE("windows of every length against a piece: none of it, some, all, several", "[threads][numbers]") {
   for (const auto& [one, two] : {std::pair{1, 2}, {3, 4}, {5, 6}, {7, 8}, {9, 12}, {13, 17}, {23, 24}, {25, 40}})
     check({.spec = windows(one, two), .rows = 2, .sequence = 24, .masking = Masking::uneven}, all_ways, both, {3});
 }
 
-TEST_CASE("windows under every ZeRO stage, with several sequences and accumulation", "[threads]") {
+TEST_CASE("windows under every ZeRO stage, with several sequences and accumulation", "[threads][numbers]") {
   check({.spec = windows(5, 9), .micro_batches = 3, .rows = 3, .sequence = 24}, {{1, 3, 1}, {1, 1, 3}, {2, 2, 1}}, both,
         {0, 1, 2, 3});
 }
 
-TEST_CASE("windows over packed documents, ignored ranks and lengths that do not divide", "[threads]") {
+TEST_CASE("windows over packed documents, ignored ranks and lengths that do not divide", "[threads][numbers]") {
   for (const Masking masking : {Masking::packed, Masking::one_rank_ignored})
     check({.spec = windows(4, 9), .rows = 2, .sequence = 24, .masking = masking}, all_ways, both, {1});
   for (const std::int64_t length : {17, 22, 23})
@@ -70,7 +70,7 @@ TEST_CASE("windows over packed documents, ignored ranks and lengths that do not 
 }
 
 // Layers without a window by what the mesh names, those with one by another strategy over the same ranks.
-TEST_CASE("windows split another way than the layers without", "[threads]") {
+TEST_CASE("windows split another way than the layers without", "[threads][numbers]") {
   const std::vector<Way> ways = {{2, 1, 1, {{"ulysses", "gather"}}},
                                  {3, 1, 1, {{"ulysses", "ring"}}},
                                  {4, 1, 1, {{"ulysses", "gather"}}},
@@ -96,7 +96,7 @@ TEST_CASE("windows split another way than the layers without", "[threads]") {
         {{4, 1, 1, {{"ulysses", "gather"}}}, {2, 1, 1, {{"ulysses", "ring"}}}}, {TokenOrder::contiguous}, {1});
 }
 
-TEST_CASE("windows in low precision are as near to float64 as one rank is", "[threads]") {
+TEST_CASE("windows in low precision are as near to float64 as one rank is", "[threads][numbers]") {
   for (const DType dtype : {DType::float32, DType::bfloat16}) {
     Cell cell{.spec = windows(5, 9), .rows = 2, .sequence = 24, .masking = Masking::uneven, .dtype = dtype};
     const Outcome reference = run_reference(cell);
