@@ -107,7 +107,7 @@ LibraryMatmul openblas(const MatmulProblem& p, int threads) {
 
 }  // namespace
 
-LibraryMatmul library_matmul(const std::string& library, [[maybe_unused]] const MatmulProblem& p,
+LibraryMatmul library_matmul([[maybe_unused]] const std::string& library, [[maybe_unused]] const MatmulProblem& p,
                              [[maybe_unused]] int threads) {
 #ifdef LONGHAUL_WITH_ONEDNN
   if (library == "onednn") return onednn(p, threads);
