@@ -14,7 +14,8 @@ std::function<int()> add_bench(CLI::App& app) {
   add_experiment_arguments(*step, *arguments);
   add_transport_argument(*step, arguments->transport);
   step->add_option("--steps", options->steps, "steps to time (default 5)")->check(CLI::Range(1, 1000000));
-  step->add_option("--warmup", options->warmup, "steps before them (default 1)")->check(CLI::Range(0, 1000000));
+  step->add_option("--warmup", options->warmup, "steps before them (default 1; with device.graphs 2)")
+      ->check(CLI::Range(0, 1000000));
   step->add_flag("--row", options->row,
                  "one line: ranks | fastest step in seconds | median | CPU time over wall time | share of the time (%) "
                  "waiting for other ranks | in collectives | in copies around them");

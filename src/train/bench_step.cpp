@@ -80,7 +80,8 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   Session session(world, *setup.target, setup.request, model);
   session.set_parameters(first_parameters(setup));
 
-  const std::int64_t batch = setup.parallel.global_batch_size, total = options.steps + options.warmup;
+  const std::int64_t warmup = options.warmup.value_or(experiment.device.graphs ? 2 : 1);
+  const std::int64_t batch = setup.parallel.global_batch_size, total = options.steps + warmup;
   DataSource source;
   bool files = !training_groups(experiment).empty();
   std::error_code ignored;
@@ -114,13 +115,12 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     return all;
   };
   const bool graphs = experiment.device.graphs, profiled = !options.paced && !graphs;
-  if (graphs && options.warmup < 2)
-    fail("--warmup is {}, and device.graphs is true: graphs are captured in the second step; give 2 or more",
-         options.warmup);
+  if (graphs && warmup < 2)
+    fail("--warmup is {}, and device.graphs is true: graphs are captured in the second step; give 2 or more", warmup);
   Executor::Work work, whole_step;
-  const std::int64_t counted = graphs ? total : options.warmup;  // profiling waits for every instruction
+  const std::int64_t counted = graphs ? total : warmup;  // profiling waits for every instruction
   for (std::int64_t step = 1; step <= total; ++step) {
-    if (step == options.warmup + 1) session.executor().set_profiling(profiled);
+    if (step == warmup + 1) session.executor().set_profiling(profiled);
     if (step == total) session.executor().set_tracing(!options.trace.empty());
     source.take(cursors, samples);
     const auto fill = [&](std::int64_t i) { source.fill(session, samples, i); };
@@ -135,7 +135,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     world.barrier();
     const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     if (const auto now = session.executor().work(); now && step == counted) whole_step = *now - work;
-    if (step <= options.warmup) continue;
+    if (step <= warmup) continue;
     const double cpu = cpu_of_all() - cpu_begin;
     seconds.push_back(elapsed);
     cores_seen.push_back(cpu / elapsed);

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "comm/communicator.h"
@@ -10,9 +11,10 @@
 namespace longhaul {
 
 struct BenchStepOptions {
-  std::int64_t steps = 5;   ///< timed
-  std::int64_t warmup = 1;  ///< before them; the first step also touches memory
-  bool row = false;         ///< one line instead of the report
+  std::int64_t steps = 5;  ///< timed
+  /// Before them; the first step also touches memory. Unless set 1, or 2 with device.graphs, captured in the second.
+  std::optional<std::int64_t> warmup = {};
+  bool row = false;  ///< one line instead of the report
   /// Computation takes at least what device.profile says of it, by timers, and nothing else of the machine's time
   /// counts.
   bool paced = false;

@@ -145,7 +145,9 @@ EvaluationReport evaluate(Communicator& world, const Experiment& experiment, con
   check_files(world, setup);
   log_info("memory: {} bytes a rank", model.arena_bytes);
   watchdog.phase("choosing libraries");
-  if (const std::string libraries = choose_libraries(world, setup, model, ""); !libraries.empty())
+  // Of a run's products as the run computes them, so that the losses are those that training says.
+  const std::string kept = evaluated.state ? evaluated.state->libraries : "";
+  if (const std::string libraries = choose_libraries(world, setup, model, kept); !libraries.empty())
     log_info("{}", libraries);
   Session session(world, *setup.target, setup.request, model);
   watchdog.watch(session.executor().activity());

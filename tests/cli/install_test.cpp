@@ -36,8 +36,8 @@ TEST_CASE("an installed Longhaul trains, and a program of one's own does with fi
             0, {"parameters"});
 
   const std::string folder = (place / "").string(), example = prefix + "/share/longhaul/examples/library";
-  check_end(shell(place, "cmake -S '" + example + "' -B '" + folder + "built' -DCMAKE_PREFIX_PATH='" + prefix + "' >'" +
-                             folder + "cmake.log' && cmake --build '" + folder + "built' >>'" + folder +
+  check_end(shell(place, "cmake -G Ninja -S '" + example + "' -B '" + folder + "built' -DCMAKE_PREFIX_PATH='" + prefix +
+                             "' >'" + folder + "cmake.log' && cmake --build '" + folder + "built' >>'" + folder +
                              "cmake.log' || { cat '" + folder + "cmake.log'; exit 1; }"),
             0, {});
   const auto until = [&](const std::string& loss, const std::string& more) {

@@ -28,7 +28,7 @@ std::vector<std::unique_ptr<Program>> start_ranks(const Workplace& place, int ra
     programs.push_back(std::make_unique<Program>(
         place / fmt::format("log{}", rank), train_command(place, arguments),
         std::vector<std::string>{fmt::format("RANK={}", rank), fmt::format("WORLD_SIZE={}", ranks),
-                                 "MASTER_ADDR=localhost", "MASTER_PORT=" + port}));
+                                 "MASTER_ADDR=127.0.0.1", "MASTER_PORT=" + port}));
   return programs;
 }
 
@@ -128,7 +128,7 @@ TEST_CASE("ranks that were given different things, or do not know how to talk, a
         place / fmt::format("log{}", rank),
         train_command(place, {"--transport", "sockets", fmt::format("optimizer.lr={}e-3", rank + 1),
                               "job.folder=" + (place / "other").string()}),
-        std::vector<std::string>{fmt::format("RANK={}", rank), "WORLD_SIZE=2", "MASTER_ADDR=localhost",
+        std::vector<std::string>{fmt::format("RANK={}", rank), "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1",
                                  "MASTER_PORT=" + port}));
   const Ended first = two[0]->wait(60), second = two[1]->wait(60);
   INFO(first.output << second.output);

@@ -21,7 +21,7 @@ std::vector<std::unique_ptr<Program>> start_two(const Workplace& place, const st
     programs.push_back(
         std::make_unique<Program>(place / ("log" + std::to_string(rank)), train_command(place, arguments),
                                   std::vector<std::string>{"RANK=" + std::to_string(rank), "WORLD_SIZE=2",
-                                                           "MASTER_ADDR=localhost", "MASTER_PORT=" + port}));
+                                                           "MASTER_ADDR=127.0.0.1", "MASTER_PORT=" + port}));
   return programs;
 }
 

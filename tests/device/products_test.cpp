@@ -6,6 +6,7 @@
 #include "../proof/matrix.h"
 #include "comm/exchange.h"
 #include "emulated.h"
+#include "runtime/cpu/target.h"
 
 namespace longhaul {
 namespace {
@@ -89,8 +90,17 @@ TEST_CASE("algorithms of another library, or for another device, are chosen anew
     CHECK_THAT(resumed.summary, Catch::Contains("had another algorithm in the checkpoint (") &&
                                     Catch::Contains("the run goes on with other roundings"));
   }
-  // What CPU ranks decided names libraries of theirs.
-  CHECK(train(R"({"64x64x64 bfloat16": "onednn"})").summary == plain.summary);
+  // What CPU ranks decided names libraries of theirs, and stays for when the run is back on them; and the other way.
+  const Trained from_cpu = train(R"({"64x64x64 bfloat16": "onednn"})");
+  CHECK(from_cpu.summary == plain.summary);
+  CHECK_THAT(from_cpu.text, Catch::Contains(R"("64x64x64 bfloat16": "onednn")") && Catch::Contains("ORDER=0"));
+  CHECK(from_cpu.second_text == from_cpu.text);
+  CpuTarget cpu, second;
+  for (CpuTarget* target : {&cpu, &second}) target->set_library_policy({}, DType::float32, "training.matmul");
+  cpu.choose_libraries({}, from_cpu.text);
+  CHECK(cpu.libraries() == from_cpu.text);
+  second.set_libraries(cpu.libraries());
+  CHECK(second.libraries() == from_cpu.text);
 }
 
 TEST_CASE("what cannot be read or made of a decision about products is refused") {

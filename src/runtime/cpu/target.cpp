@@ -23,7 +23,7 @@ MatmulLibraries::Table parse(const std::string& text) {
   if (!json.is_object()) fail("the libraries of matrix products are garbled: {}", text);
   MatmulLibraries::Table table;
   for (const auto& [product, library] : json.items()) {
-    if (product == "device") continue;  // what was chosen there is not for here
+    if (product == "device") continue;  // what was chosen there is not for here: kept by CpuTarget::keep_device
     if (!library.is_string()) fail("the library of the matrix product {} is garbled: {}", product, library.dump());
     table[product] = library;
   }
@@ -31,6 +31,13 @@ MatmulLibraries::Table parse(const std::string& text) {
 }
 
 }  // namespace
+
+void CpuTarget::keep_device(const std::string& decided) {
+  device_.clear();
+  if (decided.empty()) return;
+  const auto json = parse_json(decided, "the libraries of matrix products");
+  if (json.is_object() && json.contains("device")) device_ = json["device"].dump();
+}
 
 CpuTarget::CpuTarget(const TargetOptions& options)
     : Target(options), context_(options.threads), kernels_(context_, options.reference_only) {}
@@ -61,6 +68,7 @@ std::string CpuTarget::choose_libraries(std::span<const Program* const> programs
   MatmulLibraries* const libraries = context_.libraries();
   LONGHAUL_CHECK(libraries, "libraries are chosen by a policy");
   libraries->decide(parse(decided));
+  keep_device(decided);
   const MatmulLibraries::Table before = libraries->decided();
   // Choosing is a side effect of planning a product.
   if (!options().reference_only)
@@ -88,12 +96,15 @@ std::string CpuTarget::choose_libraries(std::span<const Program* const> programs
 
 std::string CpuTarget::libraries() const {
   const MatmulLibraries* const libraries = context_.libraries();
-  return nlohmann::json(libraries ? libraries->decided() : MatmulLibraries::Table()).dump(1);
+  nlohmann::json json(libraries ? libraries->decided() : MatmulLibraries::Table());
+  if (!device_.empty()) json["device"] = nlohmann::json::parse(device_);
+  return json.dump(1);
 }
 
 void CpuTarget::set_libraries(const std::string& decided) {
   LONGHAUL_CHECK(context_.libraries(), "libraries are chosen by a policy");
   context_.libraries()->decide(parse(decided));
+  keep_device(decided);
 }
 
 std::unique_ptr<Executor> CpuTarget::executor(Communicator& world, std::span<const Program* const> programs,

@@ -28,8 +28,12 @@ class CpuTarget final : public Target {
   CpuKernelCache& kernels() { return kernels_; }
 
  private:
+  /// What a device has chosen stays with a run that goes on here, for when it is back.
+  void keep_device(const std::string& decided);
+
   CpuContext context_;
   CpuKernelCache kernels_;
+  std::string device_;                   // what a device has chosen, JSON; empty: none
   std::atomic<std::thread::id> thread_;  // of the rank that executors were made for
 };
 

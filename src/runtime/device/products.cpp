@@ -63,7 +63,10 @@ ProductPlans::Decided ProductPlans::parse(const std::string& text) {
   const auto garbled = [&] { fail("the algorithms of matrix products are garbled: {}", text); };
   const nlohmann::json json = parse_json(text, "the algorithms of matrix products");
   if (!json.is_object()) garbled();
-  if (!json.contains("device")) return decided;  // a CPU's
+  nlohmann::json others = json;
+  others.erase("device");
+  decided.others = others.dump();
+  if (!json.contains("device")) return decided;
   const nlohmann::json& device = json["device"];
   if (!device.is_object() || !device.contains("model") || !device["model"].is_string() || !device.contains("library") ||
       !device["library"].is_string() || !device.contains("products") || !device["products"].is_object())
@@ -81,10 +84,11 @@ std::string ProductPlans::choose(const std::string& text) {
   const Decided before = parse(text);
   if (plans_.empty()) return "";
   device_.enter();
-  const Decided here{device_.info().name, library(), {}};
+  const Decided here{.model = device_.info().name, .library = library()};
   const bool is_alike = before.model == here.model && before.library == here.library;
   if (!is_alike || decided_.model.empty()) decided_ = here;
   if (is_alike) decided_.algorithms = before.algorithms;
+  decided_.others = before.others;
   const cuda::Api& api = device_.api();
   std::size_t changed = 0;
   for (const auto& [name, plan] : plans_) {
@@ -107,11 +111,11 @@ std::string ProductPlans::choose(const std::string& text) {
 }
 
 std::string ProductPlans::text() const {
-  if (decided_.algorithms.empty()) return "{}";
-  const nlohmann::json json{
-      {"device",
-       {{"model", decided_.model}, {"library", decided_.library}, {"products", nlohmann::json(decided_.algorithms)}}}};
-  return json.dump(1);
+  nlohmann::json json = nlohmann::json::parse(decided_.others);
+  if (!decided_.algorithms.empty())
+    json["device"] = {
+        {"model", decided_.model}, {"library", decided_.library}, {"products", nlohmann::json(decided_.algorithms)}};
+  return json.empty() ? "{}" : json.dump(1);
 }
 
 void ProductPlans::decide(const std::string& text) {

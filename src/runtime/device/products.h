@@ -42,7 +42,8 @@ class ProductPlans {
   /// such a device by such a library, else as the library prefers. Returns a line for the user. Throws Error for a
   /// garbled `decided`.
   std::string choose(const std::string& decided);
-  /// {"device": {"model": ..., "library": ..., "products": {name: algorithm}}}; "{}" when nothing is decided.
+  /// {"device": {"model": ..., "library": ..., "products": {name: algorithm}}}, and what CPUs have decided beside it,
+  /// which stays with a run that goes on here; "{}" when nothing is decided.
   std::string text() const;
   /// Takes what another rank has chosen. Throws Error when it is garbled.
   void decide(const std::string& text);
@@ -53,7 +54,8 @@ class ProductPlans {
  private:
   struct Decided {
     std::string model, library;
-    std::map<std::string, std::string> algorithms;  // by product
+    std::map<std::string, std::string> algorithms = {};  // by product
+    std::string others = "{}";                           // what CPUs have decided
   };
   static Decided parse(const std::string& text);
   std::string library() const;

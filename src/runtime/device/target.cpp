@@ -48,9 +48,16 @@ void DeviceTarget::refuse_staged_graphs() const {
 }
 
 std::int64_t DeviceTarget::scratch_bytes(const Graph& graph, const Op& op) {
-  if (op.definition->communication && communicates(op)) refuse_staged_graphs();
-  if (op.definition->communication)
-    return communicates(op) ? device_scratch_bytes(CommunicationStep(graph, op, 0), collectives_) : 0;
+  if (op.definition->communication) {
+    if (!communicates(op)) return 0;
+    refuse_staged_graphs();
+    const CommunicationStep step(graph, op, 0);
+    const std::size_t ranks = graph.mesh.group(step.axes, 0).size();
+    if (collectives_.kind == DataPlaneKind::push && ranks > cuda::kMaximumRanks)
+      fail("device.collectives is push: a group of {} ranks, more than {}: set it to nccl{}", ranks,
+           cuda::kMaximumRanks, options().graphs ? ", or to staged and device.graphs to false" : " or staged");
+    return device_scratch_bytes(step, collectives_);
+  }
   return static_cast<std::int64_t>(kernels_.get(graph, op)->scratch_bytes);
 }
 
