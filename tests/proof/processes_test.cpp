@@ -85,7 +85,7 @@ TEST_CASE("every split of four ranks and ZeRO stage on processes that find one a
     return sockets::port_of(*socket);
   }();
   CHECK(
-      shell(fmt::format("all=; for rank in 0 1 2 3; do RANK=$rank WORLD_SIZE=4 MASTER_ADDR=localhost MASTER_PORT={} "
+      shell(fmt::format("all=; for rank in 0 1 2 3; do RANK=$rank WORLD_SIZE=4 MASTER_ADDR=127.0.0.1 MASTER_PORT={} "
                         "timeout -k 5 300 '{}' 'sockets child matrix' < /dev/null > /dev/null & all=\"$all $!\"; done; "
                         "for one in $all; do wait $one || exit 1; done",
                         port, self())) == 0);
