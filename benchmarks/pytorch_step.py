@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Times a training step in PyTorch on the CPU, to stand beside `longhaul`'s own.
+"""Times a training step in PyTorch on the CPU or a GPU, to stand beside `longhaul`'s own.
 
 A step is: zero gradients, forward, loss, backward, clip by the global norm, AdamW. The model is
 the one of Hugging Face `transformers` with scaled-dot-product attention (PyTorch's fused kernel),
@@ -9,6 +9,10 @@ in training mode without dropout, and the optimizer is the fused one. Prints one
   python pytorch_step.py --model gpt2 --batch 1 --seq 1024 --threads 1 --steps 5
   python pytorch_step.py --model llama --dtype bfloat16 --compile --seq 512
   python pytorch_step.py --model DIR/config.json --weights DIR/model.safetensors --tokens data.bin
+  python pytorch_step.py --device cuda --model qwen2.5-1.5b.json --dtype bfloat16 --compile --batch 8
+
+On a GPU every step is waited for before its time is taken. scripts/gpu_check.sh runs it there, from a bundle in which
+`token_files.py` lies beside it.
 
 glibc hands large blocks back to the system after every use, and a step then spends part of its time
 on page faults: about a sixth for GPT-2 124M at B=4 S=64. `--allocator retain` starts the program
@@ -40,7 +44,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "golden"))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "golden"))
 from token_files import read_samples, write_llmc
 
 # glibc's malloc: no block by mmap, nothing given back, so that a step reuses the last one's pages.
@@ -138,14 +142,19 @@ def make_optimizer(model, options):
 
 def train(model, optimizer, samples, options):
     """Runs the steps; (losses, unclipped gradient norms, seconds, CPU seconds) of each."""
-    tokens, labels = (torch.from_numpy(array) for array in samples)
+    on_gpu = options.device == "cuda"
+    wait = torch.cuda.synchronize if on_gpu else lambda: None
+    tokens, labels = (torch.from_numpy(array).to(options.device) for array in samples)
     parameters = list(model.parameters())
     step_model = torch.compile(model) if options.compile else model
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=options.dtype == "bfloat16")
+    autocast = torch.autocast(
+        options.device, torch.bfloat16, enabled=options.dtype == "bfloat16"
+    )
     losses, norms, seconds, cpu_seconds = [], [], [], []
     for step in range(options.steps):
         rows = torch.arange(step * options.batch, (step + 1) * options.batch) % tokens.shape[0]
         inputs, targets = tokens[rows], labels[rows]
+        wait()
         start, cpu_start = time.perf_counter(), time.process_time()
         optimizer.zero_grad(set_to_none=True)
         with autocast:
@@ -156,6 +165,7 @@ def train(model, optimizer, samples, options):
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, options.max_norm)
         optimizer.step()
+        wait()
         losses.append(float(loss.detach()))
         norms.append(float(norm))
         seconds.append(time.perf_counter() - start)
@@ -172,6 +182,7 @@ def main():
     parser.add_argument("--seq", type=int, help="S; 1024, or the file's own for .safetensors")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32",
                         help="bfloat16: autocast over float32 weights")  # fmt: skip
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile (needs a C++ compiler)"
@@ -215,9 +226,12 @@ def main():
         samples = get_samples(options, config.vocab_size)
     except (ValueError, OSError) as error:
         raise SystemExit(str(error))
-    model = transformers.AutoModelForCausalLM.from_config(
-        config, attn_implementation="sdpa", dtype=torch.float32
-    ).train()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda: this PyTorch finds no GPU")
+    with torch.device(options.device):
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, attn_implementation="sdpa", dtype=torch.float32
+        ).train()
     if options.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
     if options.weights:
@@ -236,6 +250,7 @@ def main():
         json.dumps(
             dict(
                 model=options.model,
+                device=torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
                 parameters=sum(p.numel() for p in model.parameters()),
                 batch=options.batch,
                 seq=samples[0].shape[1],
@@ -254,7 +269,9 @@ def main():
                 seconds_median=round(statistics.median(timed), 6),
                 warmup_steps=options.warmup,
                 tokens_per_second=round(tokens_per_step / statistics.median(timed), 2),
-                peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                peak_memory_bytes=torch.cuda.max_memory_allocated()
+                if options.device == "cuda"
+                else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 cpu_capability=torch.backends.cpu.get_cpu_capability(),
                 mkldnn=torch.backends.mkldnn.is_available(),
                 mkl=torch.backends.mkl.is_available(),

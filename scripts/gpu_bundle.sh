@@ -44,7 +44,8 @@ if [[ -x $root/build-lean/longhaul ]]; then
 else
   echo "gpu_bundle: no build-lean/longhaul, so this bundle has no trainer"
 fi
-install "$root/scripts/gpu_check.sh" "$root/benchmarks/gpu/sdpa.py" "$bundle/"
+install "$root/scripts/gpu_check.sh" "$root/benchmarks/gpu/sdpa.py" "$root/benchmarks/pytorch_step.py" \
+  "$root/tests/golden/token_files.py" "$bundle/"
 git -C "$root" rev-parse HEAD >"$bundle/commit" 2>/dev/null || echo unknown >"$bundle/commit"
 
 # Shared libraries that such a machine may lack: all but glibc's own and the driver's.

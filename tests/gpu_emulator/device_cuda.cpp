@@ -15,6 +15,10 @@ void succeed(int status) {
   if (status) throw std::runtime_error(device().last_error());
 }
 
+std::vector<std::string> device_arguments() {
+  return {};
+}
+
 void for_each_schedule(int, const std::function<void()>& body) {
   // Twice: what depends on the order of things shows as a difference.
   body();

@@ -18,6 +18,10 @@ void succeed(int status) {
   }
 }
 
+std::vector<std::string> device_arguments() {
+  return {"--wave", std::to_string(emulator::options.wave)};
+}
+
 void for_each_schedule(int schedules, const std::function<void()>& body) {
   const emulator::Options before = emulator::options;
   struct Restore {

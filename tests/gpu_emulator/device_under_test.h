@@ -19,6 +19,8 @@ const cuda::Api& device();
 void for_each_schedule(int schedules, const std::function<void()>& body);
 /// Throws with the device's own words when a call failed.
 void succeed(int status);
+/// What another process of this program is told on its command line, to have the same device.
+std::vector<std::string> device_arguments();
 
 /// Device memory that follows a host vector. Fresh memory holds NaN.
 template <typename T>
