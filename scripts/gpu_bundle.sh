@@ -1,23 +1,28 @@
 #!/usr/bin/env bash
 # Packs what a GPU machine needs to check and measure device kernels and programs into one folder, under 64 MB, that runs on
 # Linux x86-64 (glibc 2.34 or later) with an NVIDIA driver, without network:
-#   scripts/gpu_bundle.sh [--check] [BUILD_FOLDER] [BUNDLE_FOLDER]      (default: build, build/gpu_bundle)
+#   scripts/gpu_bundle.sh [--check] [--kernels] [BUILD_FOLDER] [BUNDLE_FOLDER]      (default: build, build/gpu_bundle)
 # The trainer comes from build-lean, where `cmake --preset lean && ninja -C build-lean longhaul` has made one without the
 # libraries of CPUs, which alone are larger than that; without it the bundle has kernels only, and says so.
-# --check also runs the bundle's CPU parts from the bundle. Without nvcc the bundle has only those, and says so.
+# --kernels leaves it out. --check also runs the bundle's CPU parts from the bundle. Without nvcc the bundle has only those, and says so.
 # cuBLASLt and NCCL are the machine's own: they are opened when used, and their rows are left out where they are missing.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 check=
+kernels=
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
   sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
   exit 0
 fi
-if [[ ${1:-} == --check ]]; then
-  check=yes
+while [[ ${1:-} == --* ]]; do
+  case $1 in
+    --check) check=yes ;;
+    --kernels) kernels=yes ;;
+    *) echo "gpu_bundle: unknown argument $1 (see --help)" >&2; exit 2 ;;
+  esac
   shift
-fi
+done
 build=${1:-$root/build}
 bundle=${2:-$build/gpu_bundle}
 
@@ -27,6 +32,7 @@ device=(kernels/cuda/cuda_conformance kernels/cuda/liblonghaul_cuda.so)
 
 rm -rf "$bundle"
 mkdir -p "$bundle/lib"
+bundle=$(cd "$bundle" && pwd)
 for file in "${programs[@]}"; do
   [[ -e $build/$file ]] || { echo "gpu_bundle: $build/$file is missing: build it first" >&2; exit 1; }
   install -s "$build/$file" "$bundle/"
@@ -36,13 +42,13 @@ if [[ -e $build/${device[0]} && -e $build/${device[1]} ]]; then
 else
   echo "gpu_bundle: built without nvcc, so this bundle has no device kernels: only its CPU parts will run"
 fi
-if [[ -x $root/build-lean/longhaul ]]; then
+if [[ -z $kernels && -x $root/build-lean/longhaul ]]; then
   install -s "$root/build-lean/longhaul" "$bundle/"
   mkdir -p "$bundle/programs"
   install -m 644 "$root"/benchmarks/gpu/programs/* "$bundle/programs/"
   cat "$root"/docs/*.md >"$bundle/programs/text.txt"
 else
-  echo "gpu_bundle: no build-lean/longhaul, so this bundle has no trainer"
+  echo "gpu_bundle: no build-lean/longhaul, or not asked for: this bundle has no trainer"
 fi
 install "$root/scripts/gpu_check.sh" "$root/benchmarks/gpu/sdpa.py" "$root/benchmarks/pytorch_step.py" \
   "$root/tests/golden/token_files.py" "$bundle/"
@@ -59,7 +65,7 @@ done | sort -u | while read -r library; do
 done
 
 kilobytes=$(du -sk "$bundle" | cut -f1)
-echo "gpu_bundle: $bundle, $((kilobytes / 1024)) MB"
+echo "gpu_bundle: $bundle, $((kilobytes / 1024)) MB of at most 64"
 if ((kilobytes > 64 * 1024)); then
   echo "gpu_bundle: more than 64 MB" >&2
   du -ak "$bundle" | sort -n | tail -5 >&2

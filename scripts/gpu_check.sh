@@ -143,11 +143,14 @@ two_devices() {
   [[ $device == emulator ]] || (($(nvidia-smi --list-gpus | wc -l) > 1)) ||
     not_run "one GPU here, and a rank needs one of its own"
 }
-tiny() {  # NAME WHAT...: trains the small model into runs/NAME; on the emulator fewer tokens of it
-  local tokens=()
-  [[ $device == cuda ]] || tokens=(training.seq_len=64 training.micro_batch_size=1 training.global_batch_size=2)
-  "$here/longhaul" train "$here/programs/tiny.yaml" device.type="$device" device.timeout=60 training.dtype=bfloat16 \
-    job.folder="$runs/$1" "${tokens[@]}" "${@:2}"
+small() {  # COMMAND WHAT...: on the small model; on the emulator on a tenth of it and fewer tokens
+  local less=()
+  [[ $device == cuda ]] || less=("model.config=$here/programs/tiny_emulated.json" training.seq_len=64
+    training.micro_batch_size=1 training.global_batch_size=2)
+  "$here/longhaul" "$1" "$here/programs/tiny.yaml" device.type="$device" device.timeout=60 "${less[@]}" "${@:2}"
+}
+tiny() {  # NAME WHAT...: trains it into runs/NAME
+  small train training.dtype=bfloat16 job.folder="$runs/$1" "${@:2}"
 }
 same() { cmp "$runs/$1/export/model.safetensors" "$runs/$2/export/model.safetensors"; }
 shadow() {  # DTYPE: every op of every program beside the CPU's reference kernel
@@ -158,7 +161,7 @@ verify() {
   trainer
   local dtype
   for dtype in float32 bfloat16; do
-    "$here/longhaul" verify "$here/programs/tiny.yaml" device.type="$device" training.dtype=$dtype || return
+    small verify training.dtype=$dtype || return
   done
 }
 twice() {  # the same command twice: the same bits
@@ -178,12 +181,12 @@ ranks() {  # two ranks, whose messages travel in every way, are one another to t
 }
 graphs() {  # programs launched as wholes: the same bits
   trainer
-  tiny plain training.steps=4 && tiny graphs training.steps=4 device.graphs=true && same plain graphs
+  tiny plain training.steps=3 && tiny graphs training.steps=3 device.graphs=true && same plain graphs
 }
 graphs_two() {
   trainer
   two_devices
-  local way transport two=(--ranks 2 parallelism.sequence=2 parallelism.zero_stage=3 training.steps=4)
+  local way transport two=(--ranks 2 parallelism.sequence=2 parallelism.zero_stage=3 training.steps=3)
   tiny plain "${two[@]}" --transport sockets || return
   for way in nccl push; do
     for transport in sockets threads; do
@@ -227,7 +230,7 @@ sdpa() {
   python3 "$here/sdpa.py" "$results/bench.json" "$results/sdpa.json" "$results/sdpa.md"
 }
 export here results device
-export -f not_run trainer two_devices tiny same shadow verify twice ranks graphs graphs_two step pytorch environment sanitizer sdpa
+export -f not_run trainer two_devices small tiny same shadow verify twice ranks graphs graphs_two step pytorch environment sanitizer sdpa
 
 # kernel_tests NAME SECONDS TESTS: those of a GPU; a pattern that no test has the name of is a failure.
 kernel_tests() { part "$1" "$2" "$here/test_cuda_kernels" --warn NoTests "$3"; }

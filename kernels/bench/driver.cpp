@@ -140,22 +140,29 @@ int run(const Options& options, const Devices& devices) {
   Table table{options.device, device->description(), {}};
   std::printf("# %s\n", table.description.c_str());
   int wrong = 0;
+  std::vector<std::string> refused;
   for (const auto& [op, shape] : problems) {
     Measurement m;
     try {
       m = device->run(op, shape, options.run);
-    } catch (const Error& error) {
-      fail("{} {}: {}", op, shape.text(), error.what());
+    } catch (const Error& error) {  // costs only itself
+      refused.push_back(fmt::format("{} {}: {}", op, shape.text(), error.what()));
+      if (problems.size() > 1) std::printf("%s\n", refused.back().c_str()), std::fflush(stdout);
+      continue;
     }
     m.op = op;
     m.shape = shape.text();
     wrong += !(m.error <= m.bound);
     print(m);
     table.rows.push_back(std::move(m));
+    // After every row: whoever ends this early has what there is.
+    if (!options.markdown.empty()) write_markdown(table, options.markdown);
+    if (!options.json.empty()) write_json(table, options.json);
   }
   if (wrong) std::printf("# %d of %zu problems are wrong\n", wrong, problems.size());
-  if (!options.markdown.empty()) write_markdown(table, options.markdown);
-  if (!options.json.empty()) write_json(table, options.json);
+  if (problems.size() == 1 && !refused.empty()) fail("{}", refused.front());
+  if (!refused.empty())
+    fail("{} of {} problems could not be run; the first: {}", refused.size(), problems.size(), refused.front());
   return wrong != 0;
 }
 

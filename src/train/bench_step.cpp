@@ -81,7 +81,14 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   session.set_parameters(first_parameters(setup));
 
   const std::int64_t warmup = options.warmup.value_or(experiment.device.graphs ? 2 : 1);
-  const std::int64_t batch = setup.parallel.global_batch_size, total = options.steps + warmup;
+  const bool graphs = experiment.device.graphs, profiled = !options.paced && !graphs;
+  if (graphs && warmup < 2)
+    fail("--warmup is {}, and device.graphs is true: graphs are captured in the second step; give 2 or more", warmup);
+  // A device is waited for after every instruction that is timed, so such a step is another one, after those that
+  // count.
+  const bool apart = profiled && session.executor().work().has_value();
+  const std::int64_t timed_end = warmup + options.steps, total = timed_end + (apart ? 1 : 0);
+  const std::int64_t batch = setup.parallel.global_batch_size;
   DataSource source;
   bool files = !training_groups(experiment).empty();
   std::error_code ignored;
@@ -114,13 +121,12 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     if (!world.one_process()) all = sum_over_ranks(world, all);
     return all;
   };
-  const bool graphs = experiment.device.graphs, profiled = !options.paced && !graphs;
-  if (graphs && warmup < 2)
-    fail("--warmup is {}, and device.graphs is true: graphs are captured in the second step; give 2 or more", warmup);
   Executor::Work work, whole_step;
-  const std::int64_t counted = graphs ? total : warmup;  // profiling waits for every instruction
+  const std::int64_t counted = timed_end;
+  const std::int64_t profiled_from = apart ? total : warmup + 1, profiled_steps = total - profiled_from + 1;
+  double profiled_wall = 0;
   for (std::int64_t step = 1; step <= total; ++step) {
-    if (step == warmup + 1) session.executor().set_profiling(profiled);
+    if (step == profiled_from) session.executor().set_profiling(profiled);
     if (step == total) session.executor().set_tracing(!options.trace.empty());
     source.take(cursors, samples);
     const auto fill = [&](std::int64_t i) { source.fill(session, samples, i); };
@@ -135,7 +141,8 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     world.barrier();
     const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     if (const auto now = session.executor().work(); now && step == counted) whole_step = *now - work;
-    if (step <= warmup) continue;
+    if (step >= profiled_from) profiled_wall += elapsed;
+    if (step <= warmup || step > timed_end) continue;
     const double cpu = cpu_of_all() - cpu_begin;
     seconds.push_back(elapsed);
     cores_seen.push_back(cpu / elapsed);
@@ -147,7 +154,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   // Of the ranks together: what one waits for is what another computes.
   const CommunicationTimes mine = session.executor().profile().communication;
   const auto share = [&](double rank_seconds) {
-    return 100 * sum_over_ranks(world, rank_seconds) / (wall * world.size());
+    return 100 * sum_over_ranks(world, rank_seconds) / (profiled_wall * world.size());
   };
   const double waiting = share(mine.waiting), moving = share(mine.moving), packing = share(mine.packing);
   if (world.rank() != 0) return;
@@ -208,7 +215,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
                        : "taking them would let ranks wait for one another (--trace has them)");
     return;
   }
-  std::printf("\n");
+  std::printf("%s\n", apart ? "\nof a step after those above, in which the device is waited for after every op:" : "");
   std::vector<std::pair<double, std::string>> rows;
   double sum = 0;
   for (const auto& [name, row] : session.executor().profile().ops) {
@@ -224,7 +231,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
     const auto& row = session.executor().profile().ops.at(name);
     const auto guess = predicted.find(name);
     std::printf("%-28s %6.1f%% %10.2f %8lld %10s%s\n", name.c_str(), 100 * time / sum,
-                1e3 * time / static_cast<double>(options.steps), static_cast<long long>(row.calls / options.steps),
+                1e3 * time / static_cast<double>(profiled_steps), static_cast<long long>(row.calls / profiled_steps),
                 row.flops > 0 ? fmt::format("{:.1f}", row.flops / row.seconds * 1e-9).c_str() : "",
                 guess == predicted.end() ? "" : fmt::format(" {:10.2f}", 1e3 * guess->second).c_str());
   }

@@ -278,6 +278,24 @@ TEST_CASE("the environment is read in one place, and documented") {
   CHECK(found > 0);
 }
 
+TEST_CASE("files that ask whether a library is there are told so by the build") {
+  // Of MPI all tests are told, and the files of src by their folder.
+  const std::regex asked(R"(\bLONGHAUL_WITH_(?!MPI\b|NCCL\b)[A-Z0-9]+\b)");
+  const std::string top = text_of(source() / "CMakeLists.txt"), tests = text_of(source() / "tests/CMakeLists.txt");
+  int found = 0;
+  for (const SourceFile& file : code({"src", "kernels", "include", "tests"})) {
+    const bool asks = std::any_of(file.lines.begin(), file.lines.end(), [&](const std::string& line) {
+      return line.starts_with("#if") && std::regex_search(line, asked);
+    });
+    if (!asks) continue;
+    ++found;
+    INFO(file.path << " asks for a definition that CMakeLists.txt does not give it");
+    const bool test = file.path.starts_with("tests/");
+    CHECK((test ? tests : top).find(test ? file.path.substr(6) : file.path) != std::string::npos);
+  }
+  CHECK(found > 8);
+}
+
 TEST_CASE("only verify fills the hooks that plant faults") {
   // Who may name them: those who call them, and src/verify, which no run but verify's can reach (the table of rooms).
   const std::set<std::string> callers = {"src/passes/pass.h",       "src/passes/pipeline.cpp", "src/compile/compile.h",

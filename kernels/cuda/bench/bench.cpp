@@ -54,13 +54,11 @@ void Context::time(Measurement& m, const std::function<void()>& call) {
 }
 
 // ---- random numbers
-namespace {
 std::uint16_t to_bfloat16(float value) {
   std::uint32_t word;
   std::memcpy(&word, &value, 4);
   return static_cast<std::uint16_t>((word + 0x7fff + (word >> 16 & 1)) >> 16);
 }
-}  // namespace
 void fill_random(float* values, std::size_t count, unsigned seed, float scale) {
   longhaul::bench::NormalNumbers next(seed);
   for (std::size_t i = 0; i < count; i++) values[i] = scale * next();
@@ -77,12 +75,24 @@ float from_bfloat16(std::uint16_t bits) {
 }
 
 // ---- the devices
+std::vector<Op> all_ops() {
+  std::vector<Op> ops = attention_ops();
+  for (auto family : {memory_bound_ops, elementwise_ops, generic_ops, scalar_ops, matmul_ops, collective_ops})
+    for (Op& op : family()) ops.push_back(std::move(op));
+  return ops;
+}
+
 namespace {
 
 // What the device can do, measured here: a copy of 1 GiB, and a product of 8192 x 8192 matrices by cuBLASLt.
 struct Ceilings {
   double bytes_per_second = 0, flops_per_second = 0;
 };
+// Whether the vendor's library of matrix products can be opened here.
+bool has_products(const Api& api) {
+  char text[64];
+  return api.matmul_library(text) == 0;
+}
 Ceilings measure_ceilings(Context& context) {
   Ceilings result;
   Measurement m;
@@ -91,7 +101,7 @@ Ceilings measure_ceilings(Context& context) {
   context.succeed(context.api.fill(from, 0x3d, bytes, nullptr));
   context.time(m, [&] { context.succeed(context.api.copy(to, from, bytes, nullptr)); });
   result.bytes_per_second = 2 * static_cast<double>(bytes) / (m.median_ms * 1e-3);
-  if (context.api.matmul) {
+  if (has_products(context.api)) {
     const std::int64_t n = 8192;
     std::vector<std::uint16_t> values(n * n);
     fill_random_bfloat16(values.data(), values.size(), 1);
@@ -109,13 +119,6 @@ Ceilings measure_ceilings(Context& context) {
   }
   context.release_all();
   return result;
-}
-
-std::vector<Op> all_ops() {
-  std::vector<Op> ops = attention_ops();
-  for (auto family : {memory_bound_ops, generic_ops, collective_ops})
-    for (Op& op : family()) ops.push_back(std::move(op));
-  return ops;
 }
 
 const Op& find(const std::vector<Op>& ops, const std::string& name) {
@@ -139,18 +142,21 @@ class DeviceKernels final : public longhaul::bench::Device {
     context.succeed(api_.device_info(&info));
     if (!gpu_) return fmt::format("{}; error: root mean square against float64, relative", info.name);
     ceilings_ = measure_ceilings(context);
+    const std::string product = ceilings_.flops_per_second > 0
+                                    ? fmt::format("({:.0f} TFLOP/s)", ceilings_.flops_per_second * 1e-12)
+                                    : fmt::format("(not measured: {})", api_.last_error());
     return fmt::format(
         "{}; error: root mean square against float64, relative; of peak: of a copy of 1 GiB ({:.0f} GB/s read + "
-        "written), or of a bf16 product of 8192 x 8192 matrices ({:.0f} TFLOP/s), both measured here",
-        info.name, ceilings_.bytes_per_second * 1e-9, ceilings_.flops_per_second * 1e-12);
+        "written), or of a bf16 product of 8192 x 8192 matrices {}, both measured here",
+        info.name, ceilings_.bytes_per_second * 1e-9, product);
   }
   std::vector<Device::Op> ops() const override {
     std::vector<Device::Op> list;
     for (const auto& op : all_ops()) {
-      list.push_back({op.name, Shape(op.emulator_shape), {}});
-      for (const std::string& shape : op.device_shapes)
-        if (gpu_) list.back().timed.emplace_back(shape);
-      if (!gpu_) list.back().timed.emplace_back();
+      list.push_back({op.name, Shape(op.emulator_shapes.front()), {}});
+      const std::vector<std::string>& shapes = gpu_ ? op.device_shapes : op.emulator_shapes;
+      if (op.name == "matmul" && !has_products(api_)) continue;  // the description says why
+      for (const std::string& shape : shapes) list.back().timed.emplace_back(shape);
     }
     return list;
   }
@@ -186,7 +192,7 @@ class PlainLoops final : public longhaul::bench::Device {
   std::vector<Device::Op> ops() const override {
     std::vector<Device::Op> list;
     for (const auto& op : all_ops())
-      if (op.plain) list.push_back({op.name, Shape(op.emulator_shape), {Shape()}});
+      if (op.plain) list.push_back({op.name, Shape(op.emulator_shapes.front()), {Shape()}});
     return list;
   }
   Measurement run(const std::string& op, const Shape& shape, const longhaul::bench::RunOptions& options) override {

@@ -39,20 +39,27 @@ class Context {
 
 struct Op {
   std::string name;
-  std::vector<std::string> device_shapes;  ///< timed on a GPU by default
-  std::string emulator_shape;              ///< small and odd
+  std::vector<std::string> kernels;          ///< functions of Api that it checks and times
+  std::vector<std::string> device_shapes;    ///< timed on a GPU by default
+  std::vector<std::string> emulator_shapes;  ///< small and odd: all keys with their defaults, then others over these
   std::function<Measurement(Context&, const Shape&)> run;
-  std::function<Measurement(const Shape&)> plain;  ///< on the host; may be empty
+  std::function<Measurement(const Shape&)> plain = {};  ///< on the host; may be empty
 };
 std::vector<Op> attention_ops();
 std::vector<Op> memory_bound_ops();
+std::vector<Op> elementwise_ops();
 std::vector<Op> generic_ops();
+std::vector<Op> scalar_ops();
+std::vector<Op> matmul_ops();
 std::vector<Op> collective_ops();
+/// Those of every family.
+std::vector<Op> all_ops();
 
 /// Random values: normal deviates by a sum of uniforms, quick enough for a gigabyte; the same for the same seed.
 void fill_random(float* values, std::size_t count, unsigned seed, float scale = 1);
 void fill_random_bfloat16(std::uint16_t* values, std::size_t count, unsigned seed, float scale = 1);
 float from_bfloat16(std::uint16_t bits);
+std::uint16_t to_bfloat16(float value);
 
 /// The driver's devices "cuda", "emulator" and "plain" (the loops that the kernels are checked against, in float32).
 std::unique_ptr<longhaul::bench::Device> make_device(Backend backend);

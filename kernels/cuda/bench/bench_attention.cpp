@@ -60,6 +60,7 @@ struct Problem {
 
 struct OnDevice {
   void *q, *k, *v, *dout, *mask;
+  AttentionMask mask_call;
   OnDevice(Context& context, const Problem& p) {
     auto put = [&](const auto& values) {
       void* memory = context.allocate(values.size() * sizeof(values[0]));
@@ -67,15 +68,15 @@ struct OnDevice {
       return memory;
     };
     q = put(p.q), k = put(p.k), v = put(p.v), dout = put(p.dout);
-    const AttentionMask call{p.shape.batch,
-                             p.shape.queries,
-                             p.shape.keys,
-                             p.window,
-                             static_cast<std::int32_t*>(put(p.query_index)),
-                             static_cast<std::int32_t*>(put(p.key_start)),
-                             static_cast<std::int32_t*>(put(p.key_index))};
+    mask_call = {p.shape.batch,
+                 p.shape.queries,
+                 p.shape.keys,
+                 p.window,
+                 static_cast<std::int32_t*>(put(p.query_index)),
+                 static_cast<std::int32_t*>(put(p.key_start)),
+                 static_cast<std::int32_t*>(put(p.key_index))};
     mask = context.allocate(context.api.attention_mask_bytes(p.shape.batch, p.shape.queries, p.shape.keys));
-    context.succeed(context.api.attention_mask(&call, mask, nullptr));
+    context.succeed(context.api.attention_mask(&mask_call, mask, nullptr));
   }
 };
 
@@ -162,23 +163,42 @@ struct Forward {
   }
 };
 
+// Of some rows of the output.
+double forward_error(Context& context, const Problem& p, const Forward& forward, int rows) {
+  std::vector<std::uint16_t> out(p.q.size());
+  context.download(out.data(), forward.out, out.size() * 2);
+  const Sampler sampler(p);
+  RootMeanSquare error;
+  for (const auto& [b, query, head] : sampler.rows(rows)) {
+    const Row row = sampler.row(b, query, head);
+    for (std::int64_t d = 0; d < p.shape.head_dim; d++)
+      error.add(from_bfloat16(out[sampler.index.query_at(b, query, head) + d]), row.out[d]);
+  }
+  return error.value();
+}
+
 Measurement run_forward(Context& context, const Shape& shape) {
   const Problem p(shape);
   const OnDevice on(context, p);
   const Forward forward(context, p, on, implementation_of(shape));
   Measurement m;
   context.time(m, [&] { context.succeed(context.api.attention_forward(&forward.call, nullptr)); });
-  std::vector<std::uint16_t> out(p.q.size());
-  context.download(out.data(), forward.out, out.size() * 2);
-  const Sampler sampler(p);
-  RootMeanSquare error;
-  for (const auto& [b, query, head] : sampler.rows(12)) {
-    const Row row = sampler.row(b, query, head);
-    for (std::int64_t d = 0; d < p.shape.head_dim; d++)
-      error.add(from_bfloat16(out[sampler.index.query_at(b, query, head) + d]), row.out[d]);
-  }
-  m.error = error.value(), m.bound = 6e-3;
-  m.flops = p.flops(2), m.bytes = p.input_bytes() + 2.0 * static_cast<double>(out.size());
+  m.error = forward_error(context, p, forward, 12), m.bound = 6e-3;
+  m.flops = p.flops(2), m.bytes = p.input_bytes() + 2.0 * static_cast<double>(p.q.size());
+  return m;
+}
+
+// What a mask holds is the kernels' own; it is right when attention sees what it should.
+Measurement run_mask(Context& context, const Shape& shape) {
+  const Problem p(shape);
+  const OnDevice on(context, p);
+  Measurement m;
+  context.time(m, [&] { context.succeed(context.api.attention_mask(&on.mask_call, on.mask, nullptr)); });
+  const Forward forward(context, p, on, implementation_of(shape));
+  context.succeed(context.api.attention_forward(&forward.call, nullptr));
+  m.error = forward_error(context, p, forward, 40), m.bound = 6e-3;
+  // Indices and starts are read; ranges and a copy of the keys' indices written.
+  m.bytes = static_cast<double>(p.shape.batch) * (16.0 * p.shape.queries + 8.0 * p.shape.keys);
   return m;
 }
 
@@ -304,8 +324,13 @@ std::vector<Op> attention_ops() {
   backward.push_back("b=1 s=8192 h=12 kv=2 d=128 parts=1");
   backward.push_back("b=2 s=8192 h=32 kv=8 d=128 parts=1");
   const std::string small = "b=1 h=2 kv=1 s=200 d=128 window=0 documents=1 full=0 kernel=auto dtype=bfloat16";
-  return {{"attention_forward", forward, small, run_forward, run_plain_forward},
-          {"attention_backward", backward, small + " dq=ordered parts=0", run_backward, {}}};
+  return {{"attention_forward", {"attention_forward"}, forward, {small}, run_forward, run_plain_forward},
+          {"attention_backward", {"attention_backward"}, backward, {small + " dq=ordered parts=0"}, run_backward},
+          {"attention_mask",
+           {"attention_mask"},
+           {"b=1 s=131072", "b=1 s=131072 window=4096 documents=8"},
+           {"b=1 h=1 kv=1 s=300 d=64 window=40 documents=2 full=0 kernel=auto dtype=bfloat16"},
+           run_mask}};
 }
 
 }  // namespace longhaul::cuda::bench

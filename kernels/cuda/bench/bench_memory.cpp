@@ -132,26 +132,52 @@ Measurement norm_backward(Context& context, const Shape& shape) {
   return m;
 }
 
+// The angles of tokens 0, 1, ... of a whole head of d elements.
+struct Angles {
+  std::vector<std::int32_t> position;
+  std::vector<double> frequency;
+  RopeTable call;
+  Angles(Context& context, std::int64_t tokens, std::int64_t d) {
+    for (std::int64_t i = 0; i < tokens; i++) position.push_back(static_cast<std::int32_t>(i));
+    for (std::int64_t i = 0; i < d / 2; i++)
+      frequency.push_back(std::pow(500000.0, -2.0 * static_cast<double>(i) / static_cast<double>(d)));
+    void *d_position = context.allocate(tokens * 4), *d_frequency = context.allocate(d * 4);
+    context.upload(d_position, position.data(), tokens * 4), context.upload(d_frequency, frequency.data(), d * 4);
+    call = {tokens,
+            static_cast<std::int32_t>(d),
+            static_cast<std::int32_t*>(d_position),
+            static_cast<double*>(d_frequency),
+            1,
+            static_cast<float*>(context.allocate(tokens * d * 4)),
+            0,
+            0};
+  }
+};
+
+Measurement run_rope_table(Context& context, const Shape& shape) {
+  const std::int64_t tokens = shape.number("s"), d = shape.number("d");
+  const Angles angles(context, tokens, d);
+  Measurement m;
+  context.time(m, [&] { context.succeed(context.api.rope_table(&angles.call, nullptr)); });
+  const std::vector<float> got = download_float(context, angles.call.table, tokens * d);
+  for (const std::int64_t token : {std::int64_t{0}, tokens / 2, tokens - 1}) {
+    std::vector<double> want;
+    for (const bool sines : {false, true})
+      for (const double frequency : angles.frequency) {
+        const double angle = static_cast<double>(token) * frequency;
+        want.push_back(sines ? std::sin(angle) : std::cos(angle));
+      }
+    m.error = std::max(m.error, relative({got.begin() + token * d, got.begin() + (token + 1) * d}, want));
+  }
+  m.bound = 1e-6, m.bytes = 4.0 * static_cast<double>(tokens * (d + 1));
+  return m;
+}
+
 Measurement run_rope(Context& context, const Shape& shape) {
   const std::int64_t rows = shape.number("s"), heads = shape.number("h"), d = shape.number("d");
   const Host x(context, rows * heads * d, 1);
-  std::vector<std::int32_t> position(rows);
-  std::vector<double> frequency(d / 2);
-  for (std::int64_t i = 0; i < rows; i++) position[i] = static_cast<std::int32_t>(i);
-  for (std::int64_t i = 0; i < d / 2; i++)
-    frequency[i] = std::pow(500000.0, -2.0 * static_cast<double>(i) / static_cast<double>(d));
-  void *d_position = context.allocate(rows * 4), *d_frequency = context.allocate(d * 4);
-  context.upload(d_position, position.data(), rows * 4), context.upload(d_frequency, frequency.data(), d * 4);
-  float* table = static_cast<float*>(context.allocate(rows * d * 4));
-  const RopeTable table_call{rows,
-                             static_cast<std::int32_t>(d),
-                             static_cast<std::int32_t*>(d_position),
-                             static_cast<double*>(d_frequency),
-                             1,
-                             table,
-                             0,
-                             0};
-  context.succeed(context.api.rope_table(&table_call, nullptr));
+  const Angles angles(context, rows, d);
+  context.succeed(context.api.rope_table(&angles.call, nullptr));
   void* y = context.allocate(rows * heads * d * 2);
   const Rope call{1,
                   static_cast<std::int32_t>(rows),
@@ -162,14 +188,14 @@ Measurement run_rope(Context& context, const Shape& shape) {
                   static_cast<std::int32_t>(shape.number("ranks")),
                   Type::bfloat16,
                   x.device,
-                  table,
+                  angles.call.table,
                   y};
   Measurement m;
   context.time(m, [&] { context.succeed(context.api.rope(&call, nullptr)); });
   const Words got = download(context, y, rows * heads * d);
   const std::int64_t rank_heads = heads / call.ranks, token = rows - 1;
   std::vector<double> want(heads * d), turned;
-  plain::rope<double>(1, heads, d, d, false, &position[token], frequency.data(), 1,
+  plain::rope<double>(1, heads, d, d, false, &angles.position[token], angles.frequency.data(), 1,
                       x.part(token * heads * d, heads * d).data(), want.data());
   for (std::int64_t head = 0; head < heads; head++) {
     const std::int64_t at = ((head / rank_heads * rows + token) * rank_heads + head % rank_heads) * d;
@@ -429,32 +455,39 @@ Measurement softmax_merge(Context& context, const Shape& shape) {
 }  // namespace
 
 std::vector<Op> memory_bound_ops() {
+  const std::vector<std::string> norms = {"rows=16384,columns=4096", "rows=16384,columns=8192"},
+                                 small = {"rows=20,columns=512"}, packed = {"s=32768,h=32,d=128,ranks=8"};
   return {
-      {"norm_forward", {"rows=16384,columns=4096", "rows=16384,columns=8192"}, "rows=20,columns=512", norm_forward, {}},
-      {"norm_backward",
-       {"rows=16384,columns=4096", "rows=16384,columns=8192"},
-       "rows=20,columns=512",
-       norm_backward,
-       {}},
-      {"rope", {"s=16384,h=32,d=128,ranks=1", "s=16384,h=32,d=128,ranks=8"}, "s=20,h=4,d=64,ranks=2", run_rope, {}},
-      {"swiglu", {"rows=16384,columns=14336"}, "rows=20,columns=100", swiglu, {}},
-      {"swiglu_gradient", {"rows=16384,columns=14336"}, "rows=20,columns=100", swiglu_gradient, {}},
+      {"norm_forward", {"norm_forward"}, norms, small, norm_forward},
+      {"norm_backward", {"norm_backward"}, norms, small, norm_backward},
+      {"rope_table", {"rope_table"}, {"s=131072,d=128"}, {"s=21,d=66"}, run_rope_table},
+      {"rope",
+       {"rope"},
+       {"s=16384,h=32,d=128,ranks=1", "s=16384,h=32,d=128,ranks=8"},
+       {"s=20,h=4,d=64,ranks=2"},
+       run_rope},
+      {"swiglu", {"activation"}, {"rows=16384,columns=14336"}, {"rows=20,columns=100"}, swiglu},
+      {"swiglu_gradient",
+       {"activation_gradient"},
+       {"rows=16384,columns=14336"},
+       {"rows=20,columns=100"},
+       swiglu_gradient},
       {"embedding",
+       {"embedding"},
        {"tokens=65536,vocabulary=128256,columns=4096"},
-       "tokens=50,vocabulary=90,columns=64",
-       embedding,
-       {}},
+       {"tokens=50,vocabulary=90,columns=64"},
+       embedding},
       {"embedding_gradient",
+       {"embedding_gradient"},
        {"tokens=32768,vocabulary=32000,columns=2048"},
-       "tokens=50,vocabulary=90,columns=64",
-       embedding_gradient,
-       {}},
-      {"loss_tile", {"rows=4096,vocabulary=128256"}, "rows=3,vocabulary=1000", loss_tile, {}},
-      {"adamw", {"count=67108864"}, "count=5000", adamw, {}},
-      {"sum_of_squares", {"count=268435456"}, "count=5000", sum_of_squares, {}},
-      {"cast", {"count=134217728"}, "count=5000", cast, {}},
-      {"pack", {"s=32768,h=32,d=128,ranks=8"}, "s=20,h=4,d=64,ranks=2", pack, {}},
-      {"softmax_merge", {"s=16384,h=32,d=128"}, "s=20,h=4,d=64", softmax_merge, {}},
+       {"tokens=50,vocabulary=90,columns=64"},
+       embedding_gradient},
+      {"loss_tile", {"loss_tile"}, {"rows=4096,vocabulary=128256"}, {"rows=3,vocabulary=1000"}, loss_tile},
+      {"adamw", {"adamw"}, {"count=67108864"}, {"count=5000"}, adamw},
+      {"sum_of_squares", {"sum_of_squares"}, {"count=268435456"}, {"count=5000"}, sum_of_squares},
+      {"cast", {"cast"}, {"count=134217728"}, {"count=5000"}, cast},
+      {"pack", {"strided_copy"}, packed, {"s=20,h=4,d=64,ranks=2"}, pack},
+      {"softmax_merge", {"softmax_merge"}, {"s=16384,h=32,d=128"}, {"s=20,h=4,d=64"}, softmax_merge},
   };
 }
 
