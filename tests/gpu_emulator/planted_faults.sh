@@ -3,4 +3,4 @@
 # detector. Fails when one is not found. Argument: the build folder (default: build).
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-exec "${1:-$root/build}/tests/gpu_emulator/test_gpu_emulator" "all planted faults are found"
+exec "${1:-$root/build}/tests/gpu_emulator/test_gpu_emulator" "how planted faults are found*"
