@@ -1,61 +1,122 @@
 // The user's commands with device.type: emulator, on ranks that are threads and on ranks that are processes.
 #include <algorithm>
-#include <cmath>
+#include <ranges>
 
 #include "../cli/program.h"
+#include "base/dtype.h"
+#include "verify/compare.h"
 
 using namespace longhaul::testing;
 
 namespace {
 
-// The losses of two runs of the same steps, as far apart as float32 lets them be.
-void check_near(const std::map<std::int64_t, double>& a, const std::map<std::int64_t, double>& b, double limit) {
-  REQUIRE(!a.empty());
-  REQUIRE(a.size() == b.size());
-  for (const auto& [step, loss] : a) {
-    INFO("step " << step);
-    CHECK(std::abs(loss - b.at(step)) <= limit * std::abs(b.at(step)));
+// How two ranks come to be.
+struct Launcher {
+  std::string name;
+  std::vector<std::string> before, after;  // the program, its command and experiment
+};
+const Launcher threads{"threads", {}, {"--ranks", "2"}};
+const Launcher sockets{"sockets", {}, {"--ranks", "2", "--transport", "sockets"}};
+
+Ended run(const Workplace& place, const Launcher& launcher, const std::string& command,
+          const std::vector<std::string>& arguments, const std::vector<std::string>& environment = {}) {
+  std::vector<std::string> words = launcher.before;
+  for (const auto& part : {longhaul_command({command, (place / "experiment.yaml").string()}), launcher.after,
+                           std::vector<std::string>{"parallelism.sequence=2", "parallelism.zero_stage=2"}, arguments})
+    words.insert(words.end(), part.begin(), part.end());
+  return Program(place / "log", words, environment).wait();
+}
+
+longhaul::Tensors losses_as_tensor(const fs::path& run) {
+  std::vector<double> losses;
+  for (const auto& [step, loss] : losses_of(run)) losses.push_back(loss);
+  CHECK(losses.size() == 20);
+  return {{"losses", losses}};
+}
+
+// Runs of 20 steps on the emulator, of ranks that are threads and of those that each launcher starts: as near to
+// float64 as one rank on a CPU, by the rule of src/verify/compare.h, the same bits whoever starts the ranks and in
+// whatever pieces, and on from a CPU's checkpoint and back. Then what verify says of them.
+void train_and_verify(const std::vector<Launcher>& launchers) {
+  const Workplace place;
+  for (const std::string dtype : {"float32", "bfloat16"}) {
+    INFO(dtype);
+    const auto train = [&](const Launcher& launcher, const std::string& folder, int steps, const std::string& device,
+                           const std::vector<std::string>& says = {}) {
+      check_end(run(place, launcher, "train",
+                    {"training.dtype=" + dtype, "training.steps=" + std::to_string(steps), "device.type=" + device,
+                     "lr_scheduler.decay_type=constant", "checkpoint.interval=0",
+                     "job.folder=" + (place / (dtype + folder)).string()}),
+                0, says);
+    };
+    const auto one_rank = [&](const std::string& precision) {
+      const fs::path folder = place / (dtype + " one rank in " + precision);
+      check_end(run_train(place, {"training.dtype=" + precision, "training.steps=20", "checkpoint.interval=0",
+                                  "lr_scheduler.decay_type=constant", "job.folder=" + folder.string()}),
+                0, {});
+      return losses_as_tensor(folder);
+    };
+    const longhaul::Tensors wanted = one_rank("float64"), alone = one_rank(dtype);
+    const longhaul::LowPrecisionLimits limits(
+        alone, wanted,
+        longhaul::unit_roundoff(dtype == "float32" ? longhaul::DType::float32 : longhaul::DType::bfloat16));
+    const auto check_near = [&](const std::string& folder) {
+      INFO(folder);
+      const double error = longhaul::tensor_errors(losses_as_tensor(place / (dtype + folder)), wanted).at("losses");
+      INFO("error " << error << ", one rank's " << limits.whole());
+      CHECK(error <= limits.of_tensor("losses"));
+    };
+
+    train(threads, "whole", 20, "emulator", {"a step takes ", " launches, "});
+    check_near("whole");
+    const auto losses = losses_of(place / (dtype + "whole"));
+    for (const Launcher& launcher : launchers) {
+      INFO(launcher.name);
+      const std::string pieces = "pieces by " + launcher.name, mixed = "mixed by " + launcher.name;
+      train(launcher, pieces, 9, "emulator");
+      CHECK(std::ranges::equal(losses_of(place / (dtype + pieces)), losses | std::views::take(9)));
+      train(launcher, pieces, 20, "emulator");
+      CHECK(losses_of(place / (dtype + pieces)) == losses);
+      CHECK(read_file(place / (dtype + pieces) / "export/model.safetensors") ==
+            read_file(place / (dtype + "whole") / "export/model.safetensors"));
+      train(launcher, mixed, 8, "cpu");
+      train(launcher, mixed, 12, "emulator");
+      train(launcher, mixed, 20, "cpu");
+      check_near(mixed);
+    }
+    CHECK_THAT(read_file(place / (dtype + "whole") / "matmul.json"), Catch::Contains("loops of the emulator"));
+  }
+  for (const Launcher& launcher : launchers) {
+    INFO(launcher.name);
+    const auto verify = [&](std::vector<std::string> more, int code, const std::vector<std::string>& says,
+                            const std::vector<std::string>& environment = {}) {
+      more.push_back("device.type=emulator");
+      check_end(run(place, launcher, "verify", more, environment), code, says);
+    };
+    verify({"training.dtype=bfloat16"}, 0, {"\nverified: "}, {"LONGHAUL_CHECK_OPS=1"});
+    std::vector<std::string> faults = {"averaged_gradient"};
+    if (launcher.name == "threads")
+      faults.insert(faults.end(), {"differentiate", "assign_precision", "lost_accumulation", "plan_memory",
+                                   "dropped_boundary_label"});
+    for (const std::string& fault : faults)
+      verify({"--fault", fault}, 1, {"the fault " + fault + " is planted", "\nNOT verified: "});
   }
 }
 
 }  // namespace
 
-TEST_CASE("longhaul train and verify on the emulator; a run goes on from CPU to device and back", "[threads]") {
-  const Workplace place;
-  const auto train = [&](const std::string& folder, const std::vector<std::string>& more) {
-    std::vector<std::string> arguments = {"--ranks", "2", "parallelism.sequence=2",
-                                          "job.folder=" + (place / folder).string()};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    check_end(run_train(place, arguments), 0, {});
-  };
-  train("cpu", {"training.steps=20"});
-  train("device", {"training.steps=20", "device.type=emulator"});
-  const auto cpu = losses_of(place / "cpu"), device = losses_of(place / "device");
-  CHECK(device.size() == 20);
-  CHECK_THAT(read_file(place / "device/matmul.json"), Catch::Contains("loops of the emulator"));
-  check_near(device, cpu, 1e-4);
-  train("again", {"training.steps=20", "device.type=emulator"});
-  CHECK(losses_of(place / "again") == device);
-  CHECK(read_file(place / "again/export/model.safetensors") == read_file(place / "device/export/model.safetensors"));
-
-  // The same three runs, which each have a schedule of their own, all on the CPU and with the second on the device.
-  for (const std::string folder : {"pieces", "mixed"})
-    for (const std::string steps : {"3", "6", "9"})
-      train(folder, {"training.steps=" + steps,
-                     std::string("device.type=") + (folder == "mixed" && steps == "6" ? "emulator" : "cpu")});
-  check_near(losses_of(place / "mixed"), losses_of(place / "pieces"), 1e-4);
-
-  const auto verify = [&](const std::vector<std::string>& more, const std::vector<std::string>& environment) {
-    auto command = longhaul_command({"verify", (place / "experiment.yaml").string(), "--ranks", "2",
-                                     "parallelism.sequence=2", "device.type=emulator"});
-    command.insert(command.end(), more.begin(), more.end());
-    return Program(place / "log", command, environment).wait();
-  };
-  check_end(verify({"training.dtype=bfloat16"}, {"LONGHAUL_CHECK_OPS=1"}), 0, {});
-  const Ended wrong = verify({"--fault", "differentiate"}, {});
-  INFO(wrong.output);
-  CHECK(wrong.code != 0);
+TEST_CASE(
+    "on the emulator 20 steps are those of a CPU within the rule and the same bits every time, in pieces and on "
+    "CPUs in between; verify sees planted faults",
+    "[threads]") {
+  train_and_verify({threads, sockets});
 }
+
+#ifdef LONGHAUL_WITH_MPI
+TEST_CASE("the same under mpirun", "[mpi]") {
+  train_and_verify({{"mpirun", {"mpirun", "--oversubscribe", "--allow-run-as-root", "-n", "2"}, {}}});
+}
+#endif
 
 TEST_CASE("what a device does not do is refused by the command, with what to do") {
   const Workplace place;
@@ -116,18 +177,3 @@ TEST_CASE("processes over TCP compute on emulators of their own what threads com
   CHECK(losses_of(place / "threads") == losses_of(place / "less"));
   CHECK(losses_of(place / "threads") == losses_of(place / "moved"));
 }
-
-#ifdef LONGHAUL_WITH_MPI
-TEST_CASE("ranks that are processes compute on emulators of their own", "[mpi]") {
-  const Workplace place;
-  check_end(run_train(place, {"--ranks", "2", "training.steps=4", "device.type=emulator",
-                              "job.folder=" + (place / "threads").string()}),
-            0, {});
-  std::vector<std::string> command = {"mpirun", "--oversubscribe", "--allow-run-as-root", "-n", "2"};
-  for (const auto& word : train_command(
-           place, {"training.steps=4", "device.type=emulator", "job.folder=" + (place / "processes").string()}))
-    command.push_back(word);
-  check_end(Program(place / "log", command).wait(), 0, {});
-  CHECK(losses_of(place / "threads") == losses_of(place / "processes"));
-}
-#endif

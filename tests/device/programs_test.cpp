@@ -1,5 +1,5 @@
-// Whole programs of many models, splits and stages on the emulator: as near to the specification as ranks on CPUs, by
-// the same rule.
+// Whole programs of many models, splits and stages on the emulator: as near to the specification as one rank on a CPU
+// allows (tests/proof/matrix.h).
 #include <catch2/catch.hpp>
 
 #include "../proof/covering.h"

@@ -1,5 +1,5 @@
 // A device as a target: sessions, checkpoints that travel between CPUs and devices, what a step asks of the device,
-// what is refused, and the shadow that names a wrong kernel.
+// and what is refused.
 #include "runtime/device/target.h"
 
 #include <catch2/catch.hpp>
@@ -69,32 +69,53 @@ TEST_CASE("LONGHAUL_KERNELS=reference takes the last of each list, and is as nea
   CHECK(apart(plain, fast) < 3e-2);
 }
 
-TEST_CASE("a step allocates nothing, and waits only for what the host reads") {
-  Cell cell{.spec = small_llama(), .micro_batches = 2, .rows = 2, .dtype = DType::float32};
-  cell.device = emulated;
-  const CompileRequest request = request_for(cell);
-  const CompiledModel model = compile_model(request);
-  run_threads(1, [&](Communicator& world) {
-    const std::unique_ptr<Target> target = cell.target();
-    Session session(world, *target, request, model);
-    const cuda::Api& api = static_cast<DeviceTarget&>(*target).device().api();
-    session.set_parameters(random_parameters(cell.spec, 11));
-    const auto step = [&](int number) {
-      session.step(number, 1e-2, 2, [&](std::int64_t i) {
-        fill_slice(session, make_batch(cell.spec, 2, 16, static_cast<int>(number * 10 + i), Masking::plain), 16);
-      });
-    };
-    step(1);
-    cuda::Counters before, after;
-    api.counters(&before);
-    step(2);
-    api.counters(&after);
-    CHECK(after.allocations == before.allocations);
-    // For the losses of two micro-batches and the norm, all together.
-    CHECK(after.synchronisations - before.synchronisations == 1);
-    CHECK(after.launches > before.launches);
-    return 0;
-  });
+TEST_CASE("a step allocates nothing, and waits only for what the host reads", "[threads]") {
+  // Ranks and the way of their messages; whether values go to host memory meanwhile.
+  struct Case {
+    int ranks;
+    std::unique_ptr<Target> (*device)(int);
+    DType dtype;
+    bool offload = false;
+  };
+  for (const Case& one : {Case{1, emulated, DType::float32}, Case{1, emulated, DType::bfloat16, true},
+                          Case{2, by_nccl, DType::bfloat16, true}, Case{2, by_push, DType::float32}}) {
+    Cell cell{.spec = small_llama(), .sequence_ranks = one.ranks, .micro_batches = 2, .rows = 2, .dtype = one.dtype};
+    cell.zero_stage = one.ranks > 1 ? 3 : 0;
+    cell.device = one.device;
+    if (one.offload) {
+      cell.spec.layers[0].repeat = 3;
+      cell.activations = ActivationMode::keep;
+      cell.offload_values = 1000;
+    }
+    const CompileRequest request = request_for(cell);
+    const CompiledModel model = compile_model(request);
+    CHECK((model.host_bytes > 0) == one.offload);
+    std::vector<cuda::Counters> before(static_cast<std::size_t>(one.ranks)), after(before.size());
+    run_threads(one.ranks, [&](Communicator& world) {
+      const std::unique_ptr<Target> target = cell.target();
+      Session session(world, *target, request, model);
+      const cuda::Api& api = static_cast<DeviceTarget&>(*target).device().api();
+      session.set_parameters(random_parameters(cell.spec, 11));
+      const auto step = [&](int number) {
+        session.step(number, 1e-2, 2, [&](std::int64_t i) {
+          fill_slice(session, make_batch(cell.spec, 2, 16, static_cast<int>(number * 10 + i), Masking::plain), 16);
+        });
+      };
+      const auto rank = static_cast<std::size_t>(world.rank());
+      step(1);
+      api.counters(&before[rank]);
+      step(2);
+      api.counters(&after[rank]);
+      return 0;
+    });
+    for (std::size_t rank = 0; rank < before.size(); ++rank) {
+      INFO(cell.text() << ", rank " << rank);
+      CHECK(after[rank].allocations == before[rank].allocations);
+      // For the losses of two micro-batches and the norm, all together; of several ranks also for each count of labels.
+      CHECK(after[rank].synchronisations - before[rank].synchronisations == (one.ranks > 1 ? 3 : 1));
+      CHECK(after[rank].launches > before[rank].launches);
+    }
+  }
 }
 
 TEST_CASE("buffers of a device are read and written within their bytes, in pieces of any size") {
@@ -141,47 +162,6 @@ TEST_CASE("what a device cannot compute is refused when it is planned, with the 
   CHECK(target.name() == "emulator");
   CHECK(target.libraries() == "{}");
   CHECK(target.peak_flops(DType::bfloat16) > 1e8);
-}
-
-TEST_CASE("the shadow names a kernel that computes something else") {
-  Cell cell{.spec = small_llama(), .rows = 2, .dtype = DType::float32};
-  cell.device = emulated;
-  const CompileRequest request = request_for(cell);
-  const CompiledModel model = compile_model(request);
-  DeviceContext context(cuda::Backend::emulator);
-  context.device().select(0);
-  DeviceKernelCache kernels(context, false);
-  Shadow shadow;
-  const Graph& graph = model.all().back()->graph;
-  for (const Program* program : model.all())
-    for (const Op& op : program->graph.ops) {
-      if (!op.is("rms_norm")) continue;
-      const auto kernel = kernels.get(program->graph, op);
-      const LocalOp local(program->graph, op, false);
-      const auto elements = [&](const TensorType& type) { return static_cast<std::size_t>(type.bytes()); };
-      const DeviceMemory x(context.device(), DeviceMemory::Place::device, elements(local.operands[0])),
-          weight(context.device(), DeviceMemory::Place::device, elements(local.operands[1])),
-          y(context.device(), DeviceMemory::Place::device, elements(local.results[0]));
-      std::vector<float> values(static_cast<std::size_t>(local.operands[0].count()));
-      for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 7) - 2.5f;
-      context.succeed(context.api().copy(x.data(), values.data(), elements(local.operands[0]), nullptr));
-      context.succeed(context.api().copy(weight.data(), values.data(), elements(local.operands[1]), nullptr));
-      const std::vector<const void*> operands = {x.data(), weight.data()};
-      void* const result = y.data();
-      const DeviceCall call{operands.data(), &result, nullptr, context};
-      CHECK_NOTHROW(shadow.run(program->graph, op, *kernel, call));
-      CHECK(shadow.checked() == 1);
-      DeviceKernel wrong = *kernel;
-      wrong.name = "wrong";
-      wrong.run = [&](const DeviceCall& one) {
-        kernel->run(one);
-        context.succeed(context.api().fill(result, 0, 64, context.stream()));
-      };
-      CHECK_THROWS_WITH(shadow.run(program->graph, op, wrong, call),
-                        Catch::Contains("kernel wrong and the CPU's reference kernel disagree about result 0"));
-      return;
-    }
-  FAIL("no norm in " << graph.name);
 }
 
 }  // namespace longhaul

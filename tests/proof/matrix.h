@@ -157,7 +157,8 @@ inline std::string name_of_cell(const CellIndex& index) {
                      data_cases()[index[3]].name, name_of(matrix_dtypes[index[4]]));
 }
 
-/// The specification of every cell, and one rank of every low precision: made when first asked for, kept.
+/// The specification of every cell, and one rank of every low precision, on a CPU whatever the cell runs on, so that
+/// what all ranks of a device share shows: made when first asked for, kept.
 class References {
  public:
   const Outcome& specification(Cell cell) {
@@ -170,6 +171,7 @@ class References {
     cell.data = cell.sequence_ranks = cell.ring = cell.gather = 1;
     cell.order = TokenOrder::contiguous;
     cell.zero_stage = 0;
+    cell.device = nullptr;
     auto& kept = alone_[{key(cell), cell.dtype}];
     if (!kept) {
       std::string problem;
@@ -209,7 +211,10 @@ inline std::string judge(const CellIndex& index, const Cell& cell, const Outcome
     return difference(outcome, wanted, tolerance::float64);
   }
   const Outcome& alone = references.one_rank(cell);
-  const LowPrecisionLimits limits(alone.gradients, wanted.gradients, unit_roundoff(cell.dtype));
+  const double roundoff = unit_roundoff(cell.dtype);
+  const LowPrecisionLimits limits(alone.gradients, wanted.gradients, roundoff);
+  if (!(limits.whole() <= tolerance::one_rank_roundoffs * roundoff))
+    return fmt::format("one rank on a CPU is itself off by {} of the whole gradient", limits.whole());
   std::string problem;
   const auto hold = [&](const std::string& what, double error, double limit) {
     worst.see(index[4], error / limit, name + ": " + what);
@@ -217,7 +222,15 @@ inline std::string judge(const CellIndex& index, const Cell& cell, const Outcome
   };
   if (outcome.first.valid_tokens != wanted.first.valid_tokens) return "valid tokens differ";
   hold("loss", relative_error(outcome.first.loss, wanted.first.loss),
-       limits.of_number(relative_error(alone.first.loss, wanted.first.loss), unit_roundoff(cell.dtype)));
+       limits.of_number(relative_error(alone.first.loss, wanted.first.loss), roundoff));
+  // Of what was found of the gradients: how far those are off is asked below.
+  double squares = 0;
+  for (const auto& [tensor, values] : outcome.gradients) squares += norm(values) * norm(values);
+  hold("gradient norm", relative_error(outcome.first.grad_norm, std::sqrt(squares)), unit_roundoff(DType::float32));
+  // After an update, which magnifies the rounding of small gradients (docs/numerics.md): what no rounding explains.
+  hold("second loss", relative_error(outcome.second.loss, wanted.second.loss),
+       std::max(tolerance::one_rank_roundoffs * roundoff,
+                limits.of_number(relative_error(alone.second.loss, wanted.second.loss), roundoff)));
   for (const auto& [tensor, error] : tensor_errors(outcome.gradients, wanted.gradients))
     hold(tensor, error, limits.of_tensor(tensor));
   return problem;

@@ -10,6 +10,7 @@
 #include <typeinfo>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "comm/exchange.h"
 #include "ir/op_definition.h"
 #include "runtime/device/nccl_plane.h"
@@ -68,6 +69,9 @@ DeviceExecutor::DeviceExecutor(Communicator& world, std::span<const Program* con
       beside_ |= watch_ && op.definition->communication && op.definition->half == Half::start;
   programs_.reserve(programs.size());
   for (const Program* program : programs) prepare(*program);
+  if (watch_ && collectives_.kind == DataPlaneKind::nccl)
+    log_info("NCCL's communicators ({}) take {:.1f} MiB of the device besides the plan", groups_.size(),
+             static_cast<double>(nccl_bytes_) / (1 << 20));
   if (peers_) check_places();
   std::size_t staging = 0;
   for (const Prepared& program : programs_)
@@ -99,10 +103,12 @@ DataPlane& DeviceExecutor::group(const std::vector<int>& ranks, const AxisList& 
   Group& entry = groups_[axes];
   if (entry.plane) return *entry.plane;
   entry.communicator = world_.group(ranks);
-  if (watch_ && collectives_.kind == DataPlaneKind::nccl)
-    entry.plane = std::make_unique<NcclPlane>(context_, *entry.communicator, *watch_, collectives_,
-                                              fmt::format("ranks {}", fmt::join(ranks, ", ")));
-  else if (peers_)
+  if (watch_ && collectives_.kind == DataPlaneKind::nccl) {
+    auto plane = std::make_unique<NcclPlane>(context_, *entry.communicator, *watch_, collectives_,
+                                             fmt::format("ranks {}", fmt::join(ranks, ", ")));
+    nccl_bytes_ += plane->device_bytes();
+    entry.plane = std::move(plane);
+  } else if (peers_)
     entry.plane = std::make_unique<PushPlane>(context_, *entry.communicator, *watch_, *peers_,
                                               static_cast<int>(groups_.size()) - 1, ranks);
   else

@@ -114,6 +114,7 @@ class DeviceExecutor final : public Executor {
     std::unique_ptr<DataPlane> plane;
   };
   std::map<AxisList, Group> groups_;
+  std::int64_t nccl_bytes_ = 0;            // that NCCL has taken for them
   std::unique_ptr<DeviceMemory> staging_;  // of messages
   std::unique_ptr<DeviceMemory> uploads_;  // what write() has taken and the device may not have yet
   mutable std::size_t uploaded_ = 0;       // bytes of it

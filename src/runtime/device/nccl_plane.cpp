@@ -57,9 +57,7 @@ NcclPlane::NcclPlane(DeviceContext& context, Communicator& group, CollectiveWatc
     watch.remove(this);
     throw;
   }
-  if (rank_ == 0)
-    log_debug("NCCL's communicator of {} takes {} bytes of this device besides the plan", name_,
-              free_before - context.device().free_bytes());
+  device_bytes_ = free_before - context.device().free_bytes();
 }
 
 NcclPlane::~NcclPlane() {

@@ -21,6 +21,8 @@ class NcclPlane final : public DataPlane, private PeerWait {
   ~NcclPlane() override;
 
   void move(const CommunicationStep& step, const DeviceMessage& message) override;
+  /// What the making of the communicator has left of the device's memory, besides the plan.
+  std::int64_t device_bytes() const { return device_bytes_; }
 
  private:
   void check() override;
@@ -40,6 +42,7 @@ class NcclPlane final : public DataPlane, private PeerWait {
   const DataPlaneChoice choice_;
   const std::string name_;
   const int rank_, ranks_;
+  std::int64_t device_bytes_ = 0;
   const int exceptions_;                       // under way when it was made
   std::atomic<void*> communicator_ = nullptr;  // null again once it has been ended
   std::vector<cuda::NcclTransfer> transfers_;  // of one call

@@ -27,14 +27,22 @@ int place_on_host(Communicator& world) {
 
 DeviceTarget::DeviceTarget(const TargetOptions& options, cuda::Backend backend)
     : Target(options), context_(backend), kernels_(context_, options.reference_only) {
-  collectives_.ordered_sums = options.ordered_sums;
-  collectives_.kind = choose_data_plane(options.collectives, context_.device(), why_collectives_);
-  if (options.check_ops && options.graphs)
+  settle_options();
+}
+DeviceTarget::DeviceTarget(const TargetOptions& options, cuda::Backend backend, const cuda::Api& api)
+    : Target(options), context_(backend, api), kernels_(context_, options.reference_only) {
+  settle_options();
+}
+
+void DeviceTarget::settle_options() {
+  collectives_.ordered_sums = options().ordered_sums;
+  collectives_.kind = choose_data_plane(options().collectives, context_.device(), why_collectives_);
+  if (options().check_ops && options().graphs)
     fail(
         "LONGHAUL_CHECK_OPS is set and device.graphs is true: each op is waited for to be checked, and a graph has "
         "none "
         "that could be waited for; unset it, or set device.graphs to false");
-  if (options.check_ops) shadow_ = std::make_unique<Shadow>();
+  if (options().check_ops) shadow_ = std::make_unique<Shadow>();
 }
 DeviceTarget::~DeviceTarget() = default;
 

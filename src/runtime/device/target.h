@@ -17,6 +17,8 @@ class DeviceTarget final : public Target {
   /// Opens the kernels' library; a device is asked for by executor() and peak_flops(). Throws Error for options that
   /// contradict each other.
   DeviceTarget(const TargetOptions& options, cuda::Backend backend);
+  /// The same on a given table of functions, which must outlive it.
+  DeviceTarget(const TargetOptions& options, cuda::Backend backend, const cuda::Api& api);
   ~DeviceTarget() override;
 
   std::string_view name() const override { return context_.device().kind(); }
@@ -37,6 +39,7 @@ class DeviceTarget final : public Target {
   const Device& device() const { return context_.device(); }
 
  private:
+  void settle_options();
   /// Throws Error when messages would wait for the host, which programs that are graphs do not ask.
   void refuse_staged_graphs() const;
 

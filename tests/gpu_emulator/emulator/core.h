@@ -7,6 +7,7 @@
 // read it last, in vector-clock time, and whether a copy into it is under way. A read or write that is not ordered
 // after what it depends on is reported as a race even when the schedule at hand happens to give the right result.
 #pragma once
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -338,7 +339,8 @@ struct Device {
   std::recursive_mutex lock;
   std::vector<std::unique_ptr<Stream>> streams;
   std::shared_ptr<Run> run;
-  int threads = 0;  // that have selected it
+  int threads = 0;                      // that have selected it
+  std::atomic<std::int64_t> given = 0;  // bytes of its memory
 };
 constexpr int kDevices = 64;
 /// This thread's device, the first unless it has selected another.

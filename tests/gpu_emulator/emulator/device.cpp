@@ -41,11 +41,19 @@ void info(DeviceInfo* to) {
     to->capability_major = 8;  // the portable kernels
   }
 }
-void memory_info(std::int64_t* free_bytes, std::int64_t* total_bytes) {  // the host's: all devices share it
-  *free_bytes = std::int64_t{sysconf(_SC_AVPHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+void memory_info(std::int64_t* free_bytes, std::int64_t* total_bytes) {  // as if each device had as much as the host
   *total_bytes = std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  *free_bytes = *total_bytes - emulator::device().given;
 }
 namespace {
+// What allocate() has given, and of which device.
+struct Given {
+  emulator::Device* device;
+  std::int64_t bytes;
+};
+std::mutex given_lock;
+std::map<void*, Given> all_given;
+
 // Larger buffers lie in memory that other processes of the host can open.
 constexpr std::size_t kShared = 64 << 10;
 struct SharedBuffer {
@@ -90,12 +98,24 @@ void allocate(void** pointer, std::size_t bytes) {
     require(*pointer, "out of memory");
   }
   std::memset(*pointer, 0xff, rounded);  // NaN: reading what nobody wrote shows
+  {
+    const std::lock_guard guard(given_lock);
+    const Given given{&emulator::device(), static_cast<std::int64_t>(rounded)};
+    all_given[*pointer] = given;
+    given.device->given += given.bytes;
+  }
   emulator::register_global(*pointer, bytes);
 }
 void release(void* pointer) {
   emulator::refuse_in_capture("release");
   if (!pointer) return;
   emulator::unregister_global(pointer);
+  {
+    const std::lock_guard guard(given_lock);
+    const auto found = all_given.find(pointer);
+    found->second.device->given -= found->second.bytes;
+    all_given.erase(found);
+  }
   if (!unmap(pointer)) std::free(pointer);
 }
 namespace {

@@ -107,8 +107,18 @@ struct Fault {
 std::mutex fault_lock;
 Fault planned_fault;
 
+// As NCCL keeps buffers of its own on the device: bytes that are counted, not used.
+struct Buffers {
+  static constexpr std::int64_t kBytes = 1 << 20;
+  emulator::Device& of = emulator::device();
+  Buffers() { of.given += kBytes; }
+  ~Buffers() { of.given -= kBytes; }
+  Buffers(const Buffers&) = delete;
+};
+
 struct Communicator {
   std::int32_t rank = 0, ranks = 0;
+  Buffers buffers = {};
   std::unique_ptr<SharedMemory> meeting, own;
   std::vector<std::unique_ptr<SharedMemory>> peers;
   std::uint64_t issued = 0;
