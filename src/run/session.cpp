@@ -171,15 +171,21 @@ void Session::upload() {
 
 double Session::count(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill) {
   double valid = 0;
+  const bool notes = target_.has_own_memory();
   for (std::int64_t i = 0; i < micro_batches; ++i) {
     load(fill, i);
-    if (world_.size() == 1 && target_.has_own_memory()) {  // all labels are here: there is nothing to wait for
+    if (world_.size() == 1 && notes) {  // all labels are here: there is nothing to wait for
       for (const std::int32_t label : batch_.labels) valid += label >= 0;
       continue;
     }
     executor_->run(model_.index(ProgramKind::count));
-    valid += executor_->scalar("valid_tokens");
+    if (notes)
+      executor_->keep_scalar("valid_tokens");
+    else
+      valid += executor_->scalar("valid_tokens");
   }
+  if (notes)  // one wait for all
+    for (const double one : executor_->kept_scalars()) valid += one;
   return valid;
 }
 
