@@ -1,7 +1,9 @@
 #include "kernels/cuda/bench/bench.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <thread>
 
 #include "base/error.h"
 #include "kernels/bench/random.h"
@@ -59,13 +61,33 @@ std::uint16_t to_bfloat16(float value) {
   std::memcpy(&word, &value, 4);
   return static_cast<std::uint16_t>((word + 0x7fff + (word >> 16 & 1)) >> 16);
 }
+namespace {
+// `fill` pieces of the whole, each with a seed of its own, so that a gigabyte is a matter of all cores.
+void in_pieces(std::size_t count, unsigned seed, const std::function<void(std::size_t, std::size_t, unsigned)>& fill) {
+  constexpr std::size_t kPiece = 1 << 20;
+  std::atomic<std::size_t> next = 0;
+  const auto work = [&] {
+    for (std::size_t piece = next++; piece * kPiece < count; piece = next++)
+      fill(piece * kPiece, std::min(count, (piece + 1) * kPiece), seed + 1000003u * static_cast<unsigned>(piece));
+  };
+  std::vector<std::thread> threads;
+  for (std::size_t i = 1; i < std::min<std::size_t>(std::thread::hardware_concurrency(), 1 + count / kPiece); i++)
+    threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
+}
+}  // namespace
 void fill_random(float* values, std::size_t count, unsigned seed, float scale) {
-  longhaul::bench::NormalNumbers next(seed);
-  for (std::size_t i = 0; i < count; i++) values[i] = scale * next();
+  in_pieces(count, seed, [&](std::size_t begin, std::size_t end, unsigned own) {
+    longhaul::bench::NormalNumbers next(own);
+    for (std::size_t i = begin; i < end; i++) values[i] = scale * next();
+  });
 }
 void fill_random_bfloat16(std::uint16_t* values, std::size_t count, unsigned seed, float scale) {
-  longhaul::bench::NormalNumbers next(seed);
-  for (std::size_t i = 0; i < count; i++) values[i] = to_bfloat16(scale * next());
+  in_pieces(count, seed, [&](std::size_t begin, std::size_t end, unsigned own) {
+    longhaul::bench::NormalNumbers next(own);
+    for (std::size_t i = begin; i < end; i++) values[i] = to_bfloat16(scale * next());
+  });
 }
 float from_bfloat16(std::uint16_t bits) {
   const std::uint32_t word = static_cast<std::uint32_t>(bits) << 16;

@@ -328,7 +328,7 @@ std::vector<Op> attention_ops() {
           {"attention_backward", {"attention_backward"}, backward, {small + " dq=ordered parts=0"}, run_backward},
           {"attention_mask",
            {"attention_mask"},
-           {"b=1 s=131072", "b=1 s=131072 window=4096 documents=8"},
+           {"b=1 s=131072 window=0 documents=1", "b=1 s=131072 window=4096 documents=8"},
            {"b=1 h=1 kv=1 s=300 d=64 window=40 documents=2 full=0 kernel=auto dtype=bfloat16"},
            run_mask}};
 }

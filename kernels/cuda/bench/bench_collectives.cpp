@@ -196,7 +196,7 @@ Measurement run_barrier(Context& context, const Shape& shape) {
 Op op(const char* name, Kind kind) {
   return {name,
           {name},
-          {"ranks=2,floats=16777216", "ranks=4,floats=16777216", "ranks=4,floats=16384"},
+          {"ranks=2,floats=8388608", "ranks=4,floats=8388608", "ranks=4,floats=16384"},
           {"ranks=3,floats=120"},
           [kind](Context& context, const Shape& shape) { return run(context, shape, kind); }};
 }

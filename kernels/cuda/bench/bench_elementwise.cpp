@@ -146,8 +146,8 @@ Measurement copies(Context& context, const Shape& shape, bool on_the_device) {
 
 std::vector<Op> elementwise_ops() {
   using std::placeholders::_1, std::placeholders::_2;
-  const std::vector<std::string> counts = {"count=67108864", "count=67108864,dtype=bfloat16"},
-                                 tables = {"s=32768,h=32,d=128,ranks=8"}, table = {"s=20,h=4,d=7,ranks=2"};
+  const std::vector<std::string> counts = {"count=33554432", "count=67108864,dtype=bfloat16"},
+                                 tables = {"s=8192,h=32,d=128,ranks=8"}, table = {"s=20,h=4,d=7,ranks=2"};
   // On the emulator in both types.
   const auto both = [](const std::string& shape) {
     return std::vector<std::string>{shape + ",dtype=float32", "dtype=bfloat16"};
@@ -158,7 +158,7 @@ std::vector<Op> elementwise_ops() {
       {"add_bias", {"add_bias"}, {"rows=16384,columns=4096,dtype=bfloat16"}, both("rows=21,columns=13"), add_bias},
       {"column_sums",
        {"column_sums"},
-       {"rows=16384,columns=4096", "rows=16384,columns=4096,dtype=bfloat16"},
+       {"rows=8192,columns=4096", "rows=16384,columns=4096,dtype=bfloat16"},
        both("rows=131,columns=13"),
        column_sums},
       {"expand_heads",
@@ -168,12 +168,12 @@ std::vector<Op> elementwise_ops() {
        std::bind(heads, _1, _2, true)},
       {"reduce_heads",
        {"reduce_heads"},
-       {"s=16384,h=32,g=8,d=128", "s=16384,h=32,g=8,d=128,dtype=bfloat16"},
+       {"s=8192,h=32,g=8,d=128", "s=16384,h=32,g=8,d=128,dtype=bfloat16"},
        both("s=7,h=6,g=2,d=5"),
        std::bind(heads, _1, _2, false)},
       {"add_rows",
        {"add_rows"},
-       {"rows=16384,part=8192,first=4096,columns=4096"},
+       {"rows=8192,part=4096,first=2048,columns=4096"},
        both("rows=21,part=9,first=5,columns=13"),
        add_rows},
       {"copy_table", {"copy_table"}, tables, table, std::bind(copies, _1, _2, false)},

@@ -324,20 +324,20 @@ std::vector<Op> generic_ops() {
   const auto both = [](const std::string& shape) {
     return std::vector<std::string>{shape + ",dtype=float32", "dtype=bfloat16"};
   };
-  const std::vector<std::string> rows = {"rows=16384,columns=4096", "rows=16384,columns=4096,dtype=bfloat16"},
+  const std::vector<std::string> rows = {"rows=8192,columns=4096", "rows=8192,columns=4096,dtype=bfloat16"},
                                  attended = {"s=1024,h=8,g=2,d=80", "s=1024,h=8,g=2,d=80,dtype=bfloat16"};
   return {
       {"generic_norm", {"generic_norm"}, rows, both("rows=21,columns=50"), norm},
       {"generic_norm_gradient", {"generic_norm_gradient"}, rows, both("rows=70,columns=50"), norm_gradient},
       {"loss_rows",
        {"loss_rows"},
-       {"rows=1024,vocabulary=128256,dtype=bfloat16"},
+       {"rows=512,vocabulary=128256,dtype=bfloat16"},
        both("rows=5,vocabulary=29"),
        loss_rows},
       {"optimizer_step",
        {"optimizer_step"},
-       {"count=67108864", "count=67108864,dtype=bfloat16", "count=67108864,rule=sgd",
-        "count=67108864,rule=muon_momentum", "count=67108864,rule=muon_step"},
+       {"count=16777216", "count=16777216,dtype=bfloat16", "count=16777216,rule=sgd",
+        "count=16777216,rule=muon_momentum", "count=16777216,rule=muon_step"},
        {"count=5001,rule=adamw,dtype=float32", "dtype=bfloat16", "rule=sgd", "rule=muon_momentum", "rule=muon_step"},
        optimizer_step},
       {"sums_of_squares",
@@ -357,10 +357,10 @@ std::vector<Op> generic_ops() {
        std::bind(attention, _1, _2, true)},
       {"attention_delta",
        {"attention_delta"},
-       {"s=16384,h=32,d=128,dtype=bfloat16"},
+       {"s=8192,h=32,d=128,dtype=bfloat16"},
        both("s=33,h=4,d=20"),
        attention_delta},
-      {"generic_merge", {"generic_merge"}, {"s=16384,h=32,d=80"}, {"s=33,h=4,d=20"}, merge},
+      {"generic_merge", {"generic_merge"}, {"s=8192,h=32,d=80"}, {"s=33,h=4,d=20"}, merge},
   };
 }
 

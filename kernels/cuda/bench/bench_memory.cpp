@@ -455,8 +455,8 @@ Measurement softmax_merge(Context& context, const Shape& shape) {
 }  // namespace
 
 std::vector<Op> memory_bound_ops() {
-  const std::vector<std::string> norms = {"rows=16384,columns=4096", "rows=16384,columns=8192"},
-                                 small = {"rows=20,columns=512"}, packed = {"s=32768,h=32,d=128,ranks=8"};
+  const std::vector<std::string> norms = {"rows=16384,columns=4096", "rows=8192,columns=8192"},
+                                 small = {"rows=20,columns=512"}, packed = {"s=16384,h=32,d=128,ranks=8"};
   return {
       {"norm_forward", {"norm_forward"}, norms, small, norm_forward},
       {"norm_backward", {"norm_backward"}, norms, small, norm_backward},
@@ -466,28 +466,28 @@ std::vector<Op> memory_bound_ops() {
        {"s=16384,h=32,d=128,ranks=1", "s=16384,h=32,d=128,ranks=8"},
        {"s=20,h=4,d=64,ranks=2"},
        run_rope},
-      {"swiglu", {"activation"}, {"rows=16384,columns=14336"}, {"rows=20,columns=100"}, swiglu},
+      {"swiglu", {"activation"}, {"rows=4096,columns=14336"}, {"rows=20,columns=100"}, swiglu},
       {"swiglu_gradient",
        {"activation_gradient"},
-       {"rows=16384,columns=14336"},
+       {"rows=4096,columns=14336"},
        {"rows=20,columns=100"},
        swiglu_gradient},
       {"embedding",
        {"embedding"},
-       {"tokens=65536,vocabulary=128256,columns=4096"},
+       {"tokens=32768,vocabulary=32000,columns=4096"},
        {"tokens=50,vocabulary=90,columns=64"},
        embedding},
       {"embedding_gradient",
        {"embedding_gradient"},
-       {"tokens=32768,vocabulary=32000,columns=2048"},
+       {"tokens=32768,vocabulary=32000,columns=1024"},
        {"tokens=50,vocabulary=90,columns=64"},
        embedding_gradient},
-      {"loss_tile", {"loss_tile"}, {"rows=4096,vocabulary=128256"}, {"rows=3,vocabulary=1000"}, loss_tile},
-      {"adamw", {"adamw"}, {"count=67108864"}, {"count=5000"}, adamw},
-      {"sum_of_squares", {"sum_of_squares"}, {"count=268435456"}, {"count=5000"}, sum_of_squares},
-      {"cast", {"cast"}, {"count=134217728"}, {"count=5000"}, cast},
+      {"loss_tile", {"loss_tile"}, {"rows=1024,vocabulary=128256"}, {"rows=3,vocabulary=1000"}, loss_tile},
+      {"adamw", {"adamw"}, {"count=16777216"}, {"count=5000"}, adamw},
+      {"sum_of_squares", {"sum_of_squares"}, {"count=134217728"}, {"count=5000"}, sum_of_squares},
+      {"cast", {"cast"}, {"count=67108864"}, {"count=5000"}, cast},
       {"pack", {"strided_copy"}, packed, {"s=20,h=4,d=64,ranks=2"}, pack},
-      {"softmax_merge", {"softmax_merge"}, {"s=16384,h=32,d=128"}, {"s=20,h=4,d=64"}, softmax_merge},
+      {"softmax_merge", {"softmax_merge"}, {"s=8192,h=32,d=128"}, {"s=20,h=4,d=64"}, softmax_merge},
   };
 }
 
