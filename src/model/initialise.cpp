@@ -1,7 +1,10 @@
 #include "model/initialise.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <thread>
+#include <vector>
 
 #include "base/error.h"
 
@@ -22,8 +25,6 @@ std::array<double, 2> normal_pair(std::uint64_t seed, std::uint64_t name_hash, s
 
 template <typename T>
 void fill(const Parameter& parameter, std::uint64_t seed, std::int64_t begin, std::int64_t end, T* target) {
-  LONGHAUL_CHECK(0 <= begin && begin <= end && end <= parameter.elements(), "range [{}, {}) of {}", begin, end,
-                 parameter.name);
   if (parameter.initialisation != Initialisation::normal) {
     const T value = parameter.initialisation == Initialisation::ones ? T(1) : T(0);
     for (std::int64_t i = begin; i < end; ++i) target[i - begin] = value;
@@ -36,6 +37,22 @@ void fill(const Parameter& parameter, std::uint64_t seed, std::int64_t begin, st
       if (const std::int64_t i = 2 * pair + half; i >= begin && i < end)
         target[i - begin] = static_cast<T>(parameter.standard_deviation * values[static_cast<std::size_t>(half)]);
   }
+}
+
+// A parameter of a billion elements is half a minute of one thread.
+template <typename T>
+void fill_by(int threads, const Parameter& parameter, std::uint64_t seed, std::int64_t begin, std::int64_t end,
+             T* target) {
+  LONGHAUL_CHECK(0 <= begin && begin <= end && end <= parameter.elements(), "range [{}, {}) of {}", begin, end,
+                 parameter.name);
+  constexpr std::int64_t least = 1 << 14;  // elements that are worth a thread
+  const std::int64_t parts = std::clamp<std::int64_t>((end - begin) / least, 1, std::max(1, threads));
+  const auto edge = [&](std::int64_t part) { return begin + (end - begin) * part / parts; };
+  std::vector<std::jthread> others;
+  for (std::int64_t part = 1; part < parts; ++part)
+    others.emplace_back(
+        [&, part] { fill(parameter, seed, edge(part), edge(part + 1), target + (edge(part) - begin)); });
+  fill(parameter, seed, begin, edge(1), target);
 }
 
 }  // namespace
@@ -62,11 +79,13 @@ double standard_normal(std::uint64_t seed, std::uint64_t hash, std::int64_t inde
   return normal_pair(seed, hash, static_cast<std::uint64_t>(index / 2))[static_cast<std::size_t>(index % 2)];
 }
 
-void initialise(const Parameter& parameter, std::uint64_t seed, std::int64_t begin, std::int64_t end, double* target) {
-  fill(parameter, seed, begin, end, target);
+void initialise(const Parameter& parameter, std::uint64_t seed, std::int64_t begin, std::int64_t end, double* target,
+                int threads) {
+  fill_by(threads, parameter, seed, begin, end, target);
 }
-void initialise(const Parameter& parameter, std::uint64_t seed, std::int64_t begin, std::int64_t end, float* target) {
-  fill(parameter, seed, begin, end, target);
+void initialise(const Parameter& parameter, std::uint64_t seed, std::int64_t begin, std::int64_t end, float* target,
+                int threads) {
+  fill_by(threads, parameter, seed, begin, end, target);
 }
 
 }  // namespace longhaul

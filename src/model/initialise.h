@@ -19,8 +19,10 @@ std::uint64_t name_hash(std::string_view name);
 double standard_normal(std::uint64_t seed, std::uint64_t name_hash, std::int64_t index);
 
 /// Writes elements [begin, end) of the flat parameter to target[0, end - begin). The numbers are computed in double;
-/// float gets them rounded.
-void initialise(const Parameter& parameter, std::uint64_t seed, std::int64_t begin, std::int64_t end, double* target);
-void initialise(const Parameter& parameter, std::uint64_t seed, std::int64_t begin, std::int64_t end, float* target);
+/// float gets them rounded. Of long ranges so many threads take a part each; the numbers are the same.
+void initialise(const Parameter& parameter, std::uint64_t seed, std::int64_t begin, std::int64_t end, double* target,
+                int threads = 1);
+void initialise(const Parameter& parameter, std::uint64_t seed, std::int64_t begin, std::int64_t end, float* target,
+                int threads = 1);
 
 }  // namespace longhaul

@@ -214,14 +214,15 @@ ParameterSource first_parameters(const RunSetup& setup) {
   if (!setup.experiment.model.weights.empty())
     return resized_source(weights_source(setup.experiment.model.weights, setup.model.stored, setup.model.family),
                           setup.model.stored, setup.model.spec);
-  return [all = parameters(setup.model.spec), seed = static_cast<std::uint64_t>(setup.experiment.model.init_seed)](
-             const std::string& name, std::int64_t begin, std::int64_t end, DType dtype, void* target) {
+  return [all = parameters(setup.model.spec), seed = static_cast<std::uint64_t>(setup.experiment.model.init_seed),
+          threads = setup.target->options().threads](const std::string& name, std::int64_t begin, std::int64_t end,
+                                                     DType dtype, void* target) {
     const auto parameter = std::find_if(all.begin(), all.end(), [&](const Parameter& one) { return one.name == name; });
     LONGHAUL_CHECK(parameter != all.end(), "no parameter {}", name);
     if (dtype == DType::float64)
-      initialise(*parameter, seed, begin, end, static_cast<double*>(target));
+      initialise(*parameter, seed, begin, end, static_cast<double*>(target), threads);
     else
-      initialise(*parameter, seed, begin, end, static_cast<float*>(target));
+      initialise(*parameter, seed, begin, end, static_cast<float*>(target), threads);
   };
 }
 

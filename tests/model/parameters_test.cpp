@@ -102,6 +102,14 @@ TEST_CASE("any part of a parameter is filled as the whole is") {
   initialise(parameter, 3, 0, 63, single.data());
   CHECK(single[7] == static_cast<float>(whole[7]));
   CHECK_THROWS_AS(initialise(parameter, 3, 0, 64, whole.data()), std::logic_error);
+  CHECK_THROWS_AS(initialise(parameter, 3, 0, 64, whole.data(), 4), std::logic_error);
+
+  // By several threads, of which each has an odd part.
+  const Parameter large{.name = "large", .shape = {3, 33333}, .standard_deviation = 0.02};
+  std::vector<double> by_one(99998), by_four(99998);
+  initialise(large, 3, 1, 99999, by_one.data());
+  initialise(large, 3, 1, 99999, by_four.data(), 4);
+  CHECK(by_one == by_four);
 }
 
 TEST_CASE("the numbers are normal, and other seeds and names give others") {
