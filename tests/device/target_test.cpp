@@ -19,13 +19,30 @@ Cell cell_of(DType dtype, std::unique_ptr<Target> (*device)(int)) {
   return cell;
 }
 
-// How far two runs' losses are apart.
-double apart(const Trained& a, const Trained& b) {
-  double worst = 0;
-  REQUIRE(a.losses.size() == b.losses.size());
-  for (std::size_t i = 0; i < a.losses.size(); ++i)
-    worst = std::max(worst, std::abs(a.losses[i] - b.losses[i]) / std::abs(b.losses[i]));
-  return worst;
+Tensors losses_and_norms(const Trained& trained) {
+  Tensors tensors;
+  for (std::size_t i = 0; i < trained.losses.size(); ++i)
+    tensors[i % 2 ? "norms" : "losses"].push_back(trained.losses[i]);
+  return tensors;
+}
+
+// As near to float64 as one rank on a CPU, by the rule of src/verify/compare.h: losses and norms of as many steps.
+void check_near(const Trained& trained, Cell cell) {
+  cell.data = 1;
+  cell.zero_stage = 0;
+  cell.device = nullptr;
+  const auto one_rank = [&](DType dtype) {
+    const longhaul_test::TemporaryFolder folder;
+    cell.dtype = dtype;
+    return losses_and_norms(train(cell, folder.path(), 1, static_cast<int>(trained.losses.size() / 2)));
+  };
+  const DType dtype = cell.dtype;
+  const Tensors alone = one_rank(dtype), wanted = one_rank(DType::float64);
+  const LowPrecisionLimits limits(alone, wanted, unit_roundoff(dtype));
+  for (const auto& [name, error] : tensor_errors(losses_and_norms(trained), wanted)) {
+    INFO(name << ": error " << error << ", allowed " << limits.of_tensor(name));
+    CHECK(error <= limits.of_tensor(name));
+  }
 }
 
 }  // namespace
@@ -35,15 +52,15 @@ TEST_CASE("checkpoints go from CPU ranks to device ranks and back; a run is the 
   for (const DType dtype : {DType::float32, DType::bfloat16}) {
     INFO(name_of(dtype));
     const Cell cpu = cell_of(dtype, nullptr), device = cell_of(dtype, emulated);
-    const longhaul_test::TemporaryFolder there, again, only;
-    const Trained begun = train(cpu, there.path(), 1, 2), all = train(cpu, only.path(), 1, 6);
+    const longhaul_test::TemporaryFolder there, again;
+    const Trained begun = train(cpu, there.path(), 1, 2);
     const Trained went_on = train(device, there.path(), 3, 4), back = train(cpu, there.path(), 5, 6);
     CHECK((went_on.loaded == begun.state));
     CHECK((back.loaded == went_on.state));
     Trained mixed = begun;
     for (const auto* part : {&went_on, &back})
       mixed.losses.insert(mixed.losses.end(), part->losses.begin(), part->losses.end());
-    CHECK(apart(mixed, all) < (dtype == DType::float32 ? 1e-4 : 3e-2));
+    check_near(mixed, cpu);
 
     const Trained whole = train(device, again.path(), 1, 4);
     const longhaul_test::TemporaryFolder once_more;
@@ -66,7 +83,8 @@ TEST_CASE("LONGHAUL_KERNELS=reference takes the last of each list, and is as nea
   cell.device = emulated;
   const Trained fast = train(cell, b.path(), 1, 1);
   CHECK((plain.state != fast.state));  // not the same kernels
-  CHECK(apart(plain, fast) < 3e-2);
+  check_near(plain, cell);
+  check_near(fast, cell);
 }
 
 TEST_CASE("a step allocates nothing, and waits only for what the host reads", "[threads]") {
