@@ -31,8 +31,9 @@ struct RunRequest {
   std::vector<std::string> overrides = {};
   /// Threads of this process that act as ranks; 0: as launched (the processes of an MPI launcher, else one rank).
   int ranks = 0;
-  /// How ranks talk: "auto", "threads", "mpi" or "sockets", as the program's --transport; "sockets" with `ranks` starts
-  /// processes that are copies of this one, which must have no other threads.
+  /// How ranks talk: "auto", "threads", "mpi" or "sockets", as the program's --transport; "sockets" with `ranks`, and
+  /// so "auto" on GPUs, starts processes that are copies of this one, which must have no other threads. With on_step or
+  /// stop "auto" stays in this process.
   std::string transport = "auto";
   /// Called after each step in the process of rank 0, by one thread (not the caller's when ranks are threads), while
   /// the other ranks may go on; what it throws ends the run as an error.

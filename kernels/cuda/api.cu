@@ -124,6 +124,7 @@ Api make_api() {
 
   api.attention_mask_bytes = attention_mask_bytes;
   api.attention_mask = Guarded<copy_mask>::call;
+  api.attention_shared_bytes = attention_shared_bytes;
   api.attention_forward = GuardedCall<attention_forward>::call;
   api.attention_backward_workspace = backward_workspace;
   api.attention_backward = GuardedCall<attention_backward>::call;

@@ -13,7 +13,7 @@
 
 namespace longhaul::cuda {
 
-constexpr std::int32_t kApiVersion = 10;  // changes with every change of this header
+constexpr std::int32_t kApiVersion = 11;  // changes with every change of this header
 constexpr int kMaximumRanks = 16;         // of a push collective
 
 using Stream = void*;
@@ -22,6 +22,7 @@ enum class Activation : std::int32_t { silu = 0, gelu = 1, gelu_tanh = 2, relu =
 
 struct DeviceInfo {
   char name[64];
+  char uuid[40];  ///< of this very device, whatever number it has in a process
   std::int32_t capability_major, capability_minor, multiprocessors;
   std::int64_t memory_bytes, shared_bytes_per_block, level2_bytes;
 };
@@ -296,6 +297,9 @@ struct Api {
   // ---- attention; all but softmax_merge null where the library has none on matrix units
   std::size_t (*attention_mask_bytes)(std::int32_t batch, std::int32_t queries, std::int32_t keys);
   int (*attention_mask)(const AttentionMask* mask, void* to, Stream stream);
+  /// Bytes of shared memory that the portable kernels want of a block for heads of 64, 128 or (forward) 256; backward
+  /// where that is not 0. A device whose blocks have less refuses their launch.
+  std::int64_t (*attention_shared_bytes)(std::int32_t head_dim, std::int32_t backward);
   int (*attention_forward)(const AttentionForward* call, Stream stream);
   std::size_t (*attention_backward_workspace)(const AttentionShape* shape);
   int (*attention_backward)(const AttentionBackward* call, Stream stream);
@@ -415,7 +419,8 @@ struct Api {
   /// Of the emulator only (null on a GPU), for tests. "nccl_fault", "WHAT RANK NUMBER": what befalls the operation of
   /// that number (from 1) of every communicator's rank RANK: "silent" (it never comes), "error" (an asynchronous
   /// error); of number 0 the making of the communicator. "": nothing. "matmul", "ORDER=0" (unless set) or "ORDER=1":
-  /// what matmul_choose prefers. "wave", "32" or "64": how many lanes go in lock step, before a device is used.
+  /// what matmul_choose prefers. "wave", "32" or "64": how many lanes go in lock step, before a device is used; with 64
+  /// a block has 64 KiB of shared memory, as on CDNA 2 and 3.
   int (*configure)(const char* key, const char* value);
 };
 

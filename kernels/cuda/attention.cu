@@ -33,6 +33,15 @@ void attention_mask(const AttentionMask& mask, void* to, Stream stream) {
               native(stream));
 }
 
+std::int64_t attention_shared_bytes(std::int32_t head_dim, std::int32_t backward) {
+  if (backward)
+    return head_dim == 64 ? std::max(BackwardKeys64::kSharedBytes, BackwardQueries64::kSharedBytes)
+                          : std::max(BackwardKeys128::kSharedBytes, BackwardQueries128::kSharedBytes);
+  return head_dim == 64    ? Forward64::kSharedBytes
+         : head_dim == 128 ? Forward128::kSharedBytes
+                           : Forward256::kSharedBytes;
+}
+
 namespace {
 
 template <typename C>

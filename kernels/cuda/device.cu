@@ -1,6 +1,7 @@
 // An NVIDIA GPU as a device: memory, streams, events, and memory shared between processes.
 #include "kernels/cuda/device.h"
 
+#include <cstdio>
 #include <cstring>
 
 namespace longhaul::cuda {
@@ -40,6 +41,8 @@ void info(DeviceInfo* to) {
   check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
   *to = {};
   for (std::size_t i = 0; i + 1 < sizeof to->name && properties.name[i]; i++) to->name[i] = properties.name[i];
+  for (std::size_t i = 0; i < sizeof properties.uuid.bytes; i++)
+    std::snprintf(to->uuid + 2 * i, 3, "%02x", static_cast<unsigned char>(properties.uuid.bytes[i]));
   to->capability_major = properties.major, to->capability_minor = properties.minor;
   to->multiprocessors = properties.multiProcessorCount;
   to->memory_bytes = static_cast<std::int64_t>(properties.totalGlobalMem);

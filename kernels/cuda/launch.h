@@ -29,6 +29,7 @@ inline gpu::Stream native(Stream stream) {
 // attention.cu
 std::size_t attention_mask_bytes(std::int32_t batch, std::int32_t queries, std::int32_t keys);
 void attention_mask(const AttentionMask& mask, void* to, Stream stream);
+std::int64_t attention_shared_bytes(std::int32_t head_dim, std::int32_t backward);
 void attention_forward(const AttentionForward& call, Stream stream);
 std::size_t attention_backward_workspace(const AttentionShape& shape);
 void attention_backward(const AttentionBackward& call, Stream stream);

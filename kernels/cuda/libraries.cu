@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
+#include <string>
 #include <tuple>
 #include <type_traits>
 
@@ -30,10 +33,8 @@ struct Blas {
   LONGHAUL_BLAS(MatmulPreferenceDestroy);
   LONGHAUL_BLAS(MatmulPreferenceSetAttribute);
   LONGHAUL_BLAS(MatmulAlgoGetHeuristic);
-  LONGHAUL_BLAS(MatmulAlgoInit);
   LONGHAUL_BLAS(MatmulAlgoCheck);
   LONGHAUL_BLAS(MatmulAlgoConfigGetAttribute);
-  LONGHAUL_BLAS(MatmulAlgoConfigSetAttribute);
   LONGHAUL_BLAS(GetVersion);
 };
 #undef LONGHAUL_BLAS
@@ -100,9 +101,14 @@ struct Described {
   }
 };
 
-/// `alignment`: of b, a, the addend and c.
-cublasLtMatmulAlgo_t best_algorithm(const BlasContext& context, const Described& product,
-                                    const std::array<std::uint32_t, 4>& alignment, std::size_t workspace_bytes) {
+/// The library's choices for a product, best first; one at least.
+struct Choices {
+  std::array<cublasLtMatmulHeuristicResult_t, 8> results{};
+  int count = 0;
+};
+/// `most` of them; `alignment`: of b, a, the addend and c.
+Choices best_algorithms(const BlasContext& context, const Described& product,
+                        const std::array<std::uint32_t, 4>& alignment, std::size_t workspace_bytes, int most) {
   const Blas& blas = context.blas;
   cublasLtMatmulPreference_t preference = nullptr;
   check(blas.MatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
@@ -116,33 +122,56 @@ cublasLtMatmulAlgo_t best_algorithm(const BlasContext& context, const Described&
       CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
   for (int i = 0; i < 4; i++)
     blas.MatmulPreferenceSetAttribute(preference, sides[i], &alignment[i], sizeof alignment[i]);
-  cublasLtMatmulHeuristicResult_t result{};
-  int results = 0;
-  const cublasStatus_t status = blas.MatmulAlgoGetHeuristic(context.handle, product.description, product.b, product.a,
-                                                            product.c, product.c, preference, 1, &result, &results);
+  Choices choices;
+  const cublasStatus_t status =
+      blas.MatmulAlgoGetHeuristic(context.handle, product.description, product.b, product.a, product.c, product.c,
+                                  preference, most, choices.results.data(), &choices.count);
   blas.MatmulPreferenceDestroy(preference);
-  require(status == CUBLAS_STATUS_SUCCESS && results == 1, "cuBLASLt has no algorithm for this matrix product");
-  return result.algo;
+  require(status == CUBLAS_STATUS_SUCCESS && choices.count >= 1, "cuBLASLt has no algorithm for this matrix product");
+  return choices;
 }
 
-// ---- algorithms as text: "ID=66 TILE=20 ...", the attributes that cuBLASLt's manual lists, all of them always
+// ---- algorithms as text: "ID=66 TILE=20 ... BITS=...". The first are for people; the structure itself, which the
+// library's header lets be kept and restored for the same version of it, stands in hexadecimal digits at the end.
 
 template <typename Word>
 struct Attribute {
   const char* name;
   cublasLtMatmulAlgoConfigAttributes_t attribute;
 };
-/// Calls with each attribute but the ID.
 template <typename Visitor>
 void for_attributes(const Visitor& visit) {
+  visit(Attribute<std::int32_t>{"ID", CUBLASLT_ALGO_CONFIG_ID});
   visit(Attribute<std::uint32_t>{"TILE", CUBLASLT_ALGO_CONFIG_TILE_ID});
   visit(Attribute<std::uint32_t>{"STAGES", CUBLASLT_ALGO_CONFIG_STAGES_ID});
   visit(Attribute<std::int32_t>{"SPLITK", CUBLASLT_ALGO_CONFIG_SPLITK_NUM});
   visit(Attribute<std::uint32_t>{"REDUCTION", CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME});
-  visit(Attribute<std::uint32_t>{"SWIZZLING", CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING});
-  visit(Attribute<std::uint32_t>{"CUSTOM", CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION});
-  visit(Attribute<std::uint16_t>{"INNER", CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID});
-  visit(Attribute<std::uint16_t>{"CLUSTER", CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID});
+}
+static_assert(sizeof(cublasLtMatmulAlgo_t) == sizeof(MatmulAlgorithm) &&
+              std::is_trivially_copyable_v<cublasLtMatmulAlgo_t>);
+
+template <typename Word>
+Word attribute_of(const BlasContext& context, const cublasLtMatmulAlgo_t& algorithm,
+                  cublasLtMatmulAlgoConfigAttributes_t attribute, const char* name) {
+  Word value = 0;
+  std::size_t written = 0;
+  check(context.blas.MatmulAlgoConfigGetAttribute(&algorithm, attribute, &value, sizeof value, &written), name);
+  return value;
+}
+
+/// Why the library does not compute the product so, without splitting the sum over k; "" when it does.
+std::string refusal(const BlasContext& context, const Described& product, const Matmul& call,
+                    const cublasLtMatmulAlgo_t& algorithm) {
+  cublasLtMatmulHeuristicResult_t result{};
+  const cublasStatus_t status = context.blas.MatmulAlgoCheck(context.handle, product.description, product.b, product.a,
+                                                             product.c, product.c, &algorithm, &result);
+  if (status != CUBLAS_STATUS_SUCCESS) return "cublasLtMatmulAlgoCheck: cuBLASLt status " + std::to_string(status);
+  if (result.workspaceSize > static_cast<std::size_t>(call.workspace_bytes))
+    return "it needs " + std::to_string(result.workspaceSize) + " bytes of workspace";
+  if (attribute_of<std::uint32_t>(context, algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, "REDUCTION") != 0 ||
+      attribute_of<std::int32_t>(context, algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, "SPLITK") > 1)
+    return "it splits the sum over k";
+  return "";
 }
 
 void matmul_library(char* text) {
@@ -154,65 +183,48 @@ void matmul_choose(const Matmul* call, std::int32_t alignment, char* text) {
   const BlasContext& context = blas_context();
   const Described product(context.blas, *call);
   const auto bytes = static_cast<std::uint32_t>(alignment);
-  const cublasLtMatmulAlgo_t algorithm =
-      best_algorithm(context, product, {bytes, bytes, bytes, bytes}, static_cast<std::size_t>(call->workspace_bytes));
-  std::string to;
-  const auto say = [&](const char* name, long long value) {
-    if (!to.empty()) to += ' ';
-    to += name;
-    to += '=';
-    to += std::to_string(value);
-  };
-  std::size_t written = 0;
-  std::int32_t id = 0;
-  check(context.blas.MatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_ID, &id, sizeof id, &written),
-        "cublasLtMatmulAlgoConfigGetAttribute");
-  say("ID", id);
-  for_attributes([&]<typename Word>(const Attribute<Word>& one) {
-    Word value = 0;
-    check(context.blas.MatmulAlgoConfigGetAttribute(&algorithm, one.attribute, &value, sizeof value, &written),
-          one.name);
-    say(one.name, static_cast<long long>(value));
-  });
-  require(to.size() < 256, "the text of an algorithm is too long");
-  std::memcpy(text, to.c_str(), to.size() + 1);
-}
-
-/// The number behind "NAME=" in `text`.
-long long number_in(const std::string& text, const std::string& name) {
-  const std::string spaced = " " + text;
-  const std::size_t at = spaced.find(" " + name + "=");
-  require(at != std::string::npos, "an algorithm of cuBLASLt lacks " + name + ": " + text);
-  char* end = nullptr;
-  const char* const begin = spaced.c_str() + at + name.size() + 2;
-  const long long value = std::strtoll(begin, &end, 10);
-  require(end != begin && (*end == ' ' || *end == '\0'), "an algorithm of cuBLASLt is garbled: " + text);
-  return value;
+  std::string why;
+  const Choices choices = best_algorithms(context, product, {bytes, bytes, bytes, bytes},
+                                          static_cast<std::size_t>(call->workspace_bytes), 8);
+  for (int i = 0; i < choices.count; i++) {
+    const cublasLtMatmulAlgo_t& algorithm = choices.results[i].algo;
+    why = refusal(context, product, *call, algorithm);
+    if (!why.empty()) continue;
+    std::string to;
+    for_attributes([&]<typename Word>(const Attribute<Word>& one) {
+      to += one.name;
+      to += '=' + std::to_string(attribute_of<Word>(context, algorithm, one.attribute, one.name)) + ' ';
+    });
+    to += "BITS=";
+    MatmulAlgorithm bits;
+    std::memcpy(&bits, &algorithm, sizeof bits);
+    for (const std::uint64_t word : bits.words) {
+      char digits[17];
+      std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(word));
+      to += digits;
+    }
+    require(to.size() < 256, "the text of an algorithm is too long");
+    std::memcpy(text, to.c_str(), to.size() + 1);
+    return;
+  }
+  throw CallError("cuBLASLt has no algorithm for this matrix product that can be kept: " + why);
 }
 
 void matmul_algorithm(const Matmul* call, const char* text, MatmulAlgorithm* to) {
-  static_assert(sizeof(cublasLtMatmulAlgo_t) == sizeof(MatmulAlgorithm) &&
-                std::is_trivially_copyable_v<cublasLtMatmulAlgo_t>);
   const BlasContext& context = blas_context();
   const Described product(context.blas, *call);
-  const std::string from(text);
-  require(number_in(from, "REDUCTION") == 0 && number_in(from, "SPLITK") <= 1,
-          "an algorithm of cuBLASLt splits the sum over k: " + from);
-  cublasLtMatmulAlgo_t algorithm{};
-  check(context.blas.MatmulAlgoInit(context.handle, CUBLAS_COMPUTE_32F, CUDA_R_32F, data_type(call->type),
-                                    data_type(call->type), data_type(call->out_type), data_type(call->out_type),
-                                    static_cast<int>(number_in(from, "ID")), &algorithm),
-        "cublasLtMatmulAlgoInit");
-  for_attributes([&]<typename Word>(const Attribute<Word>& one) {
-    const auto value = static_cast<Word>(number_in(from, one.name));
-    check(context.blas.MatmulAlgoConfigSetAttribute(&algorithm, one.attribute, &value, sizeof value), one.name);
-  });
-  cublasLtMatmulHeuristicResult_t result{};
-  check(context.blas.MatmulAlgoCheck(context.handle, product.description, product.b, product.a, product.c, product.c,
-                                     &algorithm, &result),
-        "cublasLtMatmulAlgoCheck");
-  require(result.workspaceSize <= static_cast<std::size_t>(call->workspace_bytes),
-          "an algorithm of cuBLASLt needs " + std::to_string(result.workspaceSize) + " bytes of workspace: " + from);
+  const std::string from(text), garbled = "an algorithm of cuBLASLt is garbled: " + from;
+  const std::size_t at = from.find("BITS=");
+  MatmulAlgorithm bits{};
+  require(at != std::string::npos && from.size() == at + 5 + 2 * sizeof bits &&
+              from.find_first_not_of("0123456789abcdef", at + 5) == std::string::npos,
+          garbled);
+  for (std::size_t i = 0; i < std::size(bits.words); i++)
+    bits.words[i] = std::strtoull(from.substr(at + 5 + 16 * i, 16).c_str(), nullptr, 16);
+  cublasLtMatmulAlgo_t algorithm;
+  std::memcpy(&algorithm, &bits, sizeof algorithm);
+  const std::string why = refusal(context, product, *call, algorithm);
+  require(why.empty(), "an algorithm of cuBLASLt that was kept is refused: " + why + ": " + from);
   std::memcpy(to, &algorithm, sizeof algorithm);
 }
 
@@ -246,7 +258,9 @@ void matmul(const Matmul& call, Stream stream) {
                        workspace_bytes};
     auto found = context.algorithms.find(key);
     if (found == context.algorithms.end())
-      found = context.algorithms.emplace(key, best_algorithm(context, product, alignment, workspace_bytes)).first;
+      found = context.algorithms
+                  .emplace(key, best_algorithms(context, product, alignment, workspace_bytes, 1).results[0].algo)
+                  .first;
     algorithm = found->second;
   }
   check(context.blas.Matmul(context.handle, product.description, &call.alpha, call.b, product.b, call.a, product.a,

@@ -69,9 +69,10 @@ void nccl_begin(const char* id, std::int32_t rank, std::int32_t ranks, void** co
   std::memcpy(&copy, id, sizeof copy);
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.blocking = 0;
-  ncclComm_t created = nullptr;
-  check(nccl().CommInitRankConfig(&created, ranks, copy, rank, &config), "ncclCommInitRankConfig");
-  *communicator = created;
+  *communicator = nullptr;
+  // To the caller's own place: an older NCCL writes there after it has returned.
+  check(nccl().CommInitRankConfig(reinterpret_cast<ncclComm_t*>(communicator), ranks, copy, rank, &config),
+        "ncclCommInitRankConfig");
 }
 void nccl_state(void* communicator, std::int32_t* in_progress) {
   ncclResult_t state = ncclSuccess;

@@ -100,16 +100,16 @@ void rope(const Rope& call, Stream stream) {
                                                                std::to_string(call.heads) + " and " +
                                                                std::to_string(call.ranks));
   require(call.ranks == 1 || call.x != call.y, "rope: a packed result cannot be in place");
-  if (call.rotated % (2 * width) || call.head_dim % width || !aligned(call.x) || !aligned(call.y)) {
+  const std::int64_t items = static_cast<std::int64_t>(call.batch) * call.rows * call.heads *
+                             (call.rotated / 2 / width + (call.head_dim - call.rotated) / width);
+  if (call.rotated % (2 * width) || call.head_dim % width || !aligned(call.x) || !aligned(call.y) ||
+      items > std::int64_t{0xffffffff}) {  // whose numbers have 32 bits
     const std::int64_t pairs = static_cast<std::int64_t>(call.batch) * call.rows * call.heads * call.head_dim;
     if (pairs)
       gpu::launch(rope_pairs_kernel, dim3(elementwise_blocks(pairs)), kElementwiseThreads, 0, call, native(stream));
     return;
   }
-  const std::int64_t items = static_cast<std::int64_t>(call.batch) * call.rows * call.heads *
-                             (call.rotated / 2 / width + (call.head_dim - call.rotated) / width);
   if (items == 0) return;
-  require(items <= std::int64_t{0xffffffff}, "rope: too many elements for one call");
   gpu::launch(call.type == Type::bfloat16 ? rope_kernel<gpu::bfloat16> : rope_kernel<float>,
               dim3(elementwise_blocks(items)), kElementwiseThreads, 0, call, native(stream));
 }

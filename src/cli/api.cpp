@@ -38,7 +38,10 @@ int train(const RunRequest& request) {
   TrainHooks hooks{.on_step = nullptr, .stop = request.stop};
   if (request.on_step)
     hooks.on_step = [&](const StepMetrics& metrics) { request.on_step(report_of(metrics, experiment.training.steps)); };
-  return cli::run_ranks(request.ranks, request.transport, [&](Communicator& world) {
+  // What the caller is told and what it stops is of this process.
+  const bool stays = request.ranks > 0 && request.transport == "auto" && (request.on_step || request.stop);
+  const std::string transport = stays ? "threads" : request.transport;
+  return cli::run_ranks(request.ranks, transport, experiment.device.type, [&](Communicator& world) {
     if (world.rank() == 0) {
       std::printf("# the experiment, resolved\n%s\n", to_yaml(experiment).c_str());
       std::fflush(stdout);  // before whatever is said on standard error
@@ -49,7 +52,8 @@ int train(const RunRequest& request) {
 
 Compilation compile(const RunRequest& request, const std::filesystem::path& dump) {
   const int ranks = std::max(1, request.ranks);
-  RunSetup setup = prepare_run(load_experiment(request.experiment, request.overrides), ranks, Hosts::one(ranks));
+  const Experiment experiment = load_experiment(request.experiment, request.overrides);
+  RunSetup setup = prepare_run(experiment, ranks, Hosts::one(ranks, experiment));
   if (!dump.empty()) setup.request.dump = dump;
   const CompiledModel model = compile_model(setup.request);
   return {model.arena_bytes, model.host_bytes, setup.decisions, memory_table(model), traffic_table(model, 0)};

@@ -30,7 +30,7 @@ std::function<int()> add_bench(CLI::App& app) {
   return [arguments, options, step, kernels, &app] {
     if (app.got_subcommand("kernels")) return kernels();
     const Experiment experiment = load_experiment(arguments->file, step->remaining());
-    return run_ranks(arguments->ranks, arguments->transport, [&](Communicator& world) {
+    return run_ranks(arguments->ranks, arguments->transport, experiment.device.type, [&](Communicator& world) {
       bench_step(world, experiment, *options);
       return 0;
     });

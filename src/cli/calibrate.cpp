@@ -60,11 +60,12 @@ std::function<int()> add_calibrate(CLI::App& app) {
   app.add_flag("--small", arguments->small, "tiny sizes, in a second: a profile of the right form and of no use")
       ->group("");
   return [arguments] {
-    return run_ranks(arguments->ranks, arguments->transport, [&](Communicator& world) {
-      Experiment experiment;
-      experiment.device.type = arguments->device == "cuda" ? DeviceType::cuda : DeviceType::cpu;
-      if (arguments->threads) experiment.training.threads = arguments->threads;
-      const MachineProfile profile = calibrate(world, experiment, {.small = arguments->small});
+    Experiment experiment;
+    experiment.device.type = arguments->device == "cuda" ? DeviceType::cuda : DeviceType::cpu;
+    return run_ranks(arguments->ranks, arguments->transport, experiment.device.type, [&](Communicator& world) {
+      Experiment mine = experiment;
+      if (arguments->threads) mine.training.threads = arguments->threads;
+      const MachineProfile profile = calibrate(world, mine, {.small = arguments->small});
       if (world.rank() != 0) return 0;
       write_profile(profile, arguments->output);
       print_summary(profile);

@@ -29,7 +29,8 @@ const std::vector<Command>& commands() {
 
 void add_experiment_arguments(CLI::App& app, ExperimentArguments& arguments) {
   app.add_option("experiment", arguments.file, "experiment file (YAML or JSON)")->required();
-  app.add_option("--ranks", arguments.ranks, "run N ranks as threads of this process, without MPI")
+  app.add_option("--ranks", arguments.ranks,
+                 "run N ranks here, without MPI: threads of this process; on GPUs processes")
       ->check(CLI::Range(1, 4096));
   app.allow_extras();
   app.footer(
@@ -45,17 +46,21 @@ const std::vector<std::string>& transports() {
 void add_transport_argument(CLI::App& app, std::string& transport) {
   app.add_option("--transport", transport,
                  "how ranks talk: threads, mpi, sockets (processes that find one another without MPI; with --ranks N "
-                 "they are started here), or auto (threads with --ranks, MPI under a launcher)")
+                 "they are started here), or auto (with --ranks threads, or on GPUs sockets; MPI under a launcher)")
       ->check(CLI::IsMember(transports()));
 }
 
-int run_ranks(int ranks, const std::string& transport, const std::function<int(Communicator&)>& body) {
+int run_ranks(int ranks, const std::string& transport, DeviceType device,
+              const std::function<int(Communicator&)>& body) {
   if (ranks > 0) {
     if (transport == "mpi")
       fail("--transport mpi and --ranks {}: MPI's launcher says how many ranks there are; start them with mpirun -n {}",
            ranks, ranks);
     refuse_several_processes();
-    return transport == "sockets" ? run_processes(ranks, body) : run_threads(ranks, body);
+    const bool by_device = transport == "auto" && device == DeviceType::cuda && ranks > 1;
+    if (by_device)
+      log_info("device.type is cuda: {} processes, a GPU each (--transport threads: threads of this one)", ranks);
+    return by_device || transport == "sockets" ? run_processes(ranks, body) : run_threads(ranks, body);
   }
   if (transport == "threads") fail("--transport threads needs to know how many: give --ranks N");
   if (transport == "mpi") return run_mpi(body);

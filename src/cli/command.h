@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "config/experiment.h"
 
 namespace longhaul::cli {
 
@@ -32,13 +33,15 @@ const std::vector<std::string>& transports();
 /// --transport, for commands that start ranks.
 void add_transport_argument(CLI::App& app, std::string& transport);
 
-/// Runs body on the ranks asked for. `transport` auto: threads of this process for --ranks N, the launcher's processes
-/// under MPI (a build without MPI: by sockets, which is logged), else one rank. threads: as auto with --ranks. mpi: the
-/// launcher's processes. sockets: --ranks N starts N processes here, else the launcher's find one another
-/// (run_sockets). Throws Error for --ranks in one of several processes of a launcher, for what does not go together,
-/// and where the environment speaks of several processes by RANK and WORLD_SIZE and nobody said how they talk. A body
-/// that throws ends all of them with a nonzero code.
-int run_ranks(int ranks, const std::string& transport, const std::function<int(Communicator&)>& body);
+/// Runs body on the ranks asked for. `transport` auto: for --ranks N threads of this process, on `device` cuda as
+/// sockets (a process a GPU, which is logged); the launcher's processes under MPI (a build without MPI: by sockets,
+/// which is logged), else one rank. threads: threads, with --ranks. mpi: the launcher's processes. sockets: --ranks N
+/// starts N processes here, else the launcher's find one another (run_sockets). Throws Error for --ranks in one of
+/// several processes of a launcher, for what does not go together, and where the environment speaks of several
+/// processes by RANK and WORLD_SIZE and nobody said how they talk. A body that throws ends all of them with a nonzero
+/// code.
+int run_ranks(int ranks, const std::string& transport, DeviceType device,
+              const std::function<int(Communicator&)>& body);
 
 // ---- the subcommands
 std::function<int()> add_train(CLI::App& app);

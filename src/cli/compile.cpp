@@ -59,7 +59,7 @@ std::function<int()> add_compile(CLI::App& app) {
     const int ranks = std::max(1, arguments->experiment.ranks), here = arguments->ranks_per_host;
     if (here > ranks || (here && ranks % here != 0))
       fail("--ranks-per-host is {}; it must divide the {} ranks that --ranks asks for", here, ranks);
-    print_compilation(experiment, *arguments, ranks, here ? Hosts::target(here) : Hosts::one(ranks));
+    print_compilation(experiment, *arguments, ranks, here ? Hosts::target(here) : Hosts::one(ranks, experiment));
     return 0;
   };
 }

@@ -30,14 +30,15 @@ std::function<int()> add_eval(CLI::App& app) {
   return [arguments, &app] {
     const Experiment experiment = load_experiment(arguments->experiment.file, app.remaining());
     if (arguments->step >= 0) arguments->options.step = arguments->step;
-    return run_ranks(arguments->experiment.ranks, arguments->experiment.transport, [&](Communicator& world) {
-      const EvaluationReport report = evaluate(world, experiment, arguments->options);
-      if (world.rank() == 0) {
-        std::fputs((arguments->json ? report.json() : report.text()).c_str(), stdout);
-        std::fflush(stdout);
-      }
-      return 0;
-    });
+    return run_ranks(arguments->experiment.ranks, arguments->experiment.transport, experiment.device.type,
+                     [&](Communicator& world) {
+                       const EvaluationReport report = evaluate(world, experiment, arguments->options);
+                       if (world.rank() == 0) {
+                         std::fputs((arguments->json ? report.json() : report.text()).c_str(), stdout);
+                         std::fflush(stdout);
+                       }
+                       return 0;
+                     });
   };
 }
 

@@ -26,7 +26,7 @@ std::function<int()> add_verify(CLI::App& app) {
   app.footer("Faults that can be planted, and after which pass:\n" + fault_table());
   return [arguments, options, &app] {
     const Experiment experiment = load_experiment(arguments->file, app.remaining());
-    return run_ranks(arguments->ranks, arguments->transport, [&](Communicator& world) {
+    return run_ranks(arguments->ranks, arguments->transport, experiment.device.type, [&](Communicator& world) {
       const VerificationReport report = verify_run(world, experiment, *options);
       if (world.rank() == 0) {
         std::fputs(report.text().c_str(), stdout);

@@ -1,6 +1,7 @@
 // How ranks come to be: one process (one rank), threads of one process (--ranks N), processes under an MPI launcher, or
 // processes that find one another by sockets.
 #pragma once
+#include <chrono>
 #include <functional>
 
 #include "comm/communicator.h"
@@ -44,7 +45,9 @@ inline constexpr int exit_lost_rank = 87;
 int run_sockets(const std::function<int(Communicator&)>& body);
 /// The same on `ranks` processes that it starts on this host: copies of this one, which must have no other threads. In
 /// this process it passes signals on to them and returns the largest of their exit codes (128 + the signal of one that
-/// was killed); what their bodies throw they print. Throws Error when processes cannot be started.
-int run_processes(int ranks, const std::function<int(Communicator&)>& body);
+/// was killed); what their bodies throw they print. When one has failed the others have `patience` to end; then they
+/// are killed, of which a line warns. Throws Error when processes cannot be started.
+int run_processes(int ranks, const std::function<int(Communicator&)>& body,
+                  std::chrono::milliseconds patience = std::chrono::seconds(30));
 
 }  // namespace longhaul

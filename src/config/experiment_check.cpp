@@ -181,6 +181,11 @@ void check_experiment(const Experiment& e) {
     fail(
         "device.graphs is true, but device.type is cpu, which launches nothing: take device.type cuda or emulator, or "
         "device.graphs false");
+  if (e.device.collectives != DataPlaneKind::automatic && e.device.type == DeviceType::cpu)
+    fail(
+        "device.collectives is {}, but device.type is cpu, whose ranks send by their own transport: take device.type "
+        "cuda or emulator, or device.collectives auto",
+        value_of(e, "device.collectives"));
   if (optimizer.state_dtype == DType::uint8 && e.device.type != DeviceType::cpu)
     fail(
         "optimizer.state_dtype is {}, but device.type is {}: moments in 8 bits are computed on a CPU alone; take "

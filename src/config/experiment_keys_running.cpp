@@ -153,7 +153,8 @@ std::vector<Key> running_keys() {
        "NCCL, on the device's stream, within a machine and between machines; one device a rank. push: devices write "
        "into each other's memory, at most 16 ranks of one machine. auto: nccl on NVIDIA "
        "GPUs where libnccl.so.2 can be opened, else staged; staged on the emulator, whose NCCL is one in software. "
-       "Sums are in rank order and the same bits with any, but for what training.deterministic=false allows nccl.",
+       "Sums are in rank order and the same bits with any, but for what training.deterministic=false allows nccl. With "
+       "device.type cpu: auto.",
        {},
        {"auto", "staged", "nccl", "push"}},
       {"device", "timeout", member<&E::device, &E::Device::timeout>, "600",
@@ -172,7 +173,9 @@ std::vector<Key> running_keys() {
        member<&E::device, &E::Device::memory>,
        "auto",
        "GiB (2^30 bytes) that a rank's buffers may take; a run whose plan needs more is refused. auto: what "
-       "device.profile says; without one no run is "
+       "device.profile says; without one nine tenths of a GPU's memory where device.type is cuda and a GPU is there; "
+       "else "
+       "no run is "
        "refused, and parallelism.keep_gathered counts on three quarters of the host's memory, divided among its ranks.",
        {1e-6, 1e9, false}},
       {"device",

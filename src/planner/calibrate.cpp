@@ -198,7 +198,7 @@ class Calibration {
     setup.request.kinds = step_kinds(1, false);
     setup.request.dump.clear();
     const CompiledModel model = compile_model(setup.request);
-    choose_libraries(world_, setup, model, "");
+    choose_libraries(world_, setup, model, "", "");
     Session session(world_, *setup.target, setup.request, model);
     session.set_parameters([](const std::string&, std::int64_t begin, std::int64_t end, DType dtype, void* to) {
       for (std::int64_t i = begin; i < end; ++i) {

@@ -224,7 +224,10 @@ void check_files(Communicator& world, const RunSetup& setup) {
 
 RunSetup prepare_agreed_run(Communicator& world, const Experiment& experiment, Purpose purpose) {
   check_facts(world, given_facts(experiment));
-  const Hosts hosts = find_hosts(world);
+  Hosts hosts = find_hosts(world);
+  phase(world, [&] { hosts.device_memory = device_memory(experiment); });
+  const std::vector<std::int64_t> memories = all_gather(world, hosts.device_memory);
+  hosts.device_memory = *std::min_element(memories.begin(), memories.end());
   RunSetup setup;
   phase(world, [&] { setup = prepare_run(experiment, world.size(), hosts, purpose); });
   const Facts machine = machine_facts(setup);

@@ -1,11 +1,12 @@
 #include "run/libraries.h"
 
+#include "base/error.h"
 #include "comm/exchange.h"
 
 namespace longhaul {
 
 std::string choose_libraries(Communicator& world, const RunSetup& setup, const CompiledModel& model,
-                             const std::string& decided) {
+                             const std::string& decided, const std::string& source) {
   const Experiment& experiment = setup.experiment;
   Target& target = *setup.target;
   const bool automatic = experiment.training.matmul == MatmulLibrary::automatic;
@@ -17,7 +18,13 @@ std::string choose_libraries(Communicator& world, const RunSetup& setup, const C
   std::string summary;
   phase(world, [&] {
     target.set_library_policy(policy, experiment.training.dtype, "training.matmul");
-    if (world.rank() == 0) summary = target.choose_libraries(model.all(), decided);
+    if (world.rank() != 0) return;
+    try {
+      target.set_libraries(decided);  // read once before, so that errors of reading it name where it is from
+    } catch (const Error& error) {
+      fail("{}: {}", source, error.what());
+    }
+    summary = target.choose_libraries(model.all(), decided);
   });
   target.set_libraries(broadcast_text(world, target.libraries()));
   return broadcast_text(world, summary);

@@ -27,11 +27,12 @@ namespace {
 // Of a GPU: 600 TFLOP/s beside a link of 25 GB/s, while all devices of a host copy.
 constexpr double device_flops_per_host_byte = 24000, device_host_bandwidth = 25e9;
 
+constexpr double gib = 1 << 30;
+
 constexpr std::int64_t all_values = std::numeric_limits<std::int32_t>::max();
 
 // What a rank may take of its host's memory for values that move there.
 std::int64_t host_limit(const Experiment& experiment, const Hosts& hosts) {
-  constexpr double gib = 1 << 30;
   return experiment.device.host_memory ? static_cast<std::int64_t>(*experiment.device.host_memory * gib) : hosts.memory;
 }
 
@@ -107,7 +108,6 @@ void price_ops(RunSetup& setup) {
 void resolve_memory(RunSetup& setup, const Hosts& hosts) {
   const Experiment& experiment = setup.experiment;
   CompileRequest& request = setup.request;
-  constexpr double gib = 1 << 30;
   if (experiment.parallelism.keep_gathered) return;
   if (!setup.parallel.can_share_gathers()) return;
   const std::int64_t limit = request.memory_limit ? request.memory_limit : hosts.memory;
@@ -216,11 +216,17 @@ void refuse_impossible_sizes(const TransformerSpec& spec, double batch, double s
 }  // namespace
 
 Hosts Hosts::one(int ranks) {
-  return {ranks, ranks, share_of_host(ranks), false};
+  return {ranks, ranks, share_of_host(ranks), 0, false};
+}
+
+Hosts Hosts::one(int ranks, const Experiment& experiment) {
+  Hosts hosts = one(ranks);
+  hosts.device_memory = longhaul::device_memory(experiment);
+  return hosts;
 }
 
 Hosts Hosts::target(int ranks_here) {
-  return {ranks_here, ranks_here, share_of_host(ranks_here), true};
+  return {ranks_here, ranks_here, share_of_host(ranks_here), 0, true};
 }
 
 Hosts find_hosts(Communicator& world) {
@@ -228,7 +234,7 @@ Hosts find_hosts(Communicator& world) {
   const auto same = [&](int a, int b) {
     return names[static_cast<std::size_t>(a)] == names[static_cast<std::size_t>(b)];
   };
-  Hosts hosts{0, world.size(), 0, false};
+  Hosts hosts{0, world.size(), 0, 0, false};
   for (int rank = 0; rank < world.size(); ++rank) hosts.ranks_here += same(rank, world.rank());
   // A run may end where the host changes, and nowhere else: the runs' length divides each such place.
   for (int rank = 1; rank < world.size(); ++rank)
@@ -341,9 +347,14 @@ RunSetup place_run(const Experiment& experiment, const LoadedModel& model, int w
   price_ops(setup);
   if (const auto asked = experiment.parallelism.keep_gathered) options.schedule.keep_gathered = *asked;
   if (experiment.device.memory) {
-    request.memory_limit = static_cast<std::int64_t>(*experiment.device.memory * (1 << 30));
+    request.memory_limit = static_cast<std::int64_t>(*experiment.device.memory * gib);
   } else if (setup.profile) {
     request.memory_limit = setup.profile->device_memory;
+  } else if (hosts.device_memory) {
+    request.memory_limit = hosts.device_memory / 10 * 9;
+    setup.decisions.push_back(fmt::format("device.memory auto: {:.3f} GiB, nine tenths of a device's {:.3f}",
+                                          static_cast<double>(request.memory_limit) / gib,
+                                          static_cast<double>(hosts.device_memory) / gib));
   }
   return setup;
 }

@@ -30,9 +30,12 @@ struct Hosts {
   /// Bytes that a rank may count on when nothing else is said: three quarters of its host's memory divided among the
   /// ranks there, the least of all ranks. 0: unknown.
   std::int64_t memory = 0;
-  bool elsewhere = false;  ///< the run is meant for other machines than this: `memory` says nothing of them
+  std::int64_t device_memory = 0;  ///< bytes of a rank's GPU, the least of all ranks; 0: unknown, or none
+  bool elsewhere = false;          ///< the run is meant for other machines than this: `memory` says nothing of them
   /// All `ranks` on this host.
   static Hosts one(int ranks);
+  /// The same with the GPUs of this host, when the experiment is for one and they are there.
+  static Hosts one(int ranks, const Experiment& experiment);
   /// Other machines with `ranks_here` ranks on each, in order.
   static Hosts target(int ranks_here);
 };

@@ -58,6 +58,10 @@ std::shared_ptr<Target> make_target(const Experiment& experiment, int ranks_here
       options, experiment.device.type == DeviceType::cuda ? cuda::Backend::cuda : cuda::Backend::emulator);
 }
 
+std::int64_t device_memory(const Experiment& experiment) {
+  return experiment.device.type == DeviceType::cuda ? DeviceTarget::memory_of(cuda::Backend::cuda) : 0;
+}
+
 std::shared_ptr<Target> host_target(int threads) {
   return std::make_shared<CpuTarget>(TargetOptions{.threads = threads, .reference_only = reference_kernels()});
 }

@@ -15,6 +15,10 @@ namespace longhaul {
 /// that this build has no executor of.
 std::shared_ptr<Target> make_target(const Experiment& experiment, int ranks_here);
 
+/// Bytes of a GPU of this host when device.type is cuda and one is there; 0: none, or where a rank's buffers lie in its
+/// host's memory. Throws Error as make_target does.
+std::int64_t device_memory(const Experiment& experiment);
+
 /// The CPU, for work of one rank beside a run or without one.
 std::shared_ptr<Target> host_target(int threads);
 

@@ -70,7 +70,7 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   setup.request.kinds = step_kinds(setup.parallel.accumulation_steps, false);
   for (const auto& decision : setup.decisions) log_info("{}", decision);
   const CompiledModel model = compile_model(setup.request);
-  if (const std::string libraries = choose_libraries(world, setup, model, ""); !libraries.empty())
+  if (const std::string libraries = choose_libraries(world, setup, model, "", ""); !libraries.empty())
     log_info("{}", libraries);
   if (options.paced) {
     if (!setup.costs) fail("--paced needs device.profile, which says how long computation takes");

@@ -147,7 +147,8 @@ EvaluationReport evaluate(Communicator& world, const Experiment& experiment, con
   watchdog.phase("choosing libraries");
   // Of a run's products as the run computes them, so that the losses are those that training says.
   const std::string kept = evaluated.state ? evaluated.state->libraries : "";
-  if (const std::string libraries = choose_libraries(world, setup, model, kept); !libraries.empty())
+  if (const std::string libraries = choose_libraries(world, setup, model, kept, evaluated.checkpoint);
+      !libraries.empty())
     log_info("{}", libraries);
   Session session(world, *setup.target, setup.request, model);
   watchdog.watch(session.executor().activity());

@@ -103,7 +103,7 @@ class Trainer {
       if (checkpoint_ && reports()) libraries = checkpoint_libraries(*checkpoint_);
     });
     watchdog_->phase("choosing libraries");
-    libraries = choose_libraries(world_, setup_, model_, libraries);
+    libraries = choose_libraries(world_, setup_, model_, libraries, checkpoint_ ? checkpoint_->path() : "");
     if (!libraries.empty()) {
       log_info("{}", libraries);
       record_->decided(libraries);

@@ -239,7 +239,7 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
   std::vector<SourceCursor> cursors;
   source.take(cursors, samples);
 
-  if (const std::string libraries = choose_libraries(world, setup, model, ""); !libraries.empty())
+  if (const std::string libraries = choose_libraries(world, setup, model, "", ""); !libraries.empty())
     log_info("{}", libraries);
   Session session(world, *setup.target, setup.request, model, hooks.after_load);
   phase(world, [&] { session.set_parameters(parameters); });

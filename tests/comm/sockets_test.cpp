@@ -6,6 +6,7 @@
 
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <cstdio>
 #include <functional>
 #include <mutex>
 #include <numeric>
@@ -366,5 +367,34 @@ TEST_CASE("sockets: processes that this one starts end as their worst, and a kil
           return 0;
         }) == exit_lost_rank);
   CHECK(std::chrono::steady_clock::now() - start < seconds(20));
+}
+
+TEST_CASE("sockets: a rank that stands still when another has failed is killed, after a word about it", "[threads]") {
+  std::FILE* const file = std::tmpfile();
+  REQUIRE(file);
+  const int error = ::dup(2);
+  REQUIRE(::dup2(::fileno(file), 2) == 2);
+  const auto start = std::chrono::steady_clock::now();
+  const int code = run_processes(
+      2,
+      [](Communicator& world) {
+        world.barrier();
+        if (world.rank() == 1) ::raise(SIGSTOP);
+        fail("a message of a test: disk full");
+        return 0;
+      },
+      std::chrono::milliseconds(1000));
+  const auto took = std::chrono::steady_clock::now() - start;
+  ::dup2(error, 2);
+  ::close(error);
+  std::rewind(file);
+  std::string said(4096, 0);
+  said.resize(std::fread(said.data(), 1, said.size(), file));
+  std::fclose(file);
+  CHECK(code == 1);
+  CHECK(took < seconds(20));
+  CHECK_THAT(said, Catch::Contains("disk full") &&
+                       Catch::Contains("a rank has failed; still there: rank 1 (process ") &&
+                       Catch::Contains("killed unless gone 1 s after"));
 }
 #endif

@@ -178,6 +178,9 @@ TEST_CASE("impossible combinations are refused") {
   CHECK_THAT(message(minimal + "device: {graphs: true}"),
              Contains("device.graphs is true, but device.type is cpu") && Contains("device.graphs false"));
   CHECK(message(minimal + "device: {type: emulator, graphs: true}") == "accepted");
+  CHECK_THAT(message(minimal + "device: {collectives: push}"),
+             Contains("device.collectives is push, but device.type is cpu") && Contains("device.collectives auto"));
+  CHECK(message(minimal + "device: {type: emulator, collectives: push}") == "accepted");
   Experiment changed = yaml(minimal);
   changed.optimizer.betas[1] = 1;
   CHECK_THROWS_WITH(check_experiment(changed), Contains("optimizer.betas"));

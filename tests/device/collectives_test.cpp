@@ -11,16 +11,6 @@ namespace {
 
 using namespace testing;
 
-const cuda::Api& api() {
-  return cuda::require_backend(cuda::Backend::emulator);
-}
-
-// Of what befalls NCCL; gone at the end.
-struct Fault {
-  explicit Fault(const std::string& what) { REQUIRE(api().configure("nccl_fault", what.c_str()) == 0); }
-  ~Fault() { api().configure("nccl_fault", ""); }
-};
-
 Cell on(Cell cell, std::unique_ptr<Target> (*device)(int)) {
   cell.device = device;
   return cell;
@@ -42,7 +32,7 @@ std::vector<std::pair<const char*, Cell>> cells() {
 
 // What ends a job of two ranks, whose steps are done by NCCL, and after how many seconds.
 std::pair<std::string, double> ended_by(const std::string& fault) {
-  const Fault planned(fault);
+  const NcclFault planned(fault);
   Cell cell = on(cell_of({0, 0, 3, 0, 1}), impatient);
   const auto begin = std::chrono::steady_clock::now();
   std::string message;

@@ -1,6 +1,8 @@
 // Machines of which the emulator is one: without a device, with fewer than ranks, of two models, too old, with too
 // little memory. Programs are planned for any; what cannot run is refused, with what there is.
+#include <atomic>
 #include <catch2/catch.hpp>
+#include <cstdio>
 
 #include "../cli/program.h"
 #include "../proof/matrix.h"
@@ -20,8 +22,15 @@ struct Machine {
   std::vector<cuda::DeviceInfo> devices;
   std::string words = "";  // of calls that fail
   std::size_t memory = SIZE_MAX, pinned = SIZE_MAX;
+  bool shows_own = false;  // each thread, which stands for a process, is shown one of its own, whose number is 0
 } machine;
 thread_local std::size_t selected = 0;
+// Which one of its own a thread is shown.
+std::int32_t own_device() {
+  static std::atomic<std::int32_t> next{0};
+  thread_local const std::int32_t own = next++;
+  return own;
+}
 
 const cuda::Api& of_machine() {
   static const cuda::Api api = [] {
@@ -34,10 +43,11 @@ const cuda::Api& of_machine() {
     };
     made.device_select = [](std::int32_t number) {
       selected = static_cast<std::size_t>(number);
-      return emulator().device_select(number);
+      return emulator().device_select(machine.shows_own ? own_device() % 64 : number);
     };
     made.device_info = [](cuda::DeviceInfo* info) {
       *info = machine.devices.at(selected);
+      std::snprintf(info->uuid, sizeof info->uuid, "%d", machine.shows_own ? own_device() : static_cast<int>(selected));
       return 0;
     };
     made.allocate = [](void** pointer, std::size_t bytes) {
@@ -55,6 +65,7 @@ cuda::DeviceInfo device(const char* name, int major, int minor) {
   cuda::DeviceInfo info{};
   std::strncpy(info.name, name, sizeof info.name - 1);
   info.capability_major = major, info.capability_minor = minor, info.multiprocessors = 108;
+  info.shared_bytes_per_block = 163 << 10;
   return info;
 }
 
@@ -107,7 +118,10 @@ TEST_CASE("programs are planned without a device, for sm_90; a run and a measure
 
 TEST_CASE("a rank without a device of its own, of another model or of an old one is refused", "[threads]") {
   machine = {.devices = {device("A100", 8, 0)}};
-  CHECK_THAT(refusal(cell(2)), Catch::Contains("rank wants device 1 of this machine, which has 1: start at most one"));
+  CHECK_THAT(refusal(cell(2)),
+             Catch::Contains("rank wants device 1 of this machine, on which it sees 1: start at most one"));
+  machine.shows_own = true;  // as srun --gpus-per-task=1 does
+  CHECK(refusal(cell(2)) == "accepted");
   machine = {.devices = {device("A100", 8, 0), device("H100", 9, 0)}};
   CHECK_THAT(refusal(cell(2)), Catch::Contains("device 1 is H100, device 0 A100: kernels are chosen for one model"));
   machine = {.devices = {device("T4", 7, 5)}};

@@ -13,18 +13,6 @@ namespace {
 
 using namespace testing;
 
-const cuda::Api& emulator() {
-  static const Device device(cuda::Backend::emulator);
-  return device.api();
-}
-
-// What the emulator's library of products prefers while this lives.
-class Preference {
- public:
-  explicit Preference(const char* order) { REQUIRE(emulator().configure("matmul", order) == 0); }
-  ~Preference() { emulator().configure("matmul", "ORDER=0"); }
-};
-
 struct Trained {
   std::string summary, text, second_text;  // of rank 0; text of rank 1
   std::vector<double> losses;              // and norms
@@ -66,7 +54,7 @@ TEST_CASE("a run keeps the algorithms of its matrix products, whatever the libra
   CHECK_THAT(plain.summary, Catch::Contains("matrix products: ") && Catch::Contains(" by loops of the emulator"));
 
   const Trained other = [] {
-    const Preference second("ORDER=1");
+    const ProductOrder second("ORDER=1");
     return train("");
   }();
   CHECK_THAT(other.text, Catch::Contains("ORDER=1") && !Catch::Contains("ORDER=0"));

@@ -12,16 +12,6 @@ namespace {
 
 using namespace testing;
 
-const cuda::Api& api() {
-  return cuda::require_backend(cuda::Backend::emulator);
-}
-
-// Of the process, while it lives.
-struct Waves {
-  Waves() { REQUIRE(api().configure("wave", "64") == 0); }
-  ~Waves() { api().configure("wave", "32"); }
-};
-
 std::set<std::string> attention_kernels(const Cell& cell) {
   const CompiledModel model = compile_model(request_for(cell));
   DeviceContext context(cuda::Backend::emulator);
@@ -43,13 +33,14 @@ void run(const Cell& cell) {
 
 TEST_CASE("programs on waves of 64 lanes take the portable kernels, and give what the CPU's reference kernels give",
           "[threads]") {
-  const Waves waves;
-  for (const std::int64_t head_dim : {64, 40, 24}) {
+  const WavesOf64 waves;
+  for (const std::int64_t head_dim : {64, 40, 24, 96}) {
     INFO("head_dim " << head_dim);
     Cell cell{.spec = small_llama(), .masking = Masking::packed, .dtype = DType::bfloat16};
     auto& attention = cell.spec.layers[0].layer.attention;
     attention.head_dim = cell.spec.layers[0].layer.rope.rotary_dim = head_dim;
     cell.device = checked;
+    // A block's shared memory has no room for tiles of 128.
     CHECK(attention_kernels(cell) == std::set<std::string>{head_dim == 64   ? "portable"
                                                            : head_dim == 40 ? "padded_portable"
                                                                             : "generic"});
@@ -66,7 +57,7 @@ TEST_CASE("programs on waves of 64 lanes take the portable kernels, and give wha
 }
 
 TEST_CASE("ranks whose devices have waves of 64 lanes write into each other's memory", "[threads]") {
-  const Waves waves;
+  const WavesOf64 waves;
   Cell cell{.spec = small_llama(), .sequence_ranks = 2, .zero_stage = 3, .masking = Masking::packed};
   cell.dtype = DType::bfloat16;
   cell.device = by_push;
@@ -77,8 +68,9 @@ TEST_CASE("ranks whose devices have waves of 64 lanes write into each other's me
   const Outcome staged = run_ranks(cell, problem);
   CHECK(problem == "");
   CHECK(pushed.parameters == staged.parameters);
-  CHECK(api().configure("wave", "48") != 0);
-  CHECK_THAT(api().last_error(), Catch::Contains("waves of 32 and of 64 lanes"));
+  const cuda::Api& api = cuda::require_backend(cuda::Backend::emulator);
+  CHECK(api.configure("wave", "48") != 0);
+  CHECK_THAT(api.last_error(), Catch::Contains("waves of 32 and of 64 lanes"));
 }
 
 }  // namespace longhaul

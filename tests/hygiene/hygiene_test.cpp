@@ -361,7 +361,7 @@ TEST_CASE("files that documents name in the source exist") {
 }
 
 TEST_CASE("what CONTRIBUTING shows of additions is as long as it says, within a tenth") {
-  const std::regex line(R"(^ (\S+\.(?:h|cpp))\s+\| +([0-9]+) \++$)"),
+  const std::regex line(R"(^ (\S+\.(?:h|cpp|cu))\s+\| +([0-9]+) \++$)"),
       sum(R"(^ ([0-9]+) files? changed, ([0-9]+) insertions)");
   std::istringstream stream(text_of(source() / "CONTRIBUTING.md"));
   int shown = 0, files = 0, lines = 0;

@@ -147,7 +147,7 @@ TEST_CASE("every key that is no path is compared, and a rank that has another va
     if (key == "optimizer.nesterov") common = {"optimizer.name=sgd", "optimizer.momentum=0.9"};
     if (key == "optimizer.state_dtype") common = {"training.dtype=float32"};
     if (key == "data.token_bytes") common = {"data.format=raw"};
-    if (key == "device.graphs") common = {"device.type=emulator"};
+    if (key == "device.graphs" || key == "device.collectives") common = {"device.type=emulator"};
     overrides.insert(overrides.end(), common.begin(), common.end());
     const Experiment first_rank = small.load(common), changed = small.load(overrides);
     const std::string refused = outcome(

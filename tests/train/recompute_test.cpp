@@ -319,6 +319,20 @@ TEST_CASE("a budget is kept to the byte, and refused with the least that would d
   CHECK(activations(prepared({memory(most - 64)})) <= most - 64);
   CHECK(activations(prepared({memory(2 * least + 200), "activation_memory.budget=0.5"})) <= least + 100);
   CHECK_THROWS_WITH(prepared({memory(least / 2)}), Catch::Contains("device.memory leaves a rank"));
+  // So are nine tenths of a GPU that is there.
+  const auto on_gpu = [&](std::int64_t bytes, std::vector<std::string> more) {
+    more.insert(more.end(), base.begin(), base.end());
+    Hosts hosts = Hosts::one(4);
+    hosts.device_memory = bytes;
+    return prepare_run(small.load(more), 4, hosts);
+  };
+  const RunSetup gpu = on_gpu((kept.named.bytes + most - 64) / 9 * 10, {});
+  CHECK(activations(gpu) <= most - 64);
+  CHECK(std::ranges::any_of(gpu.decisions, [](const std::string& text) {
+    return text.starts_with("device.memory auto: ") && text.find("nine tenths of a device's") != std::string::npos;
+  }));
+  CHECK(on_gpu(10, {memory(most + 64)}).request.options.schedule.recompute_steps == std::vector<int>{0, 0});
+  CHECK_THROWS_WITH(on_gpu(kept.named.bytes + least / 2, {}), Catch::Contains("device.memory leaves a rank"));
   CHECK_THROWS_WITH(prepared({"activation_memory.budget=0.5"}), Catch::Contains("device.memory is auto"));
   CHECK_THROWS_WITH(prepared({"activation_memory.mode=keep", budget(most)}), Catch::Contains("only mode auto"));
 }

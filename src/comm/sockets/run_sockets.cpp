@@ -1,5 +1,5 @@
 // Ranks as processes without an MPI: those that a launcher started, or that this process starts itself.
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -14,6 +14,7 @@
 #include <cstring>
 #include <numeric>
 #include <thread>
+#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -93,12 +94,13 @@ class PassSignals {
   std::array<struct sigaction, passed.size()> former_{};
 };
 
-/// The largest exit code; 128 + its signal for a rank that was killed. When one has failed and others do not end within
-/// half a minute, they are killed.
-int wait_for(const std::vector<pid_t>& processes) {
+/// The largest exit code; 128 + its signal for a rank that was killed. When one has failed and others do not end in
+/// that time, as one that is stopped does not, they are killed; after a tenth of it a line says who is waited for.
+int wait_for(const std::vector<pid_t>& processes, std::chrono::milliseconds patience_with_others) {
   using Clock = std::chrono::steady_clock;
   int worst = 0;
-  bool given_up = false;
+  std::vector<bool> running(processes.size(), true);
+  bool given_up = false, told = false;
   std::size_t left = processes.size();
   Clock::time_point first_failure{};
   while (left > 0) {
@@ -107,7 +109,17 @@ int wait_for(const std::vector<pid_t>& processes) {
     if (ended < 0 && errno == EINTR) continue;
     if (ended < 0) break;
     if (ended == 0) {
-      if (Clock::now() - first_failure > std::chrono::seconds(30)) {
+      const auto since = Clock::now() - first_failure;
+      if (since > patience_with_others / 10 && !std::exchange(told, true)) {
+        std::vector<std::string> others;
+        for (std::size_t rank = 0; rank < processes.size(); ++rank)
+          if (running[rank]) others.push_back(fmt::format("rank {} (process {})", rank, processes[rank]));
+        std::fprintf(stderr,
+                     "longhaul: a rank has failed; still there: %s; killed unless gone %.0f s after the failure\n",
+                     fmt::format("{}", fmt::join(others, ", ")).c_str(),
+                     std::chrono::duration<double>(patience_with_others).count());
+      }
+      if (since > patience_with_others) {
         ::kill(-children.load(), SIGKILL);
         given_up = true;
       }
@@ -115,10 +127,11 @@ int wait_for(const std::vector<pid_t>& processes) {
       continue;
     }
     --left;
+    const auto rank = static_cast<std::size_t>(std::ranges::find(processes, ended) - processes.begin());
+    running.at(rank) = false;
     if (given_up && WIFSIGNALED(status)) continue;  // by this process
     const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     if (WIFSIGNALED(status)) {
-      const auto rank = std::find(processes.begin(), processes.end(), ended) - processes.begin();
       std::fprintf(stderr, "longhaul: rank %d (process %d) was ended by signal %d (%s)\n", static_cast<int>(rank),
                    ended, WTERMSIG(status), strsignal(WTERMSIG(status)));
     }
@@ -134,7 +147,8 @@ int run_sockets(const std::function<int(Communicator&)>& body) {
   return run_place(sockets::place_from_environment(), body);
 }
 
-int run_processes(int ranks, const std::function<int(Communicator&)>& body) {
+int run_processes(int ranks, const std::function<int(Communicator&)>& body,
+                  std::chrono::milliseconds patience_with_others) {
   if (ranks < 1) fail("a run needs at least one rank, not {}: give --ranks 1 or more", ranks);
   auto listener = sockets::listen_on(0);
   if (!listener) fail("no free port for the ranks to come together");
@@ -179,7 +193,7 @@ int run_processes(int ranks, const std::function<int(Communicator&)>& body) {
     ::_exit(code);
   }
   listener.reset();
-  return wait_for(processes);
+  return wait_for(processes, patience_with_others);
 }
 
 }  // namespace longhaul

@@ -20,6 +20,9 @@ constexpr std::chrono::microseconds shortest_pause{20}, longest_pause{500};
 constexpr std::chrono::milliseconds between_looks{2};
 constexpr std::chrono::seconds patience{10};  // with the end of a communicator
 constexpr std::size_t many = 256;             // collectives after which those that are done are looked for
+// The driver keeps some thousand launches of a stream; an instruction is one to ten.
+constexpr int between_marks = 32;
+constexpr std::size_t most_marks = 3;
 
 }  // namespace
 
@@ -34,7 +37,7 @@ CollectiveTrack::CollectiveTrack(DeviceContext& context, TableSpace& tables, std
       most_(collectives),
       word_(context.device(), DeviceMemory::Place::host, sizeof(std::uint32_t)) {
   std::memset(word_.data(), 0, word_.bytes());
-  names_.reserve(collectives);
+  collectives_.reserve(collectives);
 }
 
 void CollectiveTrack::mark(std::uint32_t at) const {
@@ -47,8 +50,8 @@ std::uint32_t CollectiveTrack::at() const {
   return __atomic_load_n(reinterpret_cast<const std::uint32_t*>(word_.data()), __ATOMIC_RELAXED);
 }
 
-CollectiveWatch::CollectiveWatch(DeviceContext& context, Communicator& world, double timeout)
-    : context_(context), world_(world), timeout_(timeout), moved_(Clock::now()) {
+CollectiveWatch::CollectiveWatch(DeviceContext& context, Communicator& world, Activity& activity, double timeout)
+    : context_(context), world_(world), activity_(activity), timeout_(timeout), moved_(Clock::now()) {
   context.device().set_watch(this);
 }
 
@@ -70,33 +73,48 @@ void* CollectiveWatch::take_event() {
   return event;
 }
 
-void CollectiveWatch::ask(const std::string* name, const CollectiveTrack* track) {
+void CollectiveWatch::ask(const NamedCollective& collective, const CollectiveTrack* track) {
   if (asked_.size() - first_ >= many) advance();
   if (asked_.size() == first_) moved_ = Clock::now();
-  asked_.push_back({name, take_event(), take_event(), track});
+  asked_.push_back({collective, take_event(), take_event(), track});
   context_.succeed(context_.api().event_record(asked_.back().before, context_.stream()));
 }
 
-void CollectiveWatch::begin(const std::string& name) {
-  if (!captured_) return ask(&name, nullptr);
-  captured_->names_.push_back(&name);
-  captured_->mark(static_cast<std::uint32_t>(2 * captured_->names_.size() - 1));
+void CollectiveWatch::begin(const NamedCollective& collective) {
+  if (!captured_) return ask(collective, nullptr);
+  captured_->collectives_.push_back(collective);
+  captured_->mark(static_cast<std::uint32_t>(2 * captured_->collectives_.size() - 1));
+}
+
+void CollectiveWatch::keep_pace() {
+  if (captured_ || ++unmarked_ < between_marks) return;
+  unmarked_ = 0;
+  marks_.push_back(take_event());
+  context_.succeed(context_.api().event_record(marks_.back(), context_.stream()));
+  if (marks_.size() <= most_marks) return;
+  wait([&] {
+    std::int32_t done = 0;
+    context_.succeed(context_.api().event_query(marks_.front(), &done));
+    return done != 0;
+  });
+  free_.push_back(marks_.front());
+  marks_.pop_front();
 }
 
 void CollectiveWatch::begin_graph(CollectiveTrack& track) {
-  track.names_.clear();
+  track.collectives_.clear();
   track.mark(0);
   captured_ = &track;
 }
 
 void CollectiveWatch::launch(const CollectiveTrack& track, const std::function<void()>& launches) {
-  ask(nullptr, &track);
+  ask({}, &track);
   launches();
   end();
 }
 
 void CollectiveWatch::end() {
-  if (captured_) return captured_->mark(static_cast<std::uint32_t>(2 * captured_->names_.size()));
+  if (captured_) return captured_->mark(static_cast<std::uint32_t>(2 * captured_->collectives_.size()));
   context_.succeed(context_.api().event_record(asked_.back().after, context_.stream()));
   asked_.back().ended = true;
 }
@@ -125,6 +143,13 @@ void CollectiveWatch::advance() {
   first_ = 0;
 }
 
+NamedCollective CollectiveWatch::current() const {
+  if (first_ == asked_.size() || !asked_[first_].begun) return {};
+  const Asked& one = asked_[first_];
+  if (!one.track) return one.collective;
+  return one.at % 2 == 1 ? one.track->collectives_.at(one.at / 2) : NamedCollective();
+}
+
 void CollectiveWatch::look(const std::string* name, Clock::time_point since) {
   try {
     world_.look();
@@ -132,13 +157,7 @@ void CollectiveWatch::look(const std::string* name, Clock::time_point since) {
     abort();
     throw;
   }
-  if (first_ < asked_.size() && asked_[first_].begun) {
-    const Asked& one = asked_[first_];
-    if (one.name)
-      name = one.name, since = moved_;
-    else if (one.at % 2 == 1)
-      name = one.track->names_.at(one.at / 2), since = moved_;
-  }
+  if (const NamedCollective here = current(); here.name) name = here.name, since = moved_;
   const std::string where = name ? *name + ": " : "";
   for (PeerWait* one : all_) try {
       one->check();
@@ -155,10 +174,13 @@ void CollectiveWatch::look(const std::string* name, Clock::time_point since) {
 }
 
 void CollectiveWatch::wait(const std::function<bool()>& done, const std::string& name) {
-  const std::string* const named = !name.empty() ? &name
-                                   : captured_   ? (captured_->names_.empty() ? nullptr : captured_->names_.back())
-                                   : !asked_.empty() && !asked_.back().ended ? asked_.back().name
-                                                                             : nullptr;
+  const std::string* const named =
+      !name.empty() ? &name
+      : captured_   ? (captured_->collectives_.empty() ? nullptr : captured_->collectives_.back().name)
+      : !asked_.empty() && !asked_.back().ended ? asked_.back().collective.name
+                                                : nullptr;
+  const Activity::Place* const host = activity_.place.load(std::memory_order_relaxed);
+  const Activity::Place* shown = host;
   const auto begin = Clock::now();
   auto looked = begin;
   std::chrono::microseconds pause = shortest_pause;
@@ -177,8 +199,11 @@ void CollectiveWatch::wait(const std::function<bool()>& done, const std::string&
     if (Clock::now() - looked < between_looks) continue;
     looked = Clock::now();
     advance();
+    const Activity::Place* const device = current().place;
+    if (const auto* place = device ? device : host; place != shown) activity_.enter(shown = place);
     look(named, begin);
   }
+  if (shown != host) activity_.enter(host);
 }
 
 void CollectiveWatch::wait(const std::function<bool()>& done) {

@@ -3,12 +3,14 @@
 // that the device comes free, and is thrown with the collective's name.
 #pragma once
 #include <chrono>
+#include <deque>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "comm/communicator.h"
+#include "runtime/activity.h"
 #include "runtime/device/kernel.h"
 #include "runtime/device/tables.h"
 
@@ -22,6 +24,12 @@ class PeerWait {
   virtual void check() = 0;
   /// Lets the device go on, whatever state this is in. Called in a thread of its own; may not come back.
   virtual void abort() noexcept = 0;
+};
+
+/// A collective as errors and the watchdog name it; both must live until it is done.
+struct NamedCollective {
+  const std::string* name = nullptr;
+  const Activity::Place* place = nullptr;
 };
 
 /// Where the device is among the collectives of a graph: its stream writes a word of host memory before and after each.
@@ -41,7 +49,7 @@ class CollectiveTrack {
   const TableSpace& tables_;
   const std::size_t numbers_, most_;  // where they lie in device memory
   DeviceMemory word_;
-  std::vector<const std::string*> names_;
+  std::vector<NamedCollective> collectives_;
 };
 
 /// Carries the name of the collective.
@@ -53,8 +61,8 @@ class CollectiveFailure : public Error {
 class CollectiveWatch final : public DeviceWatch {
  public:
   /// Of the rank's device, which waits in its synchronize() by this from now on. `timeout`: seconds for one collective,
-  /// 0: for ever. All must outlive it.
-  CollectiveWatch(DeviceContext& context, Communicator& world, double timeout);
+  /// 0: for ever. While the host waits `activity` is where the device stands. All must outlive it.
+  CollectiveWatch(DeviceContext& context, Communicator& world, Activity& activity, double timeout);
   ~CollectiveWatch() override;
   CollectiveWatch(const CollectiveWatch&) = delete;
 
@@ -62,9 +70,13 @@ class CollectiveWatch final : public DeviceWatch {
   void add(PeerWait* one) { all_.push_back(one); }
   void remove(PeerWait* one) { std::erase(all_, one); }
 
-  /// Between the two the device is asked for one collective; `name` must live until it is done.
-  void begin(const std::string& name);
+  /// Between the two the device is asked for one collective.
+  void begin(const NamedCollective& collective);
   void end();
+
+  /// Called before every instruction: waits, as wait(), when the device is hundreds of them behind. A host that has
+  /// filled the device's queue of launches is held in the driver, where it sees no lost rank.
+  void keep_pace();
 
   /// Between the two a graph is captured: what begin() and end() are told of goes to its track.
   void begin_graph(CollectiveTrack& track);
@@ -89,26 +101,31 @@ class CollectiveWatch final : public DeviceWatch {
  private:
   using Clock = std::chrono::steady_clock;
   struct Asked {
-    const std::string* name;  // null: the collectives of a graph
-    void *before, *after;     // events
+    NamedCollective collective;  // of null: those of a graph
+    void *before, *after;        // events
     const CollectiveTrack* track = nullptr;
     bool begun = false, ended = false;  // by the device; by end()
     std::uint32_t at = 0;               // what the track has said
   };
   void* take_event();
-  void ask(const std::string* name, const CollectiveTrack* track);
+  void ask(const NamedCollective& collective, const CollectiveTrack* track);
   /// Forgets collectives that are done.
   void advance();
+  /// The collective in which the device is, if it is in one.
+  NamedCollective current() const;
   /// Throws what has happened; `name` as of wait().
   void look(const std::string* name, Clock::time_point since);
 
   DeviceContext& context_;
   Communicator& world_;
+  Activity& activity_;
   const double timeout_;
   std::vector<PeerWait*> all_;
   std::vector<Asked> asked_;  // in the order of the stream; those before first_ are done
   std::size_t first_ = 0;
   std::vector<void*> events_, free_;
+  std::deque<void*> marks_;  // events between instructions
+  int unmarked_ = 0;         // instructions since the last
   Clock::time_point moved_;  // when the device last came to or out of a collective
   CollectiveTrack* captured_ = nullptr;
   std::function<void()> give_back_;

@@ -71,7 +71,8 @@ DeviceCommunication::DeviceCommunication(const CommunicationStep& step, DataPlan
   unpack_.keep_in(tables);
 }
 
-void DeviceCommunication::run(DeviceContext& context, void* staging, CommunicationTimes* times) const {
+void DeviceCommunication::run(DeviceContext& context, void* staging, const Activity::Place& place,
+                              CommunicationTimes* times) const {
   using Clock = std::chrono::steady_clock;
   auto at = times ? Clock::now() : Clock::time_point();
   const auto add_to = [&](double CommunicationTimes::*kind, bool waits) {
@@ -88,7 +89,7 @@ void DeviceCommunication::run(DeviceContext& context, void* staging, Communicati
     plane_->group().barrier();
     add_to(&CommunicationTimes::waiting, false);
   }
-  if (watch_) watch_->begin(name_);
+  if (watch_) watch_->begin({&name_, &place});
   plane_->move(step_, {send_, receive_, scratch_, static_cast<char*>(staging)});
   if (watch_) watch_->end();
   add_to(&CommunicationTimes::moving, true);

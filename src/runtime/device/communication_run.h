@@ -29,7 +29,8 @@ class DeviceCommunication {
                       TableSpace& tables);
   /// Packs, moves and unpacks; `staging` has what the data plane asks for. With `times` as run_communication of the
   /// CPU.
-  void run(DeviceContext& context, void* staging, CommunicationTimes* times) const;
+  /// `place` is where the step stands in its program, for the watch; it must live until the device is done.
+  void run(DeviceContext& context, void* staging, const Activity::Place& place, CommunicationTimes* times) const;
 
  private:
   const CommunicationStep& step_;

@@ -34,10 +34,15 @@ Device::Device(cuda::Backend backend, const cuda::Api& api) : backend_(backend),
   std::strncpy(info_.name, "no device here; planned for sm_90", sizeof info_.name - 1);
   info_.capability_major = 9;
   info_.multiprocessors = 132;
+  info_.shared_bytes_per_block = 227 << 10;
 }
 
 Device::~Device() {
   if (stream_ && api_.device_select(number_) == 0) api_.stream_destroy(stream_);
+}
+
+std::string Device::only_device() const {
+  return devices_of(api_) == 1 ? info_.uuid : "";
 }
 
 void Device::select(int number) {
@@ -48,7 +53,10 @@ void Device::select(int number) {
          kind(), *api_.last_error() ? api_.last_error() : "none found");
   if (is_emulated()) number %= count;
   if (number >= count)
-    fail("rank wants device {} of this machine, which has {}: start at most one rank a device here", number, count);
+    fail(
+        "rank wants device {} of this machine, on which it sees {}: start at most one rank a device here, and let each "
+        "see all of them, or each one of its own",
+        number, count);
   number_ = number;
   enter();
   cuda::DeviceInfo here{};

@@ -37,6 +37,8 @@ class Device {
   const char* kind() const { return api_.name; }
   /// What kernels are chosen for: the first device's properties, or where there is none those of sm_90.
   const cuda::DeviceInfo& info() const { return info_; }
+  /// Which one it is, the same in every process, when this process sees a single device; else "".
+  std::string only_device() const;
   bool has_hopper_kernels() const { return info_.capability_major == 9 && info_.capability_minor == 0; }
 
   /// Takes the device of this number, once; throws Error when there is no such device, or it is another model than the

@@ -48,7 +48,7 @@ DeviceExecutor::DeviceExecutor(Communicator& world, std::span<const Program* con
       collectives_(collectives),
       exceptions_(std::uncaught_exceptions()) {
   if (world.size() > 1 && collectives.kind != DataPlaneKind::staged)
-    watch_ = std::make_unique<CollectiveWatch>(context, world, timeout);
+    watch_ = std::make_unique<CollectiveWatch>(context, world, activity_, timeout);
   LONGHAUL_CHECK(!graphs || !shadow, "graphs of ops that are checked one by one");
   // What waits in a graph for others ends when its communicators do, and those end when no graph has them.
   if (watch_ && graphs)
@@ -245,7 +245,8 @@ void DeviceExecutor::carry_out(const Instruction& one) {
     return;
   }
   if (one.communication)
-    return one.communication->run(context_, staging_->data(), profiling_ ? &profile_.communication : nullptr);
+    return one.communication->run(context_, staging_->data(), one.place,
+                                  profiling_ ? &profile_.communication : nullptr);
   const DeviceCall call{one.operands.data(), one.results.data(), one.scratch, context_};
   if (shadow_ && one.op->definition->half == Half::none)
     shadow_->run(*one.graph, *one.op, *one.kernel, call);
@@ -279,6 +280,7 @@ void DeviceExecutor::run(const Prepared& program) {
   using Clock = std::chrono::steady_clock;
   for (const InstructionGroup& group : program.order) {
     const Instruction& first = program.instructions[group.instructions[0]];
+    if (watch_) watch_->keep_pace();
     activity_.enter(&first.place);
     const auto begin = profiling_ ? Clock::now() : Clock::time_point();
     try {
@@ -318,11 +320,19 @@ void DeviceExecutor::synchronize() const {
 }
 
 void DeviceExecutor::read(std::string_view buffer, std::int64_t byte, std::span<std::byte> to) const {
-  const char* const from = place(buffer, byte, to.size());
-  if (to.empty()) return;
+  const char* from = place(buffer, byte, to.size());
   context_.device().enter();
-  context_.succeed(context_.api().copy(to.data(), from, to.size(), context_.stream()));
-  synchronize();
+  // Through pinned memory: a copy to other memory would hold the host in the driver, where it sees no lost rank.
+  while (!to.empty()) {
+    if (uploaded_ == uploads_->bytes()) synchronize();
+    const std::size_t piece = std::min(to.size(), uploads_->bytes() - uploaded_);
+    const char* const kept = uploads_->data() + uploaded_;
+    context_.succeed(context_.api().copy(uploads_->data() + uploaded_, from, piece, context_.stream()));
+    synchronize();
+    std::memcpy(to.data(), kept, piece);
+    from += piece;
+    to = to.subspan(piece);
+  }
 }
 
 void DeviceExecutor::write(std::string_view buffer, std::int64_t byte, std::span<const std::byte> from) {

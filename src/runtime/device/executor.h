@@ -116,7 +116,7 @@ class DeviceExecutor final : public Executor {
   std::map<AxisList, Group> groups_;
   std::int64_t nccl_bytes_ = 0;            // that NCCL has taken for them
   std::unique_ptr<DeviceMemory> staging_;  // of messages
-  std::unique_ptr<DeviceMemory> uploads_;  // what write() has taken and the device may not have yet
+  std::unique_ptr<DeviceMemory> uploads_;  // what write() has taken and the device may not have yet; of read() too
   mutable std::size_t uploaded_ = 0;       // bytes of it
   TableSpace tables_;
   std::unique_ptr<DeviceMemory> scalars_;  // what keep_scalar() has noted and the device may not have written yet

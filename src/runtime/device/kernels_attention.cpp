@@ -1,5 +1,7 @@
 // attention, attention_block, their gradients, attention_delta and attention_merge. On a rank a block is attention of
 // what it holds.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "runtime/device/bind.h"
@@ -33,11 +35,17 @@ bool takes(const DeviceProblem& problem, std::string& refusal) {
   }
   return true;
 }
+// The largest head dimension of the kernels on tensor cores.
+constexpr std::int64_t most_of(bool backward) {
+  return backward ? 128 : 256;
+}
 // The kernels on tensor cores, for heads of `d`.
-bool takes_tensor_cores(const DeviceProblem& problem, std::int64_t d, std::int64_t most, std::string& refusal) {
+bool takes_tensor_cores(const DeviceProblem& problem, std::int64_t d, bool backward, std::string& refusal) {
   if (!takes(problem, refusal)) return false;
   const auto& q = problem.operands[0];
   const cuda::Api& api = problem.context.api();
+  const Device& device = problem.context.device();
+  const std::int64_t most = most_of(backward), shared = device.info().shared_bytes_per_block;
   if (!api.attention_mask || !api.attention_forward || !api.attention_backward)
     refusal = "the device's library has no attention on matrix units";
   else if (q.dtype != DType::bfloat16)
@@ -48,6 +56,9 @@ bool takes_tensor_cores(const DeviceProblem& problem, std::int64_t d, std::int64
     refusal = "scores with a soft cap";
   else if (q.shape[0] * q.shape[1] * q.shape[2] >= std::int64_t{1} << 30)
     refusal = "2^30 rows of heads or more";
+  else if (!device.has_hopper_kernels() && shared < api.attention_shared_bytes(static_cast<std::int32_t>(d), backward))
+    refusal = fmt::format("{} bytes of shared memory a block for heads of {}; this device has {}",
+                          api.attention_shared_bytes(static_cast<std::int32_t>(d), backward), d, shared);
   else
     return true;
   return false;
@@ -147,11 +158,11 @@ class PaddedHeads {
 };
 
 // The head dimension that a fast kernel is given instead, or 0 with the reason: at most twice as much is computed.
-std::int64_t padded_dim(const DeviceProblem& problem, std::int64_t most, std::string& refusal) {
-  const std::int64_t d = head_dim(problem);
+std::int64_t padded_dim(const DeviceProblem& problem, bool backward, std::string& refusal) {
+  const std::int64_t d = head_dim(problem), most = most_of(backward);
   for (const std::int64_t padded : {64, 128, 256})
     if (padded <= most && d < padded && 2 * d >= padded)
-      return takes_tensor_cores(problem, padded, most, refusal) ? padded : 0;
+      return takes_tensor_cores(problem, padded, backward, refusal) ? padded : 0;
   refusal = "a head dimension of " + std::to_string(d) + "; 32 to " + std::to_string(most) + " are padded";
   return 0;
 }
@@ -168,7 +179,7 @@ void run_forward(const FastAttention& fast, const DeviceCall& call, const void* 
 }
 
 bool make_fast(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
-  if (!takes_tensor_cores(problem, head_dim(problem), 256, refusal)) return false;
+  if (!takes_tensor_cores(problem, head_dim(problem), false, refusal)) return false;
   const FastAttention fast = fast_of(problem, head_dim(problem));
   name_fast(fast, "", kernel);
   kernel.scratch_bytes = fast.mask_bytes;
@@ -179,7 +190,7 @@ bool make_fast(const DeviceProblem& problem, DeviceKernel& kernel, std::string& 
 }
 
 bool make_padded(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
-  const std::int64_t dim = padded_dim(problem, 256, refusal);
+  const std::int64_t dim = padded_dim(problem, false, refusal);
   if (dim == 0) return false;
   const FastAttention fast = fast_of(problem, dim);
   PaddedHeads heads(head_dim(problem), dim, fast.mask_bytes);
@@ -267,7 +278,7 @@ void run_backward(const FastGradient& gradient, const DeviceCall& call, const Gr
 
 bool make_fast_gradient(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
   FastGradient gradient{};
-  if (!takes_tensor_cores(problem, head_dim(problem), 128, refusal) ||
+  if (!takes_tensor_cores(problem, head_dim(problem), true, refusal) ||
       !fast_gradient_of(problem, head_dim(problem), gradient, refusal))
     return false;
   name_fast(gradient.fast, "", kernel);
@@ -283,7 +294,7 @@ bool make_fast_gradient(const DeviceProblem& problem, DeviceKernel& kernel, std:
 
 bool make_padded_gradient(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
   FastGradient gradient{};
-  const std::int64_t dim = padded_dim(problem, 128, refusal);
+  const std::int64_t dim = padded_dim(problem, true, refusal);
   if (dim == 0 || !fast_gradient_of(problem, dim, gradient, refusal)) return false;
   PaddedHeads heads(head_dim(problem), dim, gradient.fast.mask_bytes + gradient.workspace);
   const std::size_t q = heads.add(problem.operands[0]), k = heads.add(problem.operands[1]),

@@ -77,7 +77,7 @@ bool make_rope_table(const DeviceProblem& problem, DeviceKernel& kernel, std::st
 bool make_rope(const DeviceProblem& problem, DeviceKernel& kernel, std::string& refusal) {
   const auto& x = problem.operands[0];
   if (!bind::narrow(refusal, {&x}) || !bind::single(problem.operands[1], "a table", refusal) ||
-      !bind::fits(refusal, {x.shape[0], x.shape[1], x.shape[2], x.count()}))
+      !bind::fits(refusal, {x.shape[0], x.shape[1], x.shape[2]}))
     return false;
   using Call = cuda::Rope;
   Call call{};

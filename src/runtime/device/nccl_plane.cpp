@@ -49,9 +49,12 @@ NcclPlane::NcclPlane(DeviceContext& context, Communicator& group, CollectiveWatc
   context.succeed(api.nccl_begin(id.data(), rank_, ranks_, &made));
   communicator_ = made;
   watch.add(this);
+  // Given back behind the end of a communicator that fails: before it that would wait for what the device waits in.
+  const DeviceMemory trial(context.device(), DeviceMemory::Place::device,
+                           static_cast<std::size_t>(2 * ranks_ * trial_bytes));
   try {
     settle("the making of NCCL's communicator");
-    try_connections();
+    try_connections(trial);
   } catch (...) {
     watch.abort();
     watch.remove(this);
@@ -107,9 +110,7 @@ void NcclPlane::settle(const std::string& what) {
       what.empty() ? what : what + " of " + name_);
 }
 
-void NcclPlane::try_connections() {
-  const DeviceMemory memory(context_.device(), DeviceMemory::Place::device,
-                            static_cast<std::size_t>(2 * ranks_ * trial_bytes));
+void NcclPlane::try_connections(const DeviceMemory& memory) {
   context_.succeed(context_.api().fill(memory.data(), 0, memory.bytes(), context_.stream()));
   all_to_all(memory.data(), memory.data() + ranks_ * trial_bytes, trial_bytes);
   context_.succeed(context_.api().nccl_all_gather(communicator_, memory.data(), memory.data() + ranks_ * trial_bytes,

@@ -29,7 +29,7 @@ class NcclPlane final : public DataPlane, private PeerWait {
   void abort() noexcept override;
   /// Until NCCL has taken what it was asked for: before that nothing else may be queued.
   void settle(const std::string& what);
-  void try_connections();
+  void try_connections(const DeviceMemory& memory);
   void exchange(const std::vector<cuda::NcclTransfer>& transfers);
   /// Every block of `send` to its rank, every rank's into `receive`.
   void all_to_all(const char* send, char* receive, std::int64_t block);

@@ -14,13 +14,24 @@
 namespace longhaul {
 namespace {
 
-// How many ranks of this host come before this one. Ranks of one process share a host in any case.
-int place_on_host(Communicator& world) {
-  const std::vector<std::string> names = gather_texts(world, host_name());
+constexpr std::size_t product_workspace = 32 << 20;  // of the product that shows the peak
+
+// The device that this rank takes: in the order of the ranks of its host. A launcher may also show each rank its own
+// device alone, which then is number 0 of all. Ranks of one process share a host in any case.
+int place_on_host(Communicator& world, const Device& device) {
+  const std::vector<std::string> names = gather_texts(world, host_name()),
+                                 only = gather_texts(world, device.only_device());
+  const auto of = [](const std::vector<std::string>& texts, int rank) -> const std::string& {
+    return texts[static_cast<std::size_t>(rank)];
+  };
   int before = 0;
-  for (int rank = 0; rank < world.rank(); ++rank)
-    before += names[static_cast<std::size_t>(rank)] == names[static_cast<std::size_t>(world.rank())];
-  return before;
+  bool is_own = !of(only, world.rank()).empty();
+  for (int rank = 0; rank < world.size(); ++rank) {
+    if (rank == world.rank() || of(names, rank) != of(names, world.rank())) continue;
+    before += rank < world.rank();
+    is_own = is_own && !of(only, rank).empty() && of(only, rank) != of(only, world.rank());
+  }
+  return is_own ? 0 : before;
 }
 
 }  // namespace
@@ -72,16 +83,22 @@ std::int64_t DeviceTarget::scratch_bytes(const Graph& graph, const Op& op) {
 double DeviceTarget::peak_flops(DType dtype) {
   Device& device = context_.device();
   device.select(0);
-  // A product of square matrices: of what a GPU is busy with for a millisecond, or the emulator.
-  const std::int64_t n = device.is_emulated() ? 256 : 8192;
-  const DeviceMemory memory(device, DeviceMemory::Place::device, static_cast<std::size_t>(3 * n * n * 4));
+  // A product of square matrices: of what a GPU is busy with for a millisecond, or the emulator; smaller ones where the
+  // run has taken most of the memory.
+  const std::int64_t size = size_of(dtype == DType::bfloat16 ? dtype : DType::float32);
+  const auto bytes = [&](std::int64_t n) { return static_cast<std::size_t>(3 * n * n * size) + product_workspace; };
+  std::int64_t n = device.is_emulated() ? 256 : 8192;
+  while (n > 512 && static_cast<std::int64_t>(2 * bytes(n)) > device.free_bytes()) n /= 2;
+  const DeviceMemory memory(device, DeviceMemory::Place::device, bytes(n));
   context_.succeed(context_.api().fill(memory.data(), 0, memory.bytes(), device.stream()));
   cuda::Matmul product{};
   product.m = product.n = product.k = product.a_stride = product.b_stride = product.c_stride = n;
   product.b_transposed = 1;
   product.type = product.out_type = dtype == DType::bfloat16 ? cuda::Type::bfloat16 : cuda::Type::float32;
   product.alpha = 1;
-  product.a = memory.data(), product.b = memory.data() + n * n * 4, product.c = memory.data() + 2 * n * n * 4;
+  product.workspace = memory.data(), product.workspace_bytes = product_workspace;
+  char* const matrices = memory.data() + product_workspace;
+  product.a = matrices, product.b = matrices + n * n * size, product.c = matrices + 2 * n * n * size;
   double best = 0;
   for (int i = 0; i < 4; ++i) {
     device.synchronize();
@@ -116,7 +133,7 @@ std::unique_ptr<Executor> DeviceTarget::executor(Communicator& world, std::span<
   LONGHAUL_CHECK(
       thread_.compare_exchange_strong(first, std::this_thread::get_id()) || first == std::this_thread::get_id(),
       "a target serves one rank");
-  const int place = place_on_host(world);
+  const int place = place_on_host(world, context_.device());
   phase(world, [&] {
     context_.device().select(place);
     for (const Program* program : programs)

@@ -21,6 +21,10 @@ class DeviceTarget final : public Target {
   DeviceTarget(const TargetOptions& options, cuda::Backend backend, const cuda::Api& api);
   ~DeviceTarget() override;
 
+  /// Bytes of memory of the first device that this process sees, 0 when it sees none. Throws Error when the kernels'
+  /// library cannot be opened.
+  static std::int64_t memory_of(cuda::Backend backend) { return Device(backend).info().memory_bytes; }
+
   std::string_view name() const override { return context_.device().kind(); }
   bool has_own_memory() const override { return true; }
   std::int64_t scratch_bytes(const Graph& graph, const Op& op) override;

@@ -38,6 +38,7 @@ struct Options {
   int planted_fault = 0;     ///< the defect that GPU_FAULT(n) plants in a kernel; 0: none
   int patience_ms = 60'000;  ///< how long a device waits for the signal of another
   int wave = 32;             ///< lanes that share a program counter: 32, or 64 in lock step (waves.cpp)
+  int shared_kb = 227;       ///< KiB of shared memory that a block may have: an H100's
 };
 /// Work done by this thread since its last reset, for the tests' own sanity and for documentation.
 struct Statistics {

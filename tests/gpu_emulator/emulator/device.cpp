@@ -35,7 +35,14 @@ void select(std::int32_t device) {
   emulator::select_device(device);
 }
 void info(DeviceInfo* to) {
-  *to = {"emulated sm_90a", 9, 0, 1, std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE), 227 << 10, 0};
+  *to = {"emulated sm_90a",
+         "emulated",
+         9,
+         0,
+         1,
+         std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE),
+         emulator::options.shared_kb << 10,
+         0};
   if (emulator::options.wave == 64) {
     std::strcpy(to->name, "emulated, waves of 64 lanes");
     to->capability_major = 8;  // the portable kernels

@@ -392,6 +392,7 @@ int configure(const char* key, const char* value) {
     const std::string lanes = value;
     if (lanes != "32" && lanes != "64") return report("the emulator has waves of 32 and of 64 lanes");
     emulator::options.wave = lanes == "64" ? 64 : 32;
+    emulator::options.shared_kb = lanes == "64" ? 64 : emulator::Options().shared_kb;
     return 0;
   }
   if (std::string(key) != "nccl_fault") return report("the emulator has no such setting");

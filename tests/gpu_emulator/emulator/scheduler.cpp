@@ -378,6 +378,9 @@ void launch(Stream* stream, Launch work) {
     throw Fault("waves of " + std::to_string(options.wave) + " lanes: the emulator has those of 32 and of 64");
   if (work.threads <= 0 || work.threads % 32 || work.threads > 1024)
     throw Fault("a block of " + std::to_string(work.threads) + " threads: the emulator runs whole warps, at most 1024");
+  if (work.shared_bytes > static_cast<std::size_t>(options.shared_kb) << 10)
+    throw Fault("a block with " + std::to_string(work.shared_bytes) + " bytes of shared memory: this device has " +
+                std::to_string(options.shared_kb << 10));
   queue(stream, std::move(work));
 }
 void enqueue_made(Stream* stream, const std::function<Launch()>& make) {
