@@ -360,7 +360,8 @@ struct Api {
 
   // ---- push collectives: see collectives.cu for the protocol. Every rank calls the same ones in the same order;
   // `epoch` counts them from 1 and never resets. Each is push, signal and wait, queued as separate launches.
-  std::size_t (*peer_workspace_bytes)(std::int64_t payload_bytes);  ///< what each rank allocates, zeroed before use
+  /// What each rank allocates, zeroed before use. To be asked first: it loads the kernels on the thread's device.
+  std::size_t (*peer_workspace_bytes)(std::int64_t payload_bytes);
   /// Signal and wait alone, of a workspace that may be its signal area: what any rank's stream did before is seen by
   /// all streams after it. With the group's counter `epoch` is not read.
   int (*peer_barrier)(const PeerGroup* group, std::uint32_t epoch, Stream stream);

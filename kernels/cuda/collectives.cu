@@ -152,6 +152,9 @@ void check_heads(const char* name, std::int32_t heads, std::int32_t ranks) {
 }  // namespace
 
 std::size_t peer_workspace_bytes(std::int64_t payload_bytes) {
+  // Of ranks on one device one waits there while others have kernels to launch.
+  gpu::load(peer_push), gpu::load(peer_signal), gpu::load(peer_wait), gpu::load(peer_sum);
+  load_strided_copy();
   return static_cast<std::size_t>(kSignalBytes + 2 * divide_up<std::int64_t>(payload_bytes, 16) * 16);
 }
 

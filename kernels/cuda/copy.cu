@@ -88,6 +88,9 @@ void cast(const void* from, Type from_type, void* to, Type to_type, std::int64_t
               kElementwiseThreads, 0, p, native(stream));
 }
 
+void load_strided_copy() {
+  gpu::load(strided_copy_kernel);
+}
 void strided_copy(const StridedCopy& call, Stream stream) {
   bool even = call.row_bytes % 16 == 0 && aligned(call.from) && aligned(call.to);
   for (int i = 0; i < 3; i++) even = even && call.from_stride[i] % 16 == 0 && call.to_stride[i] % 16 == 0;

@@ -201,4 +201,11 @@ void launch(void (*kernel)(P), dim3 grid, int threads, std::size_t shared_bytes,
   if (error != hipSuccess) report_launch_error(error, reinterpret_cast<const void*>(kernel), threads, shared_bytes);
 }
 
+/// As ptx.h has it.
+template <typename P>
+void load(void (*kernel)(P)) {
+  hipFuncAttributes ignored;
+  if (hipFuncGetAttributes(&ignored, reinterpret_cast<const void*>(kernel)) != hipSuccess) (void)hipGetLastError();
+}
+
 }  // namespace longhaul::gpu

@@ -59,6 +59,7 @@ void sum_of_squares(const void* x, Type type, std::int64_t count, std::int32_t a
                     void* workspace, Stream stream);
 void cast(const void* from, Type from_type, void* to, Type to_type, std::int64_t count, Stream stream);
 void strided_copy(const StridedCopy& call, Stream stream);
+void load_strided_copy();  // gpu::load
 
 // the generic kernels: elementwise.cu, copy_table.cu, scalar.cu, norm_generic.cu, loss_rows.cu, optimizer.cu,
 // optimizer_steps.cu, attention_generic.cu

@@ -223,6 +223,15 @@ void launch(void (*kernel)(P), dim3 grid, int threads, std::size_t shared_bytes,
   if (error != cudaSuccess) report_launch_error(error, reinterpret_cast<const void*>(kernel), threads, shared_bytes);
 }
 
+/// Has the kernel's code on the thread's device from now on. Otherwise CUDA loads it with its first launch, for which
+/// it may wait until the device is idle: for ever, where a kernel that runs there waits for the one to be loaded ("Lazy
+/// Loading" in the programming guide). What is wrong with the device its first launch says.
+template <typename P>
+void load(void (*kernel)(P)) {
+  cudaFuncAttributes ignored;
+  if (cudaFuncGetAttributes(&ignored, reinterpret_cast<const void*>(kernel)) != cudaSuccess) (void)cudaGetLastError();
+}
+
 }  // namespace longhaul::gpu
 
 #include "kernels/cuda/ptx_hopper.h"
