@@ -69,6 +69,7 @@ TEST_CASE("processes whose messages NCCL or push carries compute what threads co
           read_file(place / "threads/export/model.safetensors"));
   }
   CHECK(losses_of(place / "pieces") == losses_of(place / "constant"));
+  CHECK(read_file(place / "pieces/export/model.safetensors") == read_file(place / "constant/export/model.safetensors"));
 }
 
 TEST_CASE(
@@ -78,15 +79,19 @@ TEST_CASE(
   const Workplace place;
   const std::vector<std::string> endless = {"training.steps=1000000", "checkpoint.interval=0",
                                             "lr_scheduler.decay_type=constant"};
-  auto stopping = endless;
+  auto killed = endless, stopping = endless;
+  killed.push_back("training.global_batch_size=64");
   // Of many micro-batches, so that a rank that stops amid a step has its peer's device wait, not its peer's host.
   stopping.insert(stopping.end(), {"device.timeout=1", "training.global_batch_size=128"});
   for (const std::string kind : {"nccl", "push"}) {
     {
-      auto ranks = start_two(place, "killed by " + kind, kind, endless);
+      auto ranks = start_two(place, "killed by " + kind, kind, killed);
       wait_for_steps(place / ("killed by " + kind), *ranks[0], 3);
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
       REQUIRE(::kill(ranks[1]->id(), SIGKILL) == 0);
-      check_end(ranks[0]->wait(30), 87, {"is gone, without a word"});
+      check_end(ranks[0]->wait(30), 87,
+                {"is gone, without a word", "another rank has failed or is gone; the device of this rank ",
+                 "program accumulate", "among ranks 0, 1 by " + kind});
     }
     auto stopped = stopping;
     if (kind == "push") stopped.push_back("device.graphs=true");
@@ -112,6 +117,8 @@ TEST_CASE("under mpirun NCCL and push carry the messages of devices", "[mpi]") {
       command.push_back(word);
     check_end(Program(place / "log", command).wait(), 0, {});
     CHECK(losses_of(place / "threads") == losses_of(place / kind));
+    CHECK(read_file(place / "threads/export/model.safetensors") ==
+          read_file(place / kind / "export/model.safetensors"));
   }
 }
 #endif

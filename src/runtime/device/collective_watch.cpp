@@ -150,10 +150,24 @@ NamedCollective CollectiveWatch::current() const {
   return one.at % 2 == 1 ? one.track->collectives_.at(one.at / 2) : NamedCollective();
 }
 
+std::string CollectiveWatch::standing() const {
+  if (const NamedCollective here = current(); here.name) return "in " + *here.name;
+  for (std::size_t i = first_; i < asked_.size(); ++i) {
+    const Asked& one = asked_[i];
+    if (!one.track) return "on its way to " + *one.collective.name;
+    if (one.at / 2 < one.track->collectives_.size())
+      return "on its way to " + *one.track->collectives_[one.at / 2].name;
+  }
+  return "";
+}
+
 void CollectiveWatch::look(const std::string* name, Clock::time_point since) {
   try {
     world_.look();
   } catch (...) {
+    // The error is that rank's, or says only who is gone.
+    if (const std::string where = standing(); !where.empty())
+      spdlog::warn("another rank has failed or is gone; the device of this rank was {}", where);
     abort();
     throw;
   }

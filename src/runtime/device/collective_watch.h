@@ -113,6 +113,8 @@ class CollectiveWatch final : public DeviceWatch {
   void advance();
   /// The collective in which the device is, if it is in one.
   NamedCollective current() const;
+  /// "in" that one, or "on its way to" the next that it was asked for, with the name; empty: it was asked for none.
+  std::string standing() const;
   /// Throws what has happened; `name` as of wait().
   void look(const std::string* name, Clock::time_point since);
 
