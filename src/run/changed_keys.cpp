@@ -122,7 +122,11 @@ std::string take_changes(TrainerState& state, const RunSetup& setup, std::int64_
     other.push_back(one);
     return true;
   });
-  if (!other.empty()) log_info("changed since the checkpoint: {}", list_of(other));
+  if (!other.empty())
+    log_info("changed since the checkpoint: {}{}", list_of(other),
+             std::ranges::any_of(other, [](const ChangedKey& one) { return one.key == "device.type"; })
+                 ? "; another device rounds otherwise from here on"
+                 : "");
   if (changed.empty()) return "";
 
   const Experiment before = parse_experiment(state.experiment, "/checkpoint.yaml");
