@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "base/error.h"
 #include "comm/exchange.h"
@@ -42,6 +43,8 @@ Session::Session(Communicator& world, Target& target, const CompileRequest& requ
   rows_ = request.batch / data_ranks_;
   slots_ = request.sequence / mesh.count(sequence);
   batch_.resize(static_cast<std::size_t>(rows_ * slots_));
+  LONGHAUL_CHECK(!counts_on_host() || data_ranks_ * mesh.count(sequence) == world.size(),
+                 "tokens that several ranks have would be counted twice");
   find_state();
 }
 
@@ -171,22 +174,18 @@ void Session::upload() {
 
 double Session::count(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill) {
   double valid = 0;
-  const bool notes = target_.has_own_memory();
   for (std::int64_t i = 0; i < micro_batches; ++i) {
     load(fill, i);
-    if (world_.size() == 1 && notes) {  // all labels are here: there is nothing to wait for
+    if (counts_on_host()) {
       for (const std::int32_t label : batch_.labels) valid += label >= 0;
       continue;
     }
     executor_->run(model_.index(ProgramKind::count));
-    if (notes)
-      executor_->keep_scalar("valid_tokens");
-    else
-      valid += executor_->scalar("valid_tokens");
+    valid += executor_->scalar("valid_tokens");
   }
-  if (notes)  // one wait for all
-    for (const double one : executor_->kept_scalars()) valid += one;
-  return valid;
+  if (!counts_on_host() || world_.size() == 1) return valid;
+  const std::vector<double> all = all_gather(world_, valid);
+  return std::accumulate(all.begin(), all.end(), 0.0);
 }
 
 double Session::queue_accumulation(std::int64_t micro_batches, const std::function<void(std::int64_t)>& fill,

@@ -117,6 +117,9 @@ class Session {
 
   Executor& executor() { return *executor_; }
   Target& target() { return target_; }
+  /// Whether labels are counted before they go to the device, and not by the program of that name: so a step waits for
+  /// the device once, at its end.
+  bool counts_on_host() const { return target_.has_own_memory(); }
   Communicator& world() { return world_; }
 
  private:

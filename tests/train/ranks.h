@@ -127,7 +127,7 @@ inline Outcome run_rank(Communicator& world, const Cell& cell, const CompileRequ
       predicted[row.collective] += row.bytes_sent;
   };
   for (std::int64_t i = 0; i < cell.micro_batches; ++i) {
-    predict(ProgramKind::count);
+    if (!session.counts_on_host()) predict(ProgramKind::count);
     predict(accumulate_kind(i, cell.micro_batches));
   }
   predict(ProgramKind::update);
