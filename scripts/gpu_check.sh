@@ -55,6 +55,8 @@ for name in "${parts[@]}"; do
   [[ " ${all[*]} " == *" $name "* ]] || { echo "gpu_check: unknown argument $name (see --help)" >&2; exit 2; }
 done
 : "${total:=$([[ $device == emulator ]] && echo 3600 || echo 530)}"
+[[ $total =~ ^[0-9]+$ && ${longest:-1} =~ ^[0-9]+$ ]] || { echo "gpu_check: --seconds and --limit take a number" >&2; exit 2; }
+[[ -e $here/commit ]] || { echo "gpu_check: run this in a bundle; scripts/gpu_bundle.sh makes one" >&2; exit 2; }
 mkdir -p "$results"
 failed=()
 lacking=()

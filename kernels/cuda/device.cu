@@ -28,7 +28,10 @@ const char* backend_name() {
 }
 void count(std::int32_t* devices) {
   int n = 0;
-  check(cudaGetDeviceCount(&n), "no CUDA device can be used");
+  const cudaError_t status = cudaGetDeviceCount(&n);
+  if (status == cudaErrorInsufficientDriver)  // also where there is none
+    throw CallError("no NVIDIA driver is here, or one older than this library's CUDA needs");
+  check(status, "no CUDA device can be used");
   *devices = n;
 }
 void select(std::int32_t device) {

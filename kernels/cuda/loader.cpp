@@ -49,6 +49,8 @@ Opened open(Backend backend) {
     if (api->version != kApiVersion)
       return {nullptr, fmt::format("{} has interface version {}, this program needs {}: build both together", path,
                                    api->version, kApiVersion)};
+    if (std::string_view(api->name) != (backend == Backend::cuda ? "cuda" : "emulator"))
+      return {nullptr, fmt::format("{} is the library of the {}", path, api->name)};
     return {api, ""};
   }
   return result;

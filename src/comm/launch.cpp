@@ -22,13 +22,18 @@ bool under_launcher() {
 }
 
 void refuse_several_processes() {
-  const auto launcher = launcher_size();
+  auto launcher = launcher_size();
+  if (!launcher)  // as torchrun and Kubernetes' operators say it
+    if (const auto rank = foreign_variable("RANK"), size = foreign_variable("WORLD_SIZE");
+        rank && !rank->empty() && size && !size->empty())
+      launcher = LauncherSize{"WORLD_SIZE", *size};
   if (!launcher || launcher->value == "1") return;
   fail(
-      "--ranks makes ranks of threads, but the launcher says {}={}: each of its processes would start a run of its "
-      "own, in the same run folder. Leave out --ranks, and the processes are the ranks; or leave out the launcher "
+      "--ranks starts the ranks here, but the launcher says {}={}: each of its processes would start a run of its "
+      "own, in the same run folder. Leave out --ranks, and the processes are the ranks{}; or leave out the launcher "
       "(mpirun, srun), or start one process with it; if no launcher is meant, unset {}",
-      launcher->variable, launcher->value, launcher->variable);
+      launcher->variable, launcher->value,
+      std::string_view(launcher->variable) == "WORLD_SIZE" ? " (with --transport sockets)" : "", launcher->variable);
 }
 
 void refuse_other_size(int mpi_size, const std::string& library) {

@@ -154,11 +154,14 @@ void resolve_activations(RunSetup& setup) {
     fail(
         "{} leaves a rank {} bytes for activations, beside {} kept between programs; with all made again that can "
         "be{}, "
-        "this run needs {}: set activation_memory.budget to {} or more, device.memory to {:.6f} (GiB) or more, lower "
+        "this run needs {}: set {}device.memory to {:.6f} (GiB) or more, lower "
         "training.micro_batch_size or training.seq_len, or use more ranks{}\n{}",
         limited_by, std::max<std::int64_t>(0, limit - named), named,
         offloads ? fmt::format(", and all moved that the {} bytes of host memory hold", request.host_limit) : "",
-        model.arena_bytes - named, model.arena_bytes - named,
+        model.arena_bytes - named,
+        experiment.activation_memory.budget
+            ? fmt::format("activation_memory.budget to {} or more, ", model.arena_bytes - named)
+            : "",
         std::ceil(static_cast<double>(model.arena_bytes) / (1 << 30) * 1e6) / 1e6,
         offloads ? "; device.host_memory says how much of its host's memory a rank may have" : "", memory_table(model));
   }
@@ -355,7 +358,16 @@ RunSetup place_run(const Experiment& experiment, const LoadedModel& model, int w
     setup.decisions.push_back(fmt::format("device.memory auto: {:.3f} GiB, nine tenths of a device's {:.3f}",
                                           static_cast<double>(request.memory_limit) / gib,
                                           static_cast<double>(hosts.device_memory) / gib));
+  } else if (experiment.device.type == DeviceType::cuda) {
+    setup.decisions.push_back(
+        "device.memory auto: no device is here, so no plan is refused; set it, or device.profile");
   }
+  if (const std::string about = setup.target->about(world); !about.empty()) setup.decisions.push_back(about);
+  if (experiment.device.collectives == DataPlaneKind::push && hosts.neighbours < world)
+    fail(
+        "device.collectives is push: devices reach each other's memory within a machine, and of {} ranks {} in a row "
+        "share one; set it to nccl or staged",
+        world, hosts.neighbours);
   return setup;
 }
 

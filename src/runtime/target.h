@@ -44,6 +44,9 @@ class Target {
   /// As device.type has it: "cpu", ...
   virtual std::string_view name() const = 0;
 
+  /// What `ranks` ranks of a run should know of it, a line; empty: nothing.
+  virtual std::string about(int) const { return ""; }
+
   /// Whether its memory is another than the host's.
   virtual bool has_own_memory() const { return false; }
 

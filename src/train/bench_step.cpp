@@ -84,6 +84,9 @@ void bench_step(Communicator& world, const Experiment& experiment, const BenchSt
   const bool graphs = experiment.device.graphs, profiled = !options.paced && !graphs;
   if (graphs && warmup < 2)
     fail("--warmup is {}, and device.graphs is true: graphs are captured in the second step; give 2 or more", warmup);
+  if (!options.trace.empty() && setup.target->has_own_memory())
+    fail("--trace is {}, but {} records no trace: leave it out, or set device.type to cpu", options.trace.string(),
+         setup.target->name());
   // A device is waited for after every instruction that is timed, so such a step is another one, after those that
   // count.
   const bool apart = profiled && session.executor().work().has_value();

@@ -248,6 +248,10 @@ VerificationReport verify_run(Communicator& world, const RunSetup& setup, const 
 
   VerificationReport report;
   if (fault) report.notes.push_back(describe(*fault, all_gather(world, static_cast<int>(*hooks.planted))));
+  if (!exact && setup.experiment.optimizer.name == OptimizerKind::muon)
+    report.notes.push_back(
+        "updates of muon are held to the reference in training.dtype float64 alone (on CPUs); here gradients and "
+        "moments are");
   report.problems = differing_replicas(session, setup.request.mesh, ranks.step);
   std::string mine = check_traffic(session, model, micro_batches);
   if (mine.empty() && session.executor().arena_bytes() != model.arena_bytes)

@@ -13,9 +13,11 @@ TEST_CASE("--ranks in one of several processes of a launcher is refused before a
     for (auto command : commands) {
       command.insert(command.end(), {"--ranks", "2", "training.steps=2"});
       const Ended ended = Program(place / "log", longhaul_command(command), {variable + "=2"}).wait();
-      check_end(ended, 1, {variable + "=2", "--ranks makes ranks of threads", "Leave out --ranks"});
+      check_end(ended, 1, {variable + "=2", "--ranks starts the ranks here", "Leave out --ranks"});
       CHECK(!fs::exists(place / "runs"));
     }
+  check_end(run_train(place, {"--ranks", "2"}, {"RANK=0", "WORLD_SIZE=2"}), 1,
+            {"WORLD_SIZE=2", "the processes are the ranks (with --transport sockets)"});
   // What is no number is no single process either; --ranks 1 is one thread in each of them, and as wrong.
   check_end(run_train(place, {"--ranks", "2"}, {"PMI_SIZE=many"}), 1, {"PMI_SIZE=many"});
   check_end(run_train(place, {"--ranks", "1"}, {"PMI_SIZE=2"}), 1, {"PMI_SIZE=2"});

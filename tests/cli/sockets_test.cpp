@@ -117,6 +117,20 @@ TEST_CASE("a signal to one rank, or to the process that started them, stops all 
   CHECK(checkpoints_of(place / "run").back() == fmt::format("step-{:08}", losses_of(place / "run").rbegin()->first));
 }
 
+TEST_CASE("a rank that finds no rank 0 says so, and ends at the first signal", "[threads]") {
+  const Workplace place;
+  Program program(place / "log", train_command(place, {"--transport", "sockets"}),
+                  {"RANK=1", "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1", "MASTER_PORT=" + some_port()});
+  const auto start = std::chrono::steady_clock::now();
+  while (program.running() && read_file(place / "log").find("is looking for rank 0") == std::string::npos &&
+         std::chrono::steady_clock::now() - start < std::chrono::seconds(40))
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  REQUIRE(::kill(program.id(), SIGTERM) == 0);
+  const auto told = std::chrono::steady_clock::now();
+  check_end(program.wait(), 128 + SIGTERM, {"sockets: rank 1 is looking for rank 0: 127.0.0.1:", "Connection refused"});
+  CHECK(std::chrono::steady_clock::now() - told < std::chrono::seconds(5));
+}
+
 TEST_CASE("ranks that were given different things, or do not know how to talk, are refused", "[threads]") {
   const Workplace place;
   auto ranks = start_ranks(place, 1, {"training.steps=2"});  // one of one: as alone

@@ -155,18 +155,21 @@ TEST_CASE("longhaul compile plans for cuda where there is no GPU, and train says
     return;
   }
   const Workplace place;
-  const auto run = [&](const std::string& command) {
-    return testing::Program(place / "log",
-                            longhaul_command({command, (place / "experiment.yaml").string(), "--ranks", "2",
-                                              "device.type=cuda", "parallelism.sequence=2", "training.dtype=bfloat16"}))
-        .wait();
+  const auto run = [&](std::vector<std::string> command) {
+    command.insert(command.begin() + 1, (place / "experiment.yaml").string());
+    command.insert(command.end(),
+                   {"--ranks", "2", "device.type=cuda", "parallelism.sequence=2", "training.dtype=bfloat16"});
+    return testing::Program(place / "log", longhaul_command(command)).wait();
   };
-  check_end(run("compile"), 0, {"memory"});
+  check_end(run({"compile"}), 0, {"memory", "device.type cuda: ", "; messages between devices travel "});
+  check_end(run({"compile", "--ranks-per-host", "1", "device.collectives=push"}), 1,
+            {"device.collectives is push", "of 2 ranks 1 in a row share one", "nccl or staged"});
   std::string none;
   const cuda::Api* const api = cuda::open_backend(cuda::Backend::cuda, none);
   std::int32_t devices = 0;
   if (api && api->device_count(&devices) == 0 && devices > 0) return;
-  check_end(run("train"), 1, {"device.type is cuda, and there is no device: "});
+  check_end(run({"compile"}), 0, {"no device here; planned for sm_90", "device.memory auto: no device is here"});
+  check_end(run({"train"}), 1, {"device.type is cuda, and there is no device: "});
 }
 
 }  // namespace longhaul

@@ -170,7 +170,7 @@ Socket listen_for(Place& place) {
 /// Tries rank 0's ports again and again: it may not have begun to listen.
 Socket find_rank_0(const Place& place, const Hello& hello, Deadline deadline) {
   auto pause = std::chrono::milliseconds(20);
-  auto tell = Clock::now() + seconds(10);
+  auto tell = Clock::now() + std::min<Clock::duration>(seconds(10), (deadline - Clock::now()) / 4);
   std::string why;
   for (;;) {
     for (const int port : place.ports) {
@@ -192,7 +192,7 @@ Socket find_rank_0(const Place& place, const Hello& hello, Deadline deadline) {
       fail("sockets: rank {} of {} on {} found no rank 0 (by {}): {}", place.rank, place.size, host_name(),
            place.source, why);
     if (now >= tell) {
-      log_warn("sockets: looking for rank 0: {}", why);
+      spdlog::warn("sockets: rank {} is looking for rank 0: {}", place.rank, why);
       tell = now + seconds(60);
     }
     std::this_thread::sleep_for(pause);

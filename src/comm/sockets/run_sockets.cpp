@@ -30,10 +30,36 @@ namespace {
 
 constexpr std::chrono::seconds patience{300};  // for all to come
 
+constexpr std::array ending_signals = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP, SIGQUIT};
+
+/// While it lives, signals that a run would stop after end the process: there is nothing yet that could be saved.
+class EndingSignals {
+ public:
+  EndingSignals() {
+    for (std::size_t i = 0; i < ending_signals.size(); ++i) {
+      sigaction(ending_signals[i], nullptr, &former_[i]);
+      if (former_[i].sa_handler == SIG_IGN) continue;
+      struct sigaction ends {};
+      ends.sa_handler = SIG_DFL;
+      sigaction(ending_signals[i], &ends, nullptr);
+    }
+  }
+  ~EndingSignals() {
+    for (std::size_t i = 0; i < ending_signals.size(); ++i) sigaction(ending_signals[i], &former_[i], nullptr);
+  }
+  EndingSignals(const EndingSignals&) = delete;
+
+ private:
+  std::array<struct sigaction, ending_signals.size()> former_{};
+};
+
 int run_place(sockets::Place place, const std::function<int(Communicator&)>& body) {
   const int rank = place.rank, size = place.size;
   set_log_rank(rank, size);
-  const auto mesh = std::make_shared<sockets::Mesh>(rank, sockets::connect_all(std::move(place), patience));
+  const auto mesh = [&] {
+    const EndingSignals signals;
+    return std::make_shared<sockets::Mesh>(rank, sockets::connect_all(std::move(place), patience));
+  }();
   std::vector<int> all(static_cast<std::size_t>(size));
   std::iota(all.begin(), all.end(), 0);
   SocketsCommunicator world(mesh, std::move(all));
@@ -90,7 +116,7 @@ class PassSignals {
   PassSignals(const PassSignals&) = delete;
 
  private:
-  static constexpr std::array passed = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP, SIGQUIT};
+  static constexpr const auto& passed = ending_signals;
   std::array<struct sigaction, passed.size()> former_{};
 };
 

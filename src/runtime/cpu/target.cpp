@@ -36,7 +36,9 @@ void CpuTarget::keep_device(const std::string& decided) {
   device_.clear();
   if (decided.empty()) return;
   const auto json = parse_json(decided, "the libraries of matrix products");
-  if (json.is_object() && json.contains("device")) device_ = json["device"].dump();
+  if (!json.is_object() || !json.contains("device")) return;
+  if (!json["device"].is_object()) fail("the algorithms of matrix products are garbled: {}", json["device"].dump());
+  device_ = json["device"].dump();
 }
 
 CpuTarget::CpuTarget(const TargetOptions& options)

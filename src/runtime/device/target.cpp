@@ -57,6 +57,14 @@ void DeviceTarget::settle_options() {
 }
 DeviceTarget::~DeviceTarget() = default;
 
+std::string DeviceTarget::about(int ranks) const {
+  std::string text = fmt::format("device.type {}: {}", name(), context_.device().info().name);
+  if (ranks > 1)
+    text += fmt::format("; messages between devices travel {}{}", name_of(collectives_.kind),
+                        why_collectives_.empty() ? "" : " (" + why_collectives_ + ")");
+  return text;
+}
+
 void DeviceTarget::refuse_staged_graphs() const {
   if (options().graphs && collectives_.kind == DataPlaneKind::staged)
     fail(
@@ -152,9 +160,6 @@ std::unique_ptr<Executor> DeviceTarget::executor(Communicator& world, std::span<
       fail("rank {} would move messages by {}, rank 0 by {}{}: set device.collectives to one that all have", rank,
            name_of(static_cast<DataPlaneKind>(kinds[rank])), name_of(static_cast<DataPlaneKind>(kinds[0])),
            why_collectives_.empty() ? "" : " (here: " + why_collectives_ + ")");
-  if (world.size() > 1)
-    log_debug("devices' messages travel {}{}", name_of(collectives_.kind),
-              why_collectives_.empty() ? "" : ": " + why_collectives_);
   return std::make_unique<DeviceExecutor>(world, programs, named, context_, kernels_, shadow_.get(),
                                           !options().reference_only, collectives_, options().collective_timeout,
                                           options().graphs);

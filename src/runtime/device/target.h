@@ -26,6 +26,8 @@ class DeviceTarget final : public Target {
   static std::int64_t memory_of(cuda::Backend backend) { return Device(backend).info().memory_bytes; }
 
   std::string_view name() const override { return context_.device().kind(); }
+  /// The device that kernels are chosen for, and how messages travel.
+  std::string about(int ranks) const override;
   bool has_own_memory() const override { return true; }
   std::int64_t scratch_bytes(const Graph& graph, const Op& op) override;
   double peak_flops(DType dtype) override;
