@@ -107,6 +107,28 @@ TEST_CASE("graphs of two ranks change no bit, by NCCL and by push, with collecti
   }
 }
 
+TEST_CASE("a program without collectives is a graph too where other programs have some", "[threads]") {
+  Cell cell = small(DType::float32);
+  cell.data = 2;  // each has all gradients, and updates by itself
+  cell.spec.layers[0].repeat = 6;
+  const CompiledModel model = compile_model(request_for(on(cell, by_nccl)));
+  const auto& update = model.program(ProgramKind::update).graph.ops;
+  CHECK(update.size() > 100);  // a host that were kept from running ahead would wait in its capture
+  CHECK(std::ranges::none_of(update, [](const Op& op) { return op.definition->communication; }));
+  // One by one.
+  const Maker plainly = [](int threads) -> std::unique_ptr<Target> {
+    return std::make_unique<DeviceTarget>(
+        TargetOptions{.threads = threads, .reference_only = true, .collectives = DataPlaneKind::nccl},
+        cuda::Backend::emulator);
+  };
+  const Maker graphs = [](int threads) -> std::unique_ptr<Target> {
+    return std::make_unique<DeviceTarget>(
+        TargetOptions{.threads = threads, .reference_only = true, .collectives = DataPlaneKind::nccl, .graphs = true},
+        cuda::Backend::emulator);
+  };
+  check_same(cell, plainly, graphs, 3);
+}
+
 TEST_CASE("a run goes on from checkpoints with graphs and without", "[threads]") {
   Cell plain = on(of_two(DType::float32), by_nccl);
   plain.micro_batches = 1;

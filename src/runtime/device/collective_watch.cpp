@@ -87,7 +87,7 @@ void CollectiveWatch::begin(const NamedCollective& collective) {
 }
 
 void CollectiveWatch::keep_pace() {
-  if (captured_ || ++unmarked_ < between_marks) return;
+  if (++unmarked_ < between_marks) return;
   unmarked_ = 0;
   marks_.push_back(take_event());
   context_.succeed(context_.api().event_record(marks_.back(), context_.stream()));

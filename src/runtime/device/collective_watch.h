@@ -74,8 +74,8 @@ class CollectiveWatch final : public DeviceWatch {
   void begin(const NamedCollective& collective);
   void end();
 
-  /// Called before every instruction: waits, as wait(), when the device is hundreds of them behind. A host that has
-  /// filled the device's queue of launches is held in the driver, where it sees no lost rank.
+  /// Called before every instruction that is not captured: waits, as wait(), when the device is hundreds of them
+  /// behind. A host that has filled the device's queue of launches is held in the driver, where it sees no lost rank.
   void keep_pace();
 
   /// Between the two a graph is captured: what begin() and end() are told of goes to its track.

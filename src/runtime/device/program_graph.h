@@ -29,6 +29,8 @@ class ProgramGraph {
   /// given. What `planes` move counts among their traffic every time. Throws Error in the device's words.
   void run(const std::function<void()>& plainly, std::span<DataPlane* const> planes, Activity& activity);
   bool has_collectives() const { return track_ != nullptr; }
+  /// While it is, nothing may be asked of the device.
+  bool is_capturing() const { return capturing_; }
   /// Ends a capture and gives the graph back; what has been launched still ends. Communicators of NCCL do not end
   /// before.
   void drop() noexcept;
